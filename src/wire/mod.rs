@@ -1,0 +1,26 @@
+//! HTTP/1.1 and the setup of a link as functions over bytes: heads, body framing, hop-by-hop fields, origins. No
+//! socket, no clock and nothing asynchronous enters.
+//!
+//! Everything here reads bytes from outside: a wrong byte becomes a [`Fault`](crate::fault::Fault), never a panic.
+
+pub mod authority;
+pub mod body;
+pub mod head;
+pub mod hop;
+pub mod origin;
+pub mod priority;
+pub mod scan;
+pub mod setup;
+pub mod token;
+pub mod trailer;
+pub mod websocket;
+pub mod write;
+
+pub use authority::{Authority, Scheme};
+pub use body::{BodyDecoder, Found, Step, put_chunk, put_chunk_end, put_last_chunk};
+pub use head::{Asked, BodyPlan, RequestHead, ResponseHead, Version, parse_request, parse_response};
+pub use hop::{Forwarding, set_forwarding, set_via_response, strip_hop_by_hop};
+pub use origin::{Origin, OriginPattern};
+pub use scan::{HeadScan, Side};
+pub use setup::{ChannelVersion, Dialect, Presented, Scope, Setup, SetupAnswer, is_setup, parse_setup};
+pub use write::{Framing, Persistence, put_request_head, put_response_head};
