@@ -24,11 +24,11 @@ pub struct Ring {
     fd: Arc<OwnedFd>,
 }
 
-/// A bell for this core, and its ring. Call it inside of [`super::run`]; takes two descriptors.
+/// A bell for this core, and its ring. Takes two descriptors.
 pub fn bell() -> io::Result<(Bell, Ring)> {
     // Blocking: io_uring then waits for it instead of answering EAGAIN. A write blocks only at 2^64 - 2 rings unread.
     let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
-    let counter = Counter::new(fd.try_clone()?)?;
+    let counter = Counter::new(fd.try_clone()?);
     Ok((Bell { counter }, Ring { fd: Arc::new(fd) }))
 }
 
@@ -60,10 +60,9 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Counter> {
-        let file = monoio::fs::File::from_std(std::fs::File::from(fd))?;
+    pub(super) fn new(fd: OwnedFd) -> Counter {
         let done = Rc::new(Cell::new(None));
-        Ok(Counter { pump: Box::pin(pump(file, Rc::clone(&done))), done })
+        Counter { pump: Box::pin(pump(fd, Rc::clone(&done))), done }
     }
 
     /// Ready when the counter was not 0; it is 0 then.
@@ -77,7 +76,9 @@ impl Counter {
 }
 
 /// Owns the read in flight, so that a wait that is dropped loses no count.
-async fn pump(file: monoio::fs::File, done: Rc<Cell<Option<io::Result<()>>>>) -> Infallible {
+async fn pump(fd: OwnedFd, done: Rc<Cell<Option<io::Result<()>>>>) -> Infallible {
+    // Only here: monoio takes a descriptor inside of its runtime, and nowhere else.
+    let file = monoio::fs::File::from_std(std::fs::File::from(fd)).expect("taking a descriptor calls nobody");
     let mut count = Box::new([0u8; 8]);
     loop {
         let (result, buffer) = file.read_at(count, 0).await;

@@ -63,7 +63,7 @@ fn timespec(ns: u64) -> Timespec {
 /// Gives this thread an empty wheel; the counter that comes back is what [`drive`] waits for.
 pub(super) fn start() -> io::Result<Counter> {
     let clock = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
-    let counter = Counter::new(clock.try_clone()?)?;
+    let counter = Counter::new(clock.try_clone()?);
     TIMERS.with(|timers| {
         *timers.wheel.borrow_mut() = Wheel::new(clock::now());
         *timers.clock.borrow_mut() = Some(clock);
