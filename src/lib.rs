@@ -1,8 +1,0 @@
-//! A reverse-HTTP edge: workers dial out to it, clients' requests wait in it, and the first free worker takes the
-//! next one. `ARCHITECTURE.md` draws the floors; this file only names the rooms, lowest floor first.
-
-pub mod clock;
-pub mod fault;
-pub mod ids;
-pub mod limits;
-pub mod wire;

@@ -1,0 +1,107 @@
+//! One connected stream socket, TCP or Unix, owned by one task: a reader, a writer, and the ways in and out. What the
+//! bytes mean never enters.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use bytes::Bytes;
+use monoio::net::{TcpStream, UnixStream};
+
+use super::read::Reader;
+use super::socket::Socket;
+use super::timer::timeout;
+use super::write::Writer;
+use crate::limits::{LINGER_BYTES_MAX, LINGER_MS_MAX};
+
+/// The two halves are used independently; dropping either while it waits for the kernel ends the connection for both.
+/// Dropped without an operation in flight, it is closed; with one, it is shut down first.
+pub struct Conn {
+    pub reader: Reader,
+    pub writer: Writer,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+}
+
+impl Conn {
+    pub(super) fn new(socket: Socket, peer: Option<SocketAddr>) -> Conn {
+        Conn { reader: Reader::new(socket.clone()), writer: Writer::new(socket.clone()), socket, peer }
+    }
+
+    /// Opens a TCP connection, CLOEXEC and TCP_NODELAY set. Bound it with [`timeout`]; dropping it closes the socket.
+    pub async fn connect(addr: SocketAddr) -> io::Result<Conn> {
+        let stream = TcpStream::connect_addr(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Conn::new(Socket::from_tcp(stream), Some(addr)))
+    }
+
+    /// Opens a connection to a Unix socket, CLOEXEC set. As [`Conn::connect`].
+    pub async fn connect_unix(path: &Path) -> io::Result<Conn> {
+        Ok(Conn::new(Socket::from_unix(UnixStream::connect(path).await?)?, None))
+    }
+
+    /// Takes over a connected stream socket, for example from another core. `leftover` is read before what the socket
+    /// brings.
+    pub fn from_fd(fd: OwnedFd, leftover: Bytes) -> io::Result<Conn> {
+        let mut conn = Conn::new(Socket::from_fd(fd)?, None);
+        conn.reader.unread(leftover);
+        Ok(conn)
+    }
+
+    /// Gives the socket away: nothing is in flight on it any more, and what was read and not consumed is the leftover. A
+    /// read in flight is cancelled, and what it still brought is part of that. Refuses while unsent bytes wait: flush
+    /// first. Needs a free descriptor for a moment, because monoio closes its own.
+    pub async fn into_fd(mut self) -> io::Result<(OwnedFd, Bytes)> {
+        if self.writer.queued() > 0 {
+            return Err(io::Error::other("unsent bytes wait"));
+        }
+        self.reader.halt().await?;
+        self.writer.halt();
+        Ok((self.socket.duplicate()?, self.reader.take_all()))
+    }
+
+    /// Where the other end is; `None` for a Unix socket.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer.or_else(|| self.socket.peer_addr())
+    }
+
+    /// Where this end is; `None` for a Unix socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Whether the peer is gone, or ended its side (half-closed), though unread bytes may wait before its FIN. A system
+    /// call; it reads nothing.
+    #[must_use]
+    pub fn peer_gone(&self) -> bool {
+        self.socket.peer_gone()
+    }
+
+    /// Sends a FIN, reads and throws away what still comes, [`LINGER_BYTES_MAX`] and [`LINGER_MS_MAX`] at most, and
+    /// closes. Without that, bytes that arrive after the close make the kernel send a reset, which can destroy the last
+    /// response on its way (RFC 9112 §9.6). Flush first: what the writer still holds is lost.
+    pub async fn close(mut self) {
+        if self.socket.shutdown_write().is_err() {
+            return; // the connection is gone already
+        }
+        let reader = &mut self.reader;
+        let mut thrown = reader.buffer().len();
+        reader.consume(thrown);
+        timeout(LINGER_MS_MAX, async {
+            while thrown <= LINGER_BYTES_MAX {
+                match reader.fill().await {
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => {
+                        thrown += n;
+                        reader.consume(n);
+                    }
+                }
+            }
+        })
+        .await;
+    }
+}

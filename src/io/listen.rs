@@ -1,0 +1,187 @@
+//! Listening sockets: connections in, one at a time. What a connection is for never enters.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use monoio::io::Canceller;
+use monoio::net::TcpListener;
+use socket2::{Domain, Protocol, Type};
+
+use super::conn::Conn;
+use super::socket::{Socket, stop_listening};
+use super::timer::sleep_ms;
+use crate::limits::ACCEPT_BACKOFF_MS;
+
+thread_local! {
+    static BACKOFFS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Times that an accept of this core waited for want of descriptors or memory.
+#[must_use]
+pub fn accept_backoffs() -> u64 {
+    BACKOFFS.get()
+}
+
+/// Opens a listening socket that any thread may hand to [`Listener::from_std`] on its core: SO_REUSEPORT and
+/// SO_REUSEADDR, CLOEXEC, `backlog` connections not yet accepted, and nothing but IPv6 on an IPv6 address.
+pub fn open_listener(addr: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// A listening socket of this core.
+pub struct Listener {
+    socket: Rc<TcpListener>,
+    pump: Pin<Box<dyn Future<Output = Infallible>>>,
+    post: Rc<Post>,
+}
+
+/// Idle --accept--> Wanted --pump--> Accepting --connection, failure--> Idle;   Accepting --no descriptors--> Backoff
+/// --time--> Accepting;   Accepting --close--> Closing --cancelled, connection--> Idle
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Wanted,
+    Accepting,
+    Backoff,
+    Closing,
+}
+
+/// Between the listener and its pump.
+struct Post {
+    phase: Cell<Phase>,
+    arrived: Cell<Option<io::Result<(Conn, SocketAddr)>>>,
+    canceller: RefCell<Canceller>,
+}
+
+impl Listener {
+    /// [`open_listener`] for this core.
+    pub fn bind(addr: SocketAddr, backlog: i32) -> io::Result<Listener> {
+        Listener::from_std(open_listener(addr, backlog)?)
+    }
+
+    /// Takes over a socket that listens already.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Listener> {
+        listener.set_nonblocking(false)?; // else io_uring would answer EAGAIN instead of waiting
+        socket2::SockRef::from(&listener).set_tcp_nodelay(true)?; // accepted sockets inherit it
+        let socket = Rc::new(TcpListener::from_std(listener)?);
+        let post = Rc::new(Post {
+            phase: Cell::new(Phase::Idle),
+            arrived: Cell::new(None),
+            canceller: RefCell::new(Canceller::new()),
+        });
+        let pump = Box::pin(pump(Rc::clone(&socket), Rc::clone(&post)));
+        Ok(Listener { socket, pump, post })
+    }
+
+    /// The address with the port that was chosen for port 0.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The next connection, CLOEXEC and TCP_NODELAY set. May be dropped and called again: the accept in flight belongs
+    /// to the listener and loses nothing. Failures that concern one connection are passed over; for want of
+    /// descriptors or memory it waits [`ACCEPT_BACKOFF_MS`] and tries again; an error means that the socket is no good.
+    pub async fn accept(&mut self) -> io::Result<(Conn, SocketAddr)> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Conn, SocketAddr)>> {
+        if let Some(arrived) = self.post.arrived.take() {
+            return Poll::Ready(arrived);
+        }
+        if self.post.phase.get() == Phase::Idle {
+            self.post.phase.set(Phase::Wanted);
+        }
+        match self.pump.as_mut().poll(cx) {
+            Poll::Pending => {}
+            Poll::Ready(never) => match never {},
+        }
+        self.post.arrived.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Stops listening, now. A connection that the accept in flight had already taken comes back and is not lost; those
+    /// that still wait in the backlog are reset by the kernel.
+    pub async fn close(mut self) -> Option<(Conn, SocketAddr)> {
+        if self.post.phase.get() == Phase::Accepting {
+            self.post.phase.set(Phase::Closing);
+            let canceller = self.post.canceller.take().cancel();
+            self.post.canceller.replace(canceller);
+            return poll_fn(|cx| self.poll_accept(cx)).await.ok();
+        }
+        self.post.arrived.take()?.ok()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // A close alone would leave it listening while an accept is in flight.
+        stop_listening(&self.socket);
+    }
+}
+
+/// Owns the accept in flight.
+async fn pump(socket: Rc<TcpListener>, post: Rc<Post>) -> Infallible {
+    loop {
+        poll_fn(|_| if post.phase.get() == Phase::Wanted { Poll::Ready(()) } else { Poll::Pending }).await;
+        post.phase.set(Phase::Accepting);
+        let arrived = accept_one(&socket, &post).await;
+        post.phase.set(Phase::Idle);
+        post.arrived.set(Some(arrived));
+    }
+}
+
+/// Until a connection arrives, the listener is closed, or its socket is no good.
+async fn accept_one(socket: &TcpListener, post: &Post) -> io::Result<(Conn, SocketAddr)> {
+    loop {
+        let handle = post.canceller.borrow().handle();
+        let error = match socket.cancelable_accept(handle).await {
+            Ok((stream, peer)) => {
+                let socket = Socket::from_tcp(stream);
+                socket.set_cloexec()?; // monoio accepts without
+                return Ok((Conn::new(socket, Some(peer)), peer));
+            }
+            Err(error) => error,
+        };
+        if post.phase.get() == Phase::Closing {
+            return Err(error);
+        }
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                BACKOFFS.set(BACKOFFS.get() + 1);
+                post.phase.set(Phase::Backoff);
+                sleep_ms(ACCEPT_BACKOFF_MS).await;
+                post.phase.set(Phase::Accepting);
+            }
+            // accept(2): errors of the new connection; the next one may be well.
+            Some(
+                libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT,
+            ) => {}
+            _ => return Err(error),
+        }
+    }
+}

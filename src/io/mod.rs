@@ -1,0 +1,27 @@
+//! Sockets, timers and tasks of one core: the only place that names monoio. No protocol enters here.
+//!
+//! What the other rooms may rely on, because monoio 0.2.4 alone does not give it: every future here may be dropped at
+//! any await and called again, and nothing is lost; a panic ends its own task only; dropping a connection sends a FIN
+//! and frees the descriptor; nothing wakes itself.
+
+#![deny(unsafe_code)]
+
+mod bell;
+mod conn;
+mod duplex;
+mod listen;
+mod read;
+mod run;
+mod socket;
+mod timer;
+mod wheel;
+mod write;
+
+pub use bell::{Bell, Ring, bell};
+pub use conn::Conn;
+pub use duplex::Duplex;
+pub use listen::{Listener, accept_backoffs, open_listener};
+pub use read::Reader;
+pub use run::{BootFault, panics, run, spawn};
+pub use timer::{Timer, sleep_ms, timeout};
+pub use write::Writer;

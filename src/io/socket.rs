@@ -1,0 +1,130 @@
+//! One socket and what is asked of it directly. The only file with `unsafe`; buffers and waiting never enter.
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use monoio::io::OwnedReadHalf;
+use monoio::net::{TcpListener, TcpStream, UnixStream};
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, Shutdown};
+
+/// A connected stream socket, shared by its reader and its writer. monoio closes it when the last of them, and the last
+/// operation in flight, is gone. TCP or Unix: monoio's `TcpStream` reads and writes both.
+#[derive(Clone)]
+pub(super) struct Socket {
+    stream: Rc<UnsafeCell<TcpStream>>,
+    raw: RawFd,
+}
+
+impl Socket {
+    pub(super) fn from_tcp(stream: TcpStream) -> Socket {
+        let raw = stream.as_raw_fd();
+        Socket { stream: Rc::new(UnsafeCell::new(stream)), raw }
+    }
+
+    pub(super) fn from_unix(stream: UnixStream) -> io::Result<Socket> {
+        // SAFETY: `into_raw_fd` gives up the descriptor, so this is its only owner.
+        Socket::from_fd(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) })
+    }
+
+    /// Refuses what is not a TCP or Unix stream socket.
+    pub(super) fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
+        use rustix::net::sockopt::{socket_domain, socket_type};
+        let family = socket_domain(&fd)?;
+        let known = family == AddressFamily::INET || family == AddressFamily::INET6 || family == AddressFamily::UNIX;
+        if !known || socket_type(&fd)? != rustix::net::SocketType::STREAM {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a TCP nor a Unix stream socket"));
+        }
+        // io_uring waits on a blocking socket; a non-blocking one would answer EAGAIN.
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        Ok(Socket::from_tcp(TcpStream::from_std(std::net::TcpStream::from(fd))?))
+    }
+
+    /// For reading only; the writer's half of monoio's pair would send a FIN when dropped.
+    pub(super) fn half(&self) -> OwnedReadHalf<TcpStream> {
+        OwnedReadHalf(Rc::clone(&self.stream))
+    }
+
+    /// Waits until the socket takes bytes, or failed. Dropping it loses nothing.
+    pub(super) async fn writable(self) -> io::Result<()> {
+        self.stream().writable(true).await
+    }
+
+    /// Waits until a read would return. Dropping it loses nothing.
+    pub(super) async fn readable(self) -> io::Result<()> {
+        self.stream().readable(true).await
+    }
+
+    fn stream(&self) -> &TcpStream {
+        // SAFETY: the only `&mut` to the stream is made by monoio's read half when a read starts; its last use is the
+        // clone of the descriptor in the first poll, which follows in the same call of the reader's pump. Nothing here
+        // runs in between, and nothing ever leaves this thread (`Rc`).
+        unsafe { &*self.stream.get() }
+    }
+
+    /// What the kernel takes now; `WouldBlock` when that is nothing.
+    pub(super) fn send(&self, slices: &[io::IoSlice<'_>]) -> rustix::io::Result<usize> {
+        const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+        match slices {
+            [one] => rustix::net::send(self, one, FLAGS),
+            many => rustix::net::sendmsg(self, many, &mut SendAncillaryBuffer::default(), FLAGS),
+        }
+    }
+
+    /// A FIN goes out; what was sent before it still arrives.
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self, Shutdown::Write)?)
+    }
+
+    /// Ends every operation in flight and sends a FIN: while an operation is in flight, a close alone does neither.
+    pub(super) fn shutdown_both(&self) {
+        let _ = rustix::net::shutdown(self, Shutdown::Both); // fails only where there is nothing left to shut down
+    }
+
+    /// Whether the peer ended its side, reset the connection, or it failed; unread bytes do not hide it.
+    pub(super) fn peer_gone(&self) -> bool {
+        let mut polled = [PollFd::new(self, PollFlags::RDHUP)];
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        match rustix::event::poll(&mut polled, Some(&now)) {
+            Ok(_) => {
+                polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// A second descriptor of the same socket.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(self, 3)?) // above stdin, stdout and stderr
+    }
+
+    pub(super) fn set_cloexec(&self) -> io::Result<()> {
+        Ok(rustix::io::fcntl_setfd(self, rustix::io::FdFlags::CLOEXEC)?)
+    }
+
+    pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getpeername(self).ok()??).ok()
+    }
+
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getsockname(self).ok()?).ok()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `self.stream` owns the descriptor and lives as long as `self`.
+        unsafe { BorrowedFd::borrow_raw(self.raw) }
+    }
+}
+
+/// Stops listening at once; an accept in flight ends.
+pub(super) fn stop_listening(listener: &TcpListener) {
+    // SAFETY: the listener owns the descriptor and outlives the borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+    let _ = rustix::net::shutdown(fd, Shutdown::Both); // fails only where it does not listen any more
+}
