@@ -5,3 +5,5 @@ pub mod clock;
 pub mod fault;
 pub mod ids;
 pub mod limits;
+pub mod sched;
+pub mod xcore;

@@ -82,6 +82,9 @@ pub const RETRIES_MAX: u32 = 2;
 pub const POOLS_MAX: usize = 256;
 /// Messages that wait for one core. A full box is refused, never grown.
 pub const MAILBOX_MESSAGES_MAX: usize = 4096;
+/// Tasks of one core that other cores can wake apart from each other; beyond it they share bits and some wake for
+/// nothing. 8 KiB for each core.
+pub const WAKE_BITS: usize = 65_536;
 
 // ---- connections ----
 
@@ -117,3 +120,4 @@ const _: () = assert!(WRITE_COPY_BYTES_MAX <= WRITE_BYTES_HIGH);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < READ_BYTES_SMALL);
 const _: () = assert!(PER_LINK_MAX <= LINK_STREAMS_MAX);
 const _: () = assert!((STREAM_WINDOW_BYTES as u64) * (LINK_STREAMS_MAX as u64) < (1 << 31));
+const _: () = assert!(WAKE_BITS.is_multiple_of(64));
