@@ -102,6 +102,9 @@ pub const RETRIES_MAX: u32 = 2;
 pub const POOLS_MAX: usize = 256;
 /// Messages that wait for one core. A full box is refused, never grown.
 pub const MAILBOX_MESSAGES_MAX: usize = 4096;
+/// Tasks of one core that other cores can wake apart from each other; beyond it they share bits and some wake for
+/// nothing. 8 KiB for each core.
+pub const WAKE_BITS: usize = 65_536;
 
 // ---- connections ----
 
@@ -139,3 +142,4 @@ const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < READ_BYTES_SMALL);
 const _: () = assert!(PER_LINK_MAX <= LINK_STREAMS_MAX);
 const _: () = assert!((STREAM_WINDOW_BYTES as u64) * (LINK_STREAMS_MAX as u64) < (1 << 31));
+const _: () = assert!(WAKE_BITS.is_multiple_of(64));

@@ -1,0 +1,84 @@
+//! What the scheduler knows of one link: its pools, its credits, whether it drains. Sockets, protocols and the requests
+//! themselves never enter.
+
+use super::bench::STANDING;
+use crate::ids::PoolId;
+
+/// What a link brings when it comes up.
+#[derive(Clone, Debug)]
+pub struct LinkFacts {
+    /// The pools that it serves, at least one; one named twice counts once.
+    pub pools: Vec<PoolId>,
+    /// Whether it serves requests that need an upgrade. An h1 link does; an h2 link says so in its SETTINGS, later.
+    pub carries_upgrades: bool,
+}
+
+/// ```text
+///         up                     drains                    down
+///  (new) ----> Open { credits } --------> Draining ----------------> Gone
+///               |    ^ credits               ^ | credits, release      ^ any event
+///               |    | grant, release        +-+ drains                +-+
+///               +---------------------------------------------------> Gone
+///                                    down
+/// ```
+/// Grants happen in `Open` alone. `Gone` is a number that finds nothing: whatever still arrives for it is harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Takes requests, as far as its credits go.
+    Open,
+    /// Takes no more; finishes what it has.
+    Draining,
+    /// Not known (any more) on this core.
+    Gone,
+}
+
+/// A link that is not gone.
+pub(super) struct Link {
+    pub memberships: Vec<Membership>,
+    pub carries_upgrades: bool,
+    pub draining: bool,
+    /// What the worker asked for.
+    pub asked: u32,
+    /// What it may have at once: what it asked for, within our own bounds.
+    pub streams_max: u32,
+    pub in_flight: u32,
+    /// Counts grants: when it last got one, or came up.
+    pub turn: u64,
+}
+
+/// A link's seat in one of its pools.
+pub(super) struct Membership {
+    pub pool: PoolId,
+    /// Its place on that pool's bench, or [`STANDING`].
+    pub place: u32,
+}
+
+impl Link {
+    pub fn new(facts: LinkFacts, turn: u64) -> Link {
+        let mut pools = facts.pools;
+        pools.sort_unstable();
+        pools.dedup();
+        assert!(!pools.is_empty(), "a link serves at least one pool");
+        Link {
+            memberships: pools.into_iter().map(|pool| Membership { pool, place: STANDING }).collect(),
+            carries_upgrades: facts.carries_upgrades,
+            draining: false,
+            asked: 0,
+            streams_max: 0,
+            in_flight: 0,
+            turn,
+        }
+    }
+
+    pub fn state(&self) -> LinkState {
+        if self.draining { LinkState::Draining } else { LinkState::Open }
+    }
+
+    /// Requests that it takes now. A worker may lower its bound below what it has; then none until enough have ended.
+    pub fn free(&self) -> u32 {
+        match self.state() {
+            LinkState::Open => self.streams_max.saturating_sub(self.in_flight),
+            LinkState::Draining | LinkState::Gone => 0,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Where two cores meet: mailboxes and bells, wakers that travel, pipes, books and boards shared by all. The only wing
+//! with atomics; no socket, no HTTP and no dispatch decision ever enters.
+//!
+//! Each atomic names its partner: the access on another core with which it was designed. `tests/loom.rs` walks them all
+//! in every order that the memory model allows:
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test loom`.
+
+mod bell;
+mod board;
+mod books;
+mod claim;
+mod home;
+mod pipe;
+mod sync;
+mod wakers;
+
+pub use bell::Ring;
+pub use board::{Board, Placement};
+pub use books::{Held, PoolBooks};
+pub use claim::Claim;
+pub use home::{Home, Post};
+pub use pipe::{Closed, PipeRx, PipeTx, SendError, pipe};
+pub use wakers::HomeWakers;
