@@ -5,4 +5,8 @@ pub mod clock;
 pub mod fault;
 pub mod ids;
 pub mod limits;
+pub mod settings;
 pub mod wire;
+
+pub mod edge;
+pub mod worker;

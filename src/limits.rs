@@ -111,9 +111,50 @@ pub const WORKER_CONCURRENCY: u32 = 64;
 /// Default of `links`.
 pub const WORKER_LINKS: u32 = 2;
 
+// ---- configuration files and the command line ----
+
+/// A configuration file. 256 pools with 20 origins each take some 300 KiB.
+pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// The file with a worker's secret: one line.
+pub const SECRET_FILE_BYTES_MAX: usize = 4 * 1024;
+/// A pool's name or a credential's id. Both become labels, log fields and parts of a path.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Cores of one edge: one 64-bit word holds a bit for each.
+pub const CORES_MAX: u16 = 64;
+/// Largest CPU number that `cores` may name (Linux knows at most 8192).
+pub const CPU_ID_MAX: u16 = 8191;
+/// Longest duration that any key takes: a week.
+pub const DURATION_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// Largest `queue.requests_max`: a million waiting requests cost some gigabytes.
+pub const QUEUE_REQUESTS_LIMIT: u64 = 1_000_000;
+/// Largest `queue.bytes_max`.
+pub const QUEUE_BYTES_LIMIT: u64 = 64 << 30;
+/// Largest `retries_max`. More dispatches of one request would only spread what kills workers.
+pub const RETRIES_LIMIT: u64 = 10;
+/// Default of `links_max`.
+pub const CREDENTIAL_LINKS: u32 = 16;
+/// Largest `links_max`.
+pub const CREDENTIAL_LINKS_LIMIT: u64 = 10_000;
+/// Edges of one worker.
+pub const WORKER_EDGES_MAX: usize = 64;
+/// Largest `links` of a worker, for each edge address.
+pub const WORKER_LINKS_LIMIT: u64 = 64;
+/// Largest `concurrency` of a worker.
+pub const WORKER_CONCURRENCY_LIMIT: u64 = 65_536;
+/// `ptth status`, `ptth drain`: connecting to the admin address, and the whole answer.
+pub const ADMIN_CONNECT_MS_MAX: u64 = 5_000;
+pub const ADMIN_ANSWER_MS_MAX: u64 = 10_000;
+/// Largest answer that `ptth status` reads: 10,000 links at some 300 bytes, several times over.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(READ_AHEAD_BYTES_MAX <= READ_BYTES_LARGE);
 const _: () = assert!(WRITE_COPY_BYTES_MAX <= WRITE_BYTES_HIGH);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < READ_BYTES_SMALL);
 const _: () = assert!(PER_LINK_MAX <= LINK_STREAMS_MAX);
 const _: () = assert!((STREAM_WINDOW_BYTES as u64) * (LINK_STREAMS_MAX as u64) < (1 << 31));
+const _: () = assert!(QUEUE_REQUESTS_MAX as u64 <= QUEUE_REQUESTS_LIMIT);
+const _: () = assert!(QUEUE_BYTES_MAX as u64 <= QUEUE_BYTES_LIMIT && QUEUE_BYTES_MAX >= HEAD_BYTES_MAX);
+const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
+const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
+const _: () = assert!(CORES_MAX <= 64);

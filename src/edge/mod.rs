@@ -1,0 +1,3 @@
+//! The edge program: its configuration, its tables and its report. The life of a connection or a link never enters.
+
+pub mod config;
