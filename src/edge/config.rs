@@ -1,5 +1,6 @@
 //! `edge.toml`: what it may say, and every mistake in it. Opening a socket or reading a clock never enters.
 
+use super::patterns::{includes_hosts, meet};
 use crate::limits;
 use crate::settings::{At, Document, Entry, Mistakes, Place, Section, Shape, plain, read_text};
 use crate::wire::origin::OriginPattern;
@@ -543,6 +544,11 @@ fn credentials(root: &Section, pools: Option<&Vec<Pool>>, now_unix: u64, mistake
                 mistakes.error(origin.place, what, "add it to the `origins` of a [[pool]], or remove it here");
             }
         }
+        for (origin, pool) in partly_served(origins.as_deref().unwrap_or_default(), pools) {
+            let what = format!("a worker with this credential gets every request of pool `{}`", pool.name);
+            let mend = "cover all of the pool's origins here, or give this origin a [[pool]] of its own";
+            mistakes.warning(origin, what, mend);
+        }
         let entry = table.entry("links_max");
         let links_max = entry.and_then(|e| e.number(1..=limits::CREDENTIAL_LINKS_LIMIT, "16", mistakes));
         let expires = table.entry("expires").and_then(|e| expires(&e, mistakes));
@@ -562,6 +568,22 @@ fn credentials(root: &Section, pools: Option<&Vec<Pool>>, now_unix: u64, mistake
         });
     }
     credentials
+}
+
+/// The pools that these origins open, and that take requests for hosts outside of them: all requests of a pool wait in
+/// one queue, for all of its workers.
+fn partly_served<'p>(origins: &[At<OriginPattern>], pools: Option<&'p Vec<Pool>>) -> Vec<(Place, &'p Pool)> {
+    let mut partly = Vec::new();
+    for pool in pools.into_iter().flatten() {
+        let opens = origins.iter().find(|own| pool.origins.iter().any(|wanted| meet(&own.value, wanted)));
+        let covered = |wanted| origins.iter().any(|own| includes_hosts(&own.value, wanted));
+        if let Some(own) = opens
+            && !pool.origins.iter().all(covered)
+        {
+            partly.push((own.place, pool));
+        }
+    }
+    partly
 }
 
 /// The text never enters a message: somebody may have written the secret itself here.
@@ -603,21 +625,6 @@ fn expires(entry: &Entry, mistakes: &mut Mistakes) -> Option<At<u64>> {
             entry.refuse("is not a date with time and offset", EXAMPLE, mistakes);
             None
         }
-    }
-}
-
-/// Whether some origin is covered by both.
-fn meet(a: &OriginPattern, b: &OriginPattern) -> bool {
-    use OriginPattern::{Any, Host, Origin, Wildcard};
-    match (a, b) {
-        (Any, _) | (_, Any) => true,
-        (Origin(a), b) => b.covers(a),
-        (a, Origin(b)) => a.covers(b),
-        (Host(a), Host(b)) => a == b,
-        (Host(host), wildcard @ Wildcard(_)) | (wildcard @ Wildcard(_), Host(host)) => {
-            wildcard.matches("https", host, 443)
-        }
-        (Wildcard(a), Wildcard(b)) => a == b || a.ends_with(&format!(".{b}")) || b.ends_with(&format!(".{a}")),
     }
 }
 

@@ -1,3 +1,6 @@
 //! The edge program: its configuration, its tables and its report. The life of a connection or a link never enters.
 
 pub mod config;
+pub mod credentials;
+pub mod patterns;
+pub mod routes;

@@ -3,7 +3,7 @@
 use crate::limits;
 use crate::settings::{At, Document, Mistakes, Place, Section, Shape, io_reason, plain, read_bounded, read_text};
 use crate::wire::origin::Origin;
-use base64::prelude::{BASE64_STANDARD, Engine as _};
+use crate::wire::setup::{Scope, basic_authorization};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct WorkerConfig {
     /// At least one, none twice.
     pub edges: Vec<EdgeAddress>,
+    /// What the worker registers; no origin twice.
     pub serve: Scope,
     pub to: Target,
     pub authorization: Secret,
@@ -34,15 +35,6 @@ impl fmt::Display for EdgeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_authority(f, &self.host, self.port)
     }
-}
-
-/// What the worker registers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// At least one, none twice.
-    Origins(Vec<Origin>),
-    /// A pool of the edge, by its name.
-    Pool(String),
 }
 
 /// The server behind the worker.
@@ -78,7 +70,7 @@ impl Secret {
     /// `Basic`, from an id and its secret.
     #[must_use]
     pub fn basic(id: &str, secret: &str) -> Secret {
-        Secret(format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}"))))
+        Secret(basic_authorization(id, secret))
     }
 
     /// `Bearer`, from a token.
