@@ -2,6 +2,7 @@
 //! next one. `ARCHITECTURE.md` draws the floors; this file only names the rooms, lowest floor first.
 
 pub mod clock;
+pub mod events;
 pub mod fault;
 pub mod ids;
 pub mod limits;

@@ -3,4 +3,5 @@
 pub mod config;
 pub mod credentials;
 pub mod patterns;
+pub mod report;
 pub mod routes;
