@@ -15,3 +15,7 @@ pub struct LinkId(pub u64);
 /// A request that waits on its core. Never used again on that core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// A `[[credential]]` of the configuration, counted from 0 in the order of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialId(pub u16);

@@ -1,0 +1,585 @@
+//! What an edge says about itself: the JSON of `/status` and the Prometheus text of `/metrics`, both from one
+//! [`Report`]. Nothing is measured here.
+
+use crate::events::{BUCKETS, CoreCounters, Counted as _, Counters, Family, Histogram, Kind, PoolCounters, Reading};
+use crate::ids::{CoreId, LinkId, PoolId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// The whole edge at one moment. Unknown fields are skipped when it is read, so that an older `ptth status` can read a
+/// newer edge.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    pub version: String,
+    pub uptime_seconds: u64,
+    pub draining: bool,
+    pub cores: Vec<CoreReport>,
+    /// In the order of the configuration.
+    pub pools: Vec<PoolReport>,
+    pub links: Vec<LinkReport>,
+    /// All cores together, by `Family::field`.
+    pub counters: BTreeMap<String, Amount>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CoreReport {
+    pub core: u16,
+    /// The CPU that the thread is pinned to.
+    pub cpu: Option<u16>,
+    /// Client connections that are open.
+    pub connections: u64,
+    pub panics: u64,
+    /// Turns of the core's loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loops: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolReport {
+    pub name: String,
+    pub queued: u64,
+    pub queued_bytes: u64,
+    pub links: u64,
+    /// Requests that the links would take now.
+    pub credits: u64,
+    pub in_flight: u64,
+    pub cores: Vec<PoolCoreReport>,
+    /// All cores together, by `Family::field`.
+    pub counters: BTreeMap<String, Amount>,
+}
+
+/// A pool's share on one core.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolCoreReport {
+    pub core: u16,
+    pub links: u64,
+    pub credits: u64,
+    pub in_flight: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkReport {
+    /// Core and number: `2-17`.
+    pub id: String,
+    /// The id of its credential.
+    pub worker: String,
+    pub address: String,
+    pub core: u16,
+    /// `h2` or `http/1.1`.
+    pub protocol: String,
+    pub pools: Vec<String>,
+    pub credits: u64,
+    pub in_flight: u64,
+    pub since_unix: u64,
+}
+
+/// A counter in JSON: a number, numbers by a label's value, or a histogram.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Amount {
+    Count(u64),
+    Histogram(HistogramReport),
+    By(BTreeMap<String, u64>),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistogramReport {
+    pub count: u64,
+    pub sum_seconds: f64,
+    /// Upper bound in seconds, and how many were at most so long (cumulative, as Prometheus has it).
+    pub buckets: Vec<(f64, u64)>,
+}
+
+impl HistogramReport {
+    /// The bound below which `share` (0 to 1) of all lie; `None` when there are none, or it is above every bound.
+    #[must_use]
+    pub fn quantile_seconds(&self, share: f64) -> Option<f64> {
+        #[allow(clippy::cast_precision_loss)] // beyond 2^53 requests a quantile may be off by one
+        let wanted = self.count as f64 * share;
+        #[allow(clippy::cast_precision_loss)]
+        let reached = |count: u64| count as f64 >= wanted;
+        if self.count == 0 {
+            return None;
+        }
+        self.buckets.iter().find(|(_, count)| reached(*count)).map(|(bound, _)| *bound)
+    }
+}
+
+/// What one core contributes, in its own terms.
+#[derive(Clone, Debug)]
+pub struct CorePart {
+    pub core: CoreId,
+    pub cpu: Option<u16>,
+    pub connections: u64,
+    pub loops: Option<u64>,
+    pub counters: Counters,
+    /// Indexed by pool.
+    pub pools: Vec<PoolPart>,
+    pub links: Vec<LinkPart>,
+}
+
+/// One pool on one core. What the cores share (a queue, its bytes) is told by one of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolPart {
+    pub queued: u64,
+    pub queued_bytes: u64,
+    pub links: u64,
+    pub credits: u64,
+    pub in_flight: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct LinkPart {
+    pub id: LinkId,
+    pub worker: String,
+    pub address: SocketAddr,
+    /// `h2` or `http/1.1`.
+    pub protocol: &'static str,
+    pub pools: Vec<PoolId>,
+    pub credits: u64,
+    pub in_flight: u64,
+    pub since_unix: u64,
+}
+
+/// The whole edge, apart from its cores.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgePart<'a> {
+    pub uptime_seconds: u64,
+    pub draining: bool,
+    /// In the order of the configuration.
+    pub pool_names: &'a [String],
+}
+
+impl Report {
+    /// Puts the cores' parts together. The order of `parts` does not matter.
+    #[must_use]
+    pub fn gather(edge: EdgePart<'_>, mut parts: Vec<CorePart>) -> Report {
+        parts.sort_by_key(|part| part.core);
+        let mut counters = Counters::new(edge.pool_names.len());
+        for part in &parts {
+            counters.add(&part.counters);
+        }
+        let mut whole = BTreeMap::new();
+        counters.core.read(|field, reading| {
+            whole.insert(field.to_owned(), amount(reading));
+        });
+        whole.insert(UNROUTED.to_owned(), amount(counters.unrouted.read()));
+        let pools = edge.pool_names.iter().enumerate().map(|(index, name)| {
+            let mut own = BTreeMap::new();
+            counters.pools[index].read(|field, reading| {
+                own.insert(field.to_owned(), amount(reading));
+            });
+            pool_report(name, index, &parts, own)
+        });
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: edge.uptime_seconds,
+            draining: edge.draining,
+            pools: pools.collect(),
+            links: parts.iter().flat_map(|part| link_reports(part, edge.pool_names)).collect(),
+            cores: parts.iter().map(core_report).collect(),
+            counters: whole,
+        }
+    }
+
+    /// The text of `/metrics`, `text/plain; version=0.0.4`.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        let mut page = Page(String::new());
+        page.whole(self);
+        page.cores(&self.cores);
+        page.pools(&self.pools);
+        for family in CoreCounters::FAMILIES {
+            page.head(family);
+            if let Some(amount) = self.counters.get(family.field) {
+                page.amount(family.metric, &[], label_key(family.field), amount);
+            }
+        }
+        for family in PoolCounters::FAMILIES {
+            page.head(family);
+            for pool in &self.pools {
+                if let Some(amount) = pool.counters.get(family.field) {
+                    page.amount(family.metric, &[("pool", &pool.name)], label_key(family.field), amount);
+                }
+            }
+            // An empty label is the same as none: requests that no pool took.
+            if family.field == "requests"
+                && let Some(amount) = self.counters.get(UNROUTED)
+            {
+                page.amount(family.metric, &[("pool", "")], label_key(family.field), amount);
+            }
+        }
+        page.0
+    }
+}
+
+/// The key in `Report::counters` of answers to requests without a pool.
+const UNROUTED: &str = "unrouted_requests";
+
+fn core_report(part: &CorePart) -> CoreReport {
+    CoreReport {
+        core: part.core.0,
+        cpu: part.cpu,
+        connections: part.connections,
+        panics: part.counters.core.connection_panics,
+        loops: part.loops,
+    }
+}
+
+fn pool_report(name: &str, index: usize, parts: &[CorePart], counters: BTreeMap<String, Amount>) -> PoolReport {
+    let mut report = PoolReport { name: name.to_owned(), counters, ..PoolReport::default() };
+    for part in parts {
+        let Some(own) = part.pools.get(index) else { continue };
+        report.queued += own.queued;
+        report.queued_bytes += own.queued_bytes;
+        report.links += own.links;
+        report.credits += own.credits;
+        report.in_flight += own.in_flight;
+        let (links, credits, in_flight) = (own.links, own.credits, own.in_flight);
+        report.cores.push(PoolCoreReport { core: part.core.0, links, credits, in_flight });
+    }
+    report
+}
+
+fn link_reports<'p>(part: &'p CorePart, pool_names: &'p [String]) -> impl Iterator<Item = LinkReport> + 'p {
+    part.links.iter().map(move |link| LinkReport {
+        id: format!("{}-{}", part.core.0, link.id.0),
+        worker: link.worker.clone(),
+        address: link.address.to_string(),
+        core: part.core.0,
+        protocol: link.protocol.to_owned(),
+        pools: link.pools.iter().filter_map(|pool| pool_names.get(usize::from(pool.0)).cloned()).collect(),
+        credits: link.credits,
+        in_flight: link.in_flight,
+        since_unix: link.since_unix,
+    })
+}
+
+fn amount(reading: Reading<'_>) -> Amount {
+    match reading {
+        Reading::Count(count) => Amount::Count(count),
+        Reading::Tally { names, counts, .. } => {
+            Amount::By(names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), *count)).collect())
+        }
+        Reading::Histogram(histogram) => Amount::Histogram(histogram_report(histogram)),
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // bounds are powers of two; a sum beyond 100 days of waiting loses nanoseconds
+fn histogram_report(histogram: &Histogram) -> HistogramReport {
+    let mut below = 0;
+    let bounded = histogram.counts().iter().take(BUCKETS).enumerate();
+    let buckets = bounded.map(|(index, count)| {
+        below += count;
+        (Histogram::bound_us(index) as f64 / 1e6, below)
+    });
+    let buckets = buckets.collect();
+    HistogramReport { count: histogram.count(), sum_seconds: histogram.sum_ns() as f64 / 1e9, buckets }
+}
+
+/// The label of a tally, by its field.
+fn label_key(field: &str) -> &'static str {
+    let mut key = "";
+    let mut look = |name: &'static str, reading: Reading<'_>| {
+        if let Reading::Tally { key: own, .. } = reading
+            && name == field
+        {
+            key = own;
+        }
+    };
+    CoreCounters::default().read(&mut look);
+    PoolCounters::default().read(&mut look);
+    key
+}
+
+/// A gauge of this file, which no core counts.
+const fn gauge(metric: &'static str, help: &'static str) -> Family {
+    Family { field: "", metric, kind: Kind::Gauge, help }
+}
+
+/// The page while it is written.
+struct Page(String);
+
+impl Page {
+    fn whole(&mut self, report: &Report) {
+        self.head(&gauge("ptth_build_info", "1, with the version of the program."));
+        self.line("ptth_build_info", &[("version", &report.version)], 1);
+        self.head(&gauge("ptth_uptime_seconds", "Time since the start."));
+        self.line("ptth_uptime_seconds", &[], report.uptime_seconds);
+        self.head(&gauge("ptth_draining", "1 while the edge drains."));
+        self.line("ptth_draining", &[], u64::from(report.draining));
+    }
+
+    fn cores(&mut self, cores: &[CoreReport]) {
+        self.head(&gauge("ptth_client_connections", "Client connections that are open."));
+        for core in cores {
+            self.line("ptth_client_connections", &[("core", &core.core.to_string())], core.connections);
+        }
+        if cores.iter().any(|core| core.loops.is_some()) {
+            let kind = Kind::Counter;
+            self.head(&Family { kind, ..gauge("ptth_core_loops_total", "Turns of the core's loop.") });
+            for core in cores {
+                self.line("ptth_core_loops_total", &[("core", &core.core.to_string())], core.loops.unwrap_or(0));
+            }
+        }
+    }
+
+    fn pools(&mut self, pools: &[PoolReport]) {
+        type OfPool = fn(&PoolReport) -> u64;
+        type OfCore = fn(&PoolCoreReport) -> u64;
+        let of_pool: [(&Family, OfPool); 2] = [
+            (&gauge("ptth_queue_depth", "Requests that wait in the pool's queue."), |pool| pool.queued),
+            (&gauge("ptth_queue_bytes", "Bytes of requests that wait in the pool's queue."), |pool| pool.queued_bytes),
+        ];
+        let of_core: [(&Family, OfCore); 3] = [
+            (&gauge("ptth_links", "Links of workers that serve the pool."), |share| share.links),
+            (&gauge("ptth_credits", "Requests that the pool's links would take now."), |share| share.credits),
+            (&gauge("ptth_in_flight", "Requests that are with the pool's workers."), |share| share.in_flight),
+        ];
+        for (family, value) in of_pool {
+            self.head(family);
+            for pool in pools {
+                self.line(family.metric, &[("pool", &pool.name)], value(pool));
+            }
+        }
+        for (family, value) in of_core {
+            self.head(family);
+            for pool in pools {
+                for share in &pool.cores {
+                    let core = share.core.to_string();
+                    self.line(family.metric, &[("pool", &pool.name), ("core", &core)], value(share));
+                }
+            }
+        }
+    }
+
+    fn head(&mut self, family: &Family) {
+        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+        let _ = writeln!(self.0, "# HELP {} {help}", family.metric);
+        let _ = writeln!(self.0, "# TYPE {} {}", family.metric, family.kind.name());
+    }
+
+    fn amount(&mut self, metric: &str, labels: &[(&str, &str)], key: &str, amount: &Amount) {
+        match amount {
+            Amount::Count(count) => self.line(metric, labels, *count),
+            Amount::By(counts) => {
+                for (name, count) in counts {
+                    self.line(metric, &[labels, &[(key, name)]].concat(), *count);
+                }
+            }
+            Amount::Histogram(histogram) => {
+                let bucket = format!("{metric}_bucket");
+                for (bound, count) in &histogram.buckets {
+                    self.line(&bucket, &[labels, &[("le", &bound.to_string())]].concat(), *count);
+                }
+                self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), histogram.count);
+                self.sample(&format!("{metric}_sum"), labels, &histogram.sum_seconds.to_string());
+                self.line(&format!("{metric}_count"), labels, histogram.count);
+            }
+        }
+    }
+
+    fn line(&mut self, metric: &str, labels: &[(&str, &str)], value: u64) {
+        self.sample(metric, labels, &value.to_string());
+    }
+
+    fn sample(&mut self, metric: &str, labels: &[(&str, &str)], value: &str) {
+        self.0.push_str(metric);
+        for (index, (key, text)) in labels.iter().enumerate() {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{}{key}=\"{text}\"", if index == 0 { '{' } else { ',' });
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{Direction, Dispatch, StatusClass};
+    use crate::fault::Fault;
+    use std::collections::{BTreeSet, HashMap};
+
+    fn sample() -> Report {
+        let names = ["app".to_owned(), "od\"d\\na\nme".to_owned()];
+        let part = |core: u16| {
+            let mut counters = Counters::new(2);
+            counters.core.accepted_connections = 10;
+            counters.core.bytes.many(Direction::Request, 100);
+            counters.refused(Fault::QueueFull);
+            counters.unrouted.one(StatusClass::of(404));
+            counters.pools[0].requests.one(StatusClass::of(200));
+            counters.pools[0].dispatches.one(Dispatch::Cross);
+            counters.pools[0].queue_wait.observe_ns(1_000_000);
+            counters.pools[1].queue_wait.observe_ns(100_000_000_000);
+            CorePart {
+                core: CoreId(core),
+                cpu: Some(core * 2),
+                connections: 3,
+                loops: None,
+                counters,
+                pools: vec![PoolPart { queued: 1, queued_bytes: 500, links: 1, credits: 4, in_flight: 2 }; 2],
+                links: vec![LinkPart {
+                    id: LinkId(7),
+                    worker: "web-1".into(),
+                    address: "192.0.2.1:4000".parse().unwrap(),
+                    protocol: "h2",
+                    pools: vec![PoolId(0)],
+                    credits: 4,
+                    in_flight: 2,
+                    since_unix: 1_000,
+                }],
+            }
+        };
+        let edge = EdgePart { uptime_seconds: 5, draining: true, pool_names: &names };
+        Report::gather(edge, vec![part(1), part(0)])
+    }
+
+    /// One sample of the text, read without any code of the writer.
+    type Sample = (String, BTreeSet<(String, String)>, f64);
+
+    /// The text format 0.0.4, as its page says it: HELP and TYPE once before the samples of their metric.
+    fn parse(text: &str) -> (HashMap<String, String>, Vec<Sample>) {
+        let (mut helps, mut types, mut samples) = (HashMap::new(), HashMap::new(), Vec::new());
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect(line);
+                assert!(!help.is_empty() && helps.insert(name.to_owned(), help).is_none(), "{line}");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect(line);
+                assert!(types.insert(name.to_owned(), kind.to_owned()).is_none(), "{line}");
+            } else {
+                samples.push(parse_sample(line));
+            }
+        }
+        assert_eq!(helps.keys().collect::<BTreeSet<_>>(), types.keys().collect::<BTreeSet<_>>());
+        (types, samples)
+    }
+
+    fn parse_sample(line: &str) -> Sample {
+        let name_ends = line.find(['{', ' ']).expect(line);
+        let (name, mut rest) = line.split_at(name_ends);
+        let mut labels = BTreeSet::new();
+        if let Some(inner) = rest.strip_prefix('{') {
+            rest = inner;
+            loop {
+                let (key, value) = rest.split_once("=\"").expect(line);
+                let mut text = String::new();
+                let mut chars = value.char_indices();
+                let end = loop {
+                    match chars.next().expect(line) {
+                        (_, '\\') => text.push(match chars.next().expect(line).1 {
+                            'n' => '\n',
+                            c @ ('\\' | '"') => c,
+                            c => panic!("escaped {c:?} in {line}"),
+                        }),
+                        (end, '"') => break end,
+                        (_, c) => text.push(c),
+                    }
+                };
+                assert!(labels.insert((key.to_owned(), text)), "{line}");
+                rest = &value[end + 1..];
+                match rest.strip_prefix(',') {
+                    Some(next) => rest = next,
+                    None => break,
+                }
+            }
+            rest = rest.strip_prefix('}').expect(line);
+        }
+        (name.to_owned(), labels, rest.strip_prefix(' ').expect(line).parse().expect(line))
+    }
+
+    #[test]
+    fn every_series_has_help_and_type_and_a_name_of_ours() {
+        let (types, samples) = parse(&sample().prometheus());
+        let mut seen = BTreeSet::new();
+        for (name, labels, value) in &samples {
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|tail| {
+                name.strip_suffix(tail).filter(|base| types.get(*base).is_some_and(|kind| kind == "histogram"))
+            });
+            let family = family.unwrap_or(name);
+            let kind = types.get(family).unwrap_or_else(|| panic!("{name} has no TYPE"));
+            assert!(family.starts_with("ptth_"), "{name}");
+            assert_eq!(kind == "counter", family.ends_with("_total"), "{name} is a {kind}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert!(value.is_finite() && *value >= 0.0, "{name}");
+            assert!(seen.insert((name, labels)), "{name} {labels:?} twice");
+        }
+        for family in types.keys() {
+            assert!(samples.iter().any(|(name, ..)| name.starts_with(family.as_str())), "{family} has no sample");
+        }
+    }
+
+    #[track_caller]
+    fn check(samples: &[Sample], name: &str, labels: &[(&str, &str)], want: f64) {
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let found = samples.iter().find(|(n, l, _)| n == name && *l == labels);
+        let value = found.unwrap_or_else(|| panic!("no {name} {labels:?}")).2;
+        assert!((value - want).abs() < 1e-9, "{name} {labels:?} is {value}, not {want}");
+    }
+
+    #[test]
+    fn the_samples_are_the_sums_of_the_cores() {
+        let odd = "od\"d\\na\nme";
+        let (_, samples) = parse(&sample().prometheus());
+        for (name, labels, want) in [
+            ("ptth_accepted_connections_total", &[][..], 20.0),
+            ("ptth_bytes_total", &[("direction", "request")], 200.0),
+            ("ptth_bytes_total", &[("direction", "response")], 0.0),
+            ("ptth_refusals_total", &[("reason", "queue_full")], 2.0),
+            ("ptth_requests_total", &[("pool", "app"), ("status", "2xx")], 2.0),
+            ("ptth_requests_total", &[("pool", ""), ("status", "4xx")], 2.0),
+            ("ptth_dispatches_total", &[("pool", "app"), ("kind", "cross")], 2.0),
+            ("ptth_queue_depth", &[("pool", odd)], 2.0),
+            ("ptth_queue_bytes", &[("pool", "app")], 1000.0),
+            ("ptth_credits", &[("pool", "app"), ("core", "1")], 4.0),
+            ("ptth_client_connections", &[("core", "0")], 3.0),
+            ("ptth_draining", &[], 1.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("le", "0.000512")], 0.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("le", "0.001024")], 2.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("le", "67.108864")], 2.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", odd), ("le", "67.108864")], 0.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", odd), ("le", "+Inf")], 2.0),
+            ("ptth_queue_wait_seconds_sum", &[("pool", "app")], 0.002),
+            ("ptth_queue_wait_seconds_count", &[("pool", "app")], 2.0),
+        ] {
+            check(&samples, name, labels, want);
+        }
+    }
+
+    #[test]
+    fn a_report_survives_its_json() {
+        let report = sample();
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        assert_eq!(report.links[0].id, "0-7");
+        assert_eq!((report.cores[1].core, report.cores[1].cpu), (1, Some(2)));
+        let newer = json.replacen("{", "{\"not_yet\":{},", 1);
+        assert_eq!(serde_json::from_str::<Report>(&newer).unwrap(), report);
+    }
+
+    #[test]
+    fn a_quantile_is_the_bound_that_holds_its_share() {
+        let mut histogram = Histogram::default();
+        for ms in [1, 1, 1, 100] {
+            histogram.observe_ns(ms * 1_000_000);
+        }
+        let report = histogram_report(&histogram);
+        assert_eq!(report.quantile_seconds(0.5), Some(0.001_024));
+        assert_eq!(report.quantile_seconds(0.99), Some(0.131_072));
+        histogram.observe_ns(u64::MAX / 4);
+        assert_eq!(histogram_report(&histogram).quantile_seconds(1.0), None);
+        assert_eq!(histogram_report(&Histogram::default()).quantile_seconds(0.5), None);
+    }
+}

@@ -1,0 +1,465 @@
+//! `worker.toml` and the flags of `ptth worker`: what they may say, and every mistake in them. Nothing is dialled here.
+
+use crate::limits;
+use crate::settings::{At, Document, Mistakes, Place, Section, Shape, io_reason, plain, read_bounded, read_text};
+use crate::wire::origin::Origin;
+use crate::wire::setup::{Scope, basic_authorization};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A checked `worker.toml`, flags included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// At least one, none twice.
+    pub edges: Vec<EdgeAddress>,
+    /// What the worker registers; no origin twice.
+    pub serve: Scope,
+    pub to: Target,
+    pub authorization: Secret,
+    /// For each address behind each edge.
+    pub links: u32,
+    /// Credits in all, shared over the links.
+    pub concurrency: u32,
+}
+
+/// An edge to dial. The name is resolved at each dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeAddress {
+    /// A name or an IP address; an IPv6 address has no brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// `host:port`, with the brackets that an IPv6 address needs in `Host` and in a log line.
+impl fmt::Display for EdgeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_authority(f, &self.host, self.port)
+    }
+}
+
+/// The server behind the worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// HTTP/1.1 over TCP. An IPv6 address has no brackets.
+    Http { host: String, port: u16 },
+    /// HTTP/1.1 over a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Http { host, port } => {
+                f.write_str("http://")?;
+                write_authority(f, host, *port)
+            }
+            Target::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+fn write_authority(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+}
+
+/// The value of the `Authorization` field. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// `Basic`, from an id and its secret.
+    #[must_use]
+    pub fn basic(id: &str, secret: &str) -> Secret {
+        Secret(basic_authorization(id, secret))
+    }
+
+    /// `Bearer`, from a token.
+    #[must_use]
+    pub fn bearer(token: &str) -> Secret {
+        Secret(format!("Bearer {token}"))
+    }
+
+    /// For the setup request, and for nothing else.
+    #[must_use]
+    pub fn header_value(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The flags of `ptth worker`, each as it was given. A flag replaces the key of the file, and its alternative
+/// (`--pool` also replaces `serve`, `--bearer-file` also `credential_file`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerFlags {
+    pub edges: Vec<String>,
+    pub serve: Vec<String>,
+    pub pool: Option<String>,
+    pub to: Option<String>,
+    pub credential_file: Option<PathBuf>,
+    pub bearer_file: Option<PathBuf>,
+    pub links: Option<u32>,
+    pub concurrency: Option<u32>,
+}
+
+const TOP: Shape = Shape {
+    name: "worker.toml",
+    keys: &["edges", "serve", "pool", "to", "credential_file", "bearer_file", "links", "concurrency"],
+    later: &[
+        ("health", "remove the key; stop `ptth worker` while the server is away"),
+        ("ca_file", "remove the key; edges are http:// only, so bring TLS with a tunnel such as stunnel"),
+        ("via", "remove the key; the worker dials its edges directly"),
+        ("certificate", "remove the key and use `credential_file`"),
+        ("key", "remove the key and use `credential_file`"),
+    ],
+};
+
+/// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
+#[must_use]
+pub fn is_worker_key(key: &str) -> bool {
+    key != "pool" && (TOP.keys.contains(&key) || TOP.later.iter().any(|(later, _)| *later == key))
+}
+
+const EDGES: &str = r#"["http://edge.example:8080"]"#;
+const SERVE: &str = r#"["https://app.example.com"]"#;
+const TO: &str = "\"http://127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+
+impl WorkerConfig {
+    /// Reads and checks a file and the flags; either may be missing. Opens the secret's file too. The `Mistakes`
+    /// beside a good configuration are warnings. A relative path in the file starts at the file's own directory.
+    ///
+    /// # Errors
+    /// Every mistake, with the warnings.
+    pub fn read(path: Option<&Path>, flags: &WorkerFlags) -> Result<(WorkerConfig, Mistakes), Mistakes> {
+        match path {
+            Some(path) => WorkerConfig::parse(Some((path, &read_text(path)?)), flags),
+            None => WorkerConfig::parse(None, flags),
+        }
+    }
+
+    /// As [`WorkerConfig::read`], with the file's text at hand.
+    ///
+    /// # Errors
+    /// Every mistake, with the warnings.
+    pub fn parse(file: Option<(&Path, &str)>, flags: &WorkerFlags) -> Result<(WorkerConfig, Mistakes), Mistakes> {
+        let mut mistakes = Mistakes::new(&file.map_or_else(String::new, |(path, _)| path.display().to_string()));
+        let mut given = Given::default();
+        if let Some((path, text)) = file {
+            let Some(document) = Document::parse(text, &mut mistakes) else {
+                return Err(mistakes);
+            };
+            given.take_file(&document.root(), path.parent().unwrap_or(Path::new("")), &mut mistakes);
+        }
+        given.take_flags(flags);
+        let config = given.check(file.is_some(), &mut mistakes);
+        match config {
+            Some(config) if !mistakes.has_errors() => Ok((config, mistakes)),
+            _ => Err(mistakes),
+        }
+    }
+}
+
+/// Every key with the place that it came from, before any value is looked at.
+#[derive(Default)]
+struct Given {
+    edges: Option<Vec<At<String>>>,
+    serve: Option<Vec<At<String>>>,
+    pool: Option<At<String>>,
+    to: Option<At<String>>,
+    credential_file: Option<At<PathBuf>>,
+    bearer_file: Option<At<PathBuf>>,
+    links: Option<At<u64>>,
+    concurrency: Option<At<u64>>,
+    /// Keys that were there and had a wrong type: reported, and not missing.
+    broken: Vec<&'static str>,
+}
+
+impl Given {
+    fn take_file(&mut self, root: &Section, directory: &Path, mistakes: &mut Mistakes) {
+        root.check_keys(&TOP, &[TOP], mistakes);
+        let owned = |at: At<&str>| At { value: at.value.to_owned(), place: at.place };
+        let mut broken = Vec::new();
+        let mut text = |key, example: &str, mistakes: &mut Mistakes| {
+            let entry = root.entry(key)?;
+            let text = entry.text(example, mistakes).map(owned);
+            if text.is_none() {
+                broken.push(key);
+            }
+            text
+        };
+        self.pool = text("pool", "\"app\"", mistakes);
+        self.to = text("to", TO, mistakes);
+        let path = |at: At<String>| At { value: directory.join(at.value), place: at.place };
+        self.credential_file = text("credential_file", "\"web-1.secret\"", mistakes).map(path);
+        self.bearer_file = text("bearer_file", "\"web-1.token\"", mistakes).map(path);
+        for (key, example, list) in [("edges", EDGES, &mut self.edges), ("serve", SERVE, &mut self.serve)] {
+            let Some(entry) = root.entry(key) else { continue };
+            *list = entry.texts(example, mistakes).map(|texts| texts.into_iter().map(owned).collect());
+            if list.is_none() {
+                broken.push(key);
+            }
+        }
+        for (key, limit, example, number) in [
+            ("links", limits::WORKER_LINKS_LIMIT, "2", &mut self.links),
+            ("concurrency", limits::WORKER_CONCURRENCY_LIMIT, "64", &mut self.concurrency),
+        ] {
+            let Some(entry) = root.entry(key) else { continue };
+            *number = entry.number(1..=limit, example, mistakes).map(|value| At { value, place: entry.place() });
+        }
+        self.broken = broken;
+    }
+
+    fn take_flags(&mut self, flags: &WorkerFlags) {
+        let list = |texts: &[String], flag| {
+            let at = |text: &String| At { value: text.clone(), place: Place::Flag(flag) };
+            (!texts.is_empty()).then(|| texts.iter().map(at).collect())
+        };
+        if let Some(edges) = list(&flags.edges, "--edge") {
+            self.edges = Some(edges);
+        }
+        let serve = list(&flags.serve, "--serve");
+        let pool = flags.pool.clone().map(|value| At { value, place: Place::Flag("--pool") });
+        if serve.is_some() || pool.is_some() {
+            (self.serve, self.pool) = (serve, pool);
+        }
+        if let Some(value) = flags.to.clone() {
+            self.to = Some(At { value, place: Place::Flag("--to") });
+        }
+        let path = |path: &Option<PathBuf>, flag| path.clone().map(|value| At { value, place: Place::Flag(flag) });
+        let credential = path(&flags.credential_file, "--credential-file");
+        let bearer = path(&flags.bearer_file, "--bearer-file");
+        if credential.is_some() || bearer.is_some() {
+            (self.credential_file, self.bearer_file) = (credential, bearer);
+        }
+        if let Some(links) = flags.links {
+            self.links = Some(At { value: links.into(), place: Place::Flag("--links") });
+        }
+        if let Some(concurrency) = flags.concurrency {
+            self.concurrency = Some(At { value: concurrency.into(), place: Place::Flag("--concurrency") });
+        }
+    }
+
+    fn check(&self, with_file: bool, mistakes: &mut Mistakes) -> Option<WorkerConfig> {
+        let missing = |key: &'static str, flag, example: &str, mistakes: &mut Mistakes| {
+            if self.broken.contains(&key) {
+                return;
+            }
+            if with_file {
+                mistakes.error(Place::TOP, format_args!("`{key}` is missing"), format_args!("add {key} = {example}"));
+            } else {
+                mistakes.error(Place::Flag(flag), "is missing", format_args!("add it, or name a file with --config"));
+            }
+        };
+
+        let edges = self.edges.as_ref().map(|edges| edge_addresses(edges, mistakes));
+        if edges.is_none() {
+            missing("edges", "--edge", EDGES, mistakes);
+        }
+        let scope = match (&self.serve, &self.pool) {
+            (Some(_), Some(pool)) => {
+                mistakes.error(pool.place, "both `serve` and `pool` are there", "keep one: origins, or a pool's name");
+                None
+            }
+            (Some(serve), None) => Some(Scope::Origins(origins(serve, mistakes))),
+            (None, Some(pool)) => Some(Scope::Pool(pool_name(pool, mistakes))),
+            (None, None) if self.broken.contains(&"pool") => None,
+            (None, None) => {
+                missing("serve", "--serve", SERVE, mistakes);
+                None
+            }
+        };
+        let to = match &self.to {
+            Some(to) => target(to, mistakes),
+            None => {
+                missing("to", "--to", TO, mistakes);
+                None
+            }
+        };
+        let authorization = match (&self.credential_file, &self.bearer_file) {
+            (Some(_), Some(bearer)) => {
+                let what = "both `credential_file` and `bearer_file` are there";
+                mistakes.error(bearer.place, what, "keep the one that the edge's operator gave you");
+                None
+            }
+            (Some(file), None) => secret_line(file, mistakes).and_then(|line| basic(&line, file, mistakes)),
+            (None, Some(file)) => secret_line(file, mistakes).and_then(|line| bearer(&line, file, mistakes)),
+            (None, None) if self.broken.contains(&"bearer_file") => None,
+            (None, None) => {
+                missing("credential_file", "--credential-file", "\"web-1.secret\", a file with id:secret", mistakes);
+                None
+            }
+        };
+        let links = number(self.links.as_ref(), limits::WORKER_LINKS_LIMIT, limits::WORKER_LINKS, mistakes);
+        let concurrency =
+            number(self.concurrency.as_ref(), limits::WORKER_CONCURRENCY_LIMIT, limits::WORKER_CONCURRENCY, mistakes);
+        if concurrency < links {
+            let place = self.concurrency.as_ref().or(self.links.as_ref()).map_or(Place::File, |at| at.place);
+            let what = format!("{concurrency} credits for {links} links leave some links without work");
+            mistakes.warning(place, what, "make `concurrency` at least `links`");
+        }
+        Some(WorkerConfig { edges: edges?, serve: scope?, to: to?, authorization: authorization?, links, concurrency })
+    }
+}
+
+/// A number out of its range is reported for a flag here; for a file it was reported when it was read.
+fn number(given: Option<&At<u64>>, limit: u64, default: u32, mistakes: &mut Mistakes) -> u32 {
+    let Some(at) = given else { return default };
+    if !(1..=limit).contains(&at.value) {
+        mistakes.error(at.place, format_args!("is {}", at.value), format_args!("write a number from 1 to {limit}"));
+    }
+    u32::try_from(at.value).unwrap_or(default)
+}
+
+/// No message shows an address: it may hold a password.
+fn edge_addresses(texts: &[At<String>], mistakes: &mut Mistakes) -> Vec<EdgeAddress> {
+    if texts.len() > limits::WORKER_EDGES_MAX {
+        let what = format!("{} edges", texts.len());
+        mistakes.error(texts[0].place, what, format_args!("a worker has at most {}", limits::WORKER_EDGES_MAX));
+    }
+    let mut edges: Vec<EdgeAddress> = Vec::new();
+    for text in texts {
+        if has_scheme(&text.value, "https") {
+            let mend = "use http:// in a private network, or through a TLS tunnel such as stunnel";
+            mistakes.error(text.place, "`https://` to an edge is not available in this version", mend);
+            continue;
+        }
+        match http_address(&text.value) {
+            Ok((host, port)) => {
+                let edge = EdgeAddress { host, port };
+                if edges.contains(&edge) {
+                    mistakes.error(text.place, format_args!("edge {edge} is there twice"), "name it once");
+                }
+                edges.push(edge);
+            }
+            Err(reason) => {
+                mistakes.error(
+                    text.place,
+                    format_args!("not an edge's address, {reason}"),
+                    "write \"http://edge.example:8080\"",
+                );
+            }
+        }
+    }
+    edges
+}
+
+fn origins(texts: &[At<String>], mistakes: &mut Mistakes) -> Vec<Origin> {
+    let mut origins: Vec<Origin> = Vec::new();
+    for text in texts {
+        match Origin::parse(&text.value) {
+            Ok(origin) if origins.contains(&origin) => {
+                mistakes.error(text.place, "this origin is there twice", "name it once");
+            }
+            Ok(origin) => origins.push(origin),
+            Err(reason) => {
+                let mend = "write what clients ask for, such as \"https://app.example.com\"";
+                mistakes.error(text.place, format_args!("not an origin, {reason}"), mend);
+            }
+        }
+    }
+    origins
+}
+
+/// The edge knows which names exist; this only keeps out what could not stand in a path.
+fn pool_name(pool: &At<String>, mistakes: &mut Mistakes) -> String {
+    let good = (1..=limits::NAME_BYTES_MAX).contains(&pool.value.len())
+        && pool.value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if !good {
+        let what = format!("\"{}\" cannot be a pool's name", plain(&pool.value, 40));
+        mistakes.error(pool.place, what, "write the name from the edge's [[pool]], such as \"app\"");
+    }
+    pool.value.clone()
+}
+
+fn target(to: &At<String>, mistakes: &mut Mistakes) -> Option<Target> {
+    if let Some(path) = to.value.strip_prefix("unix:") {
+        // sockaddr_un has 108 bytes, the last of them 0.
+        if !path.starts_with('/') || path.len() > 107 || path.contains('\0') {
+            let what = "a unix: target is an absolute path of at most 107 bytes";
+            mistakes.error(to.place, what, "write \"unix:/run/app.sock\"");
+            return None;
+        }
+        return Some(Target::Unix(PathBuf::from(path)));
+    }
+    for (scheme, mend) in [
+        ("h2c", "use http:// and let the server speak HTTP/1.1"),
+        ("https", "use http:// to a server on this machine or in its private network"),
+    ] {
+        if has_scheme(&to.value, scheme) {
+            mistakes.error(to.place, format_args!("`{scheme}://` in `to` is not available in this version"), mend);
+            return None;
+        }
+    }
+    match http_address(&to.value) {
+        Ok((host, port)) => Some(Target::Http { host, port }),
+        Err(reason) => {
+            mistakes.error(to.place, format_args!("not a server's address, {reason}"), format_args!("write {TO}"));
+            None
+        }
+    }
+}
+
+fn has_scheme(text: &str, scheme: &str) -> bool {
+    text.split_once("://").is_some_and(|(first, _)| first.eq_ignore_ascii_case(scheme))
+}
+
+/// Host and port of an `http://` URL without a path; one final slash is forgiven.
+fn http_address(text: &str) -> Result<(String, u16), &'static str> {
+    if !has_scheme(text, "http") {
+        return Err("it does not begin with http://");
+    }
+    let origin = Origin::parse(text.strip_suffix('/').unwrap_or(text))?;
+    let host = origin.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&origin.host);
+    Ok((host.to_owned(), origin.port))
+}
+
+/// The one line of a secret's file, without its line end. No message shows any of it.
+fn secret_line(file: &At<PathBuf>, mistakes: &mut Mistakes) -> Option<String> {
+    let shown = plain(&file.value.display().to_string(), 200);
+    let bytes = match read_bounded(&file.value, limits::SECRET_FILE_BYTES_MAX) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            mistakes.error(file.place, format_args!("{shown} is larger than 4 KiB"), "it has one line, the secret");
+            return None;
+        }
+        Err(error) => {
+            let what = format!("{shown} cannot be read: {}", io_reason(&error));
+            mistakes.error(file.place, what, "check the path and who may read it");
+            return None;
+        }
+    };
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = std::str::from_utf8(line).ok().filter(|line| !line.is_empty() && !line.contains(char::is_control));
+    if line.is_none() {
+        let what = format!("{shown} is not one line of text");
+        mistakes.error(file.place, what, "write the one line that `ptth credential new NAME` printed");
+    }
+    line.map(str::to_owned)
+}
+
+fn basic(line: &str, file: &At<PathBuf>, mistakes: &mut Mistakes) -> Option<Secret> {
+    match line.split_once(':') {
+        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => Some(Secret::basic(id, secret)),
+        _ => {
+            let what = format!("{} is not id:secret", plain(&file.value.display().to_string(), 200));
+            mistakes.error(file.place, what, "write the one line that `ptth credential new NAME` printed");
+            None
+        }
+    }
+}
+
+/// RFC 6750 §2.1: a token is letters, digits and `-._~+/`, then maybe `=`.
+fn bearer(line: &str, file: &At<PathBuf>, mistakes: &mut Mistakes) -> Option<Secret> {
+    let token = line.trim_end_matches('=');
+    if !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)) {
+        return Some(Secret::bearer(line));
+    }
+    let what = format!("{} is not a bearer token", plain(&file.value.display().to_string(), 200));
+    mistakes.error(file.place, what, "write the secret alone, without its id");
+    None
+}

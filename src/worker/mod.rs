@@ -1,0 +1,3 @@
+//! The worker program: its configuration, and what dials. Nothing of the edge enters.
+
+pub mod config;
