@@ -408,6 +408,8 @@ impl Counters {
                 self.core.clients_gone += 1;
                 return;
             }
+            // A worker's own answer; an edge passes it through.
+            Fault::OriginUnreachable => return,
             Fault::SetupMalformed(_)
             | Fault::SetupUnauthorized
             | Fault::SetupForbidden

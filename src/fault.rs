@@ -63,6 +63,8 @@ pub enum Fault {
     ResponseTimeout,
     /// An upgrade, and no link of the pool can carry it; 502.
     NoUpgrade,
+    /// The server behind a worker does not take connections; 502.
+    OriginUnreachable,
 
     // ---- a worker's setup ----
     /// A setup that cannot be read; 400.
@@ -90,7 +92,7 @@ impl Fault {
             | UnknownVersion | MethodRefused | UnknownExpectation | ClientGone => Blame::Client,
             NoPool | QueueFull | WaitedTooLong | NoWorker | Draining => Blame::Edge,
             LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | ResponseTimeout
-            | NoUpgrade => Blame::Worker,
+            | NoUpgrade | OriginUnreachable => Blame::Worker,
             SetupMalformed(_) | SetupUnauthorized | SetupForbidden | SetupMethod | SetupUpgradeRequired
             | SetupVersions | SetupLimit => Blame::Worker,
         }
@@ -115,7 +117,7 @@ impl Fault {
             HeadTooLarge => 431,
             ClientGone => 499,
             UnknownCoding => 501,
-            LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | NoUpgrade => 502,
+            LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | NoUpgrade | OriginUnreachable => 502,
             QueueFull | WaitedTooLong | NoWorker | Draining => 503,
             ResponseTimeout => 504,
             UnknownVersion => 505,
@@ -134,6 +136,7 @@ impl Fault {
             WaitedTooLong => "connection_timeout",
             NoWorker | Draining => "destination_unavailable",
             LinkLost | NotProcessed | WorkerReset => "connection_terminated",
+            OriginUnreachable => "connection_refused",
             WorkerMalformed(_) | NoUpgrade => "http_protocol_error",
             WorkerStalled | ResponseTimeout => "http_response_timeout",
             ClientGone | SetupMalformed(_) | SetupUnauthorized | SetupForbidden | SetupMethod
@@ -166,6 +169,7 @@ impl Fault {
             WorkerReset => "the worker aborted the request",
             WorkerStalled => "the worker stopped sending",
             ResponseTimeout => "the worker did not answer in time",
+            OriginUnreachable => "the server behind the worker does not take connections",
             NoUpgrade => "no worker can carry this upgrade",
             SetupUnauthorized => "the credential is missing, wrong or expired",
             SetupForbidden => "this credential may not serve this origin or pool, or no pool has it",

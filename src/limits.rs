@@ -1,0 +1,199 @@
+//! Every bound of the program, with its unit, its reason and what it costs. No code enters here.
+//!
+//! A bound that a user can set has its default here and its key in the configuration; the rest are fixed.
+
+// ---- heads (client requests, worker responses, setups) ----
+
+/// One line of a head, its CR LF not counted. Longer request lines are answered 414, longer field lines 431.
+pub const LINE_BYTES_MAX: usize = 8 * 1024;
+/// A whole head, first line to blank line. Answered 431. Costs at most this much for each connection.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Fields in one head. Answered 431. Stays far below the 32,768 entries at which `http::HeaderMap` refuses.
+pub const HEAD_FIELDS_MAX: usize = 100;
+/// Empty lines that are skipped before a request line (RFC 9112 §2.2 asks for at least one).
+pub const EMPTY_LINES_MAX: usize = 2;
+/// First byte of a head to its blank line. A slow byte does not renew it. Answered 408.
+pub const HEAD_MS_MAX: u64 = 10_000;
+/// A keep-alive connection without a request.
+pub const IDLE_MS_MAX: u64 = 60_000;
+/// From accept to a complete setup, and from a dial to its 101 in the worker.
+pub const SETUP_MS_MAX: u64 = 5_000;
+
+// ---- bodies ----
+
+/// One chunk-size line with its extensions (RFC 9112 §7.1.1 leaves the bound to us).
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// A trailer section.
+pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
+/// A body that makes no progress: 408 from a client, 502 or a cut from a worker.
+pub const BODY_STALL_MS_MAX: u64 = 30_000;
+/// Bytes of a request body kept so that the request can be sent again.
+pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a request body that are read and thrown away after an early answer, so that the connection can be kept.
+pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// Interim (1xx) responses to one request.
+pub const INTERIM_MAX: usize = 16;
+
+// ---- buffers ----
+
+/// First read of a connection, and all that an idle one holds.
+pub const READ_BYTES_SMALL: usize = 4 * 1024;
+/// A read while a body flows. 64 KiB is four TLS records and the largest loopback segment.
+pub const READ_BYTES_LARGE: usize = 64 * 1024;
+/// Bytes that wait in a writer before whoever fills it has to flush.
+pub const WRITE_BYTES_HIGH: usize = 64 * 1024;
+/// A piece of at least this size is handed to the kernel as it is; a smaller one is copied behind what waits.
+pub const WRITE_COPY_BYTES_MAX: usize = 16 * 1024;
+/// What is read ahead of a client while its request waits: it notices that the client left, and bounds pipelining.
+pub const READ_AHEAD_BYTES_MAX: usize = 4 * 1024;
+/// Pieces of a body in one pipe between two cores.
+pub const PIPE_PIECES_MAX: usize = 4;
+
+/// A piece taken out of a read buffer is copied below this size; above it the piece shares the buffer. The copy of 2 KiB
+/// costs some 50 ns, as much as the fresh buffer that the next read would need while a shared piece lives.
+pub const TAKE_COPY_BYTES_MAX: usize = 2 * 1024;
+/// A shared piece is at least this part of its buffer, so that a queue of small pieces pins at most so many times its
+/// size.
+pub const TAKE_SHARE_PART: usize = 8;
+/// Write buffers that a core keeps for its next writer: at most 64 * 16 KiB.
+pub const WRITE_POOL_BUFFERS_MAX: usize = 64;
+/// Pieces handed to the kernel in one call; a head, its body's pieces and their framing fit.
+pub const WRITE_SLICES_MAX: usize = 16;
+
+// ---- io_uring ----
+
+/// Submission entries of one core's ring: operations that one turn of the loop starts without an extra system call.
+pub const RING_ENTRIES: u32 = 1024;
+/// Completion entries: 64 KiB for each core. More than that at once are kept by the kernel, at the cost of an allocation.
+pub const RING_COMPLETIONS: u32 = 4 * RING_ENTRIES;
+/// Slots of the timer wheel, one for each tick: 51 s, 8 KiB. A timer further away is looked at once a round.
+pub const WHEEL_SLOTS: usize = 1024;
+
+// ---- HTTP/2 on links ----
+
+/// Flow-control window of one stream: 256 KiB carries 25 MB/s at 10 ms.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Streams on one link, whatever the worker asks for, unless `per_link_max` says less.
+pub const LINK_STREAMS_MAX: u32 = 1024;
+/// The connection's window holds every stream's, so a reader that stops never stops its neighbours.
+pub const LINK_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * LINK_STREAMS_MAX;
+/// Bytes of one stream that the h2 engine holds for sending.
+pub const STREAM_SEND_BYTES_MAX: usize = 256 * 1024;
+/// Streams that the peer reset and nobody has looked at yet (h2's bound against rapid reset).
+pub const RESET_STREAMS_PENDING_MAX: usize = 20;
+/// Resets that a peer may provoke from us.
+pub const LOCAL_RESETS_MAX: usize = 1024;
+/// Probes of the kernel that an idle TCP peer may leave unanswered.
+pub const KEEPALIVE_PROBES: u32 = 4;
+/// PING interval on a link. A dead link is found within two.
+pub const LINK_PING_MS: u64 = 10_000;
+
+// ---- dispatch ----
+
+/// Defaults of `[[pool]] queue`.
+pub const QUEUE_REQUESTS_MAX: usize = 10_000;
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const QUEUE_WAIT_MS_MAX: u64 = 30_000;
+/// How often a waiting client is looked at whose bytes fill the read-ahead, so that no read can tell that it left.
+pub const GONE_LOOK_MS: u64 = 1_000;
+/// Default of `per_link_max`.
+pub const PER_LINK_MAX: u32 = 100;
+/// Default of `response_head_max_wait`.
+pub const RESPONSE_HEAD_MS_MAX: u64 = 60_000;
+/// Default of `retries_max`.
+pub const RETRIES_MAX: u32 = 2;
+/// Pools of one edge. Fixed-size boards between cores are laid out for it.
+pub const POOLS_MAX: usize = 256;
+/// Messages that wait for one core. A full box is refused, never grown.
+pub const MAILBOX_MESSAGES_MAX: usize = 4096;
+/// Tasks of one core that other cores can wake apart from each other; beyond it they share bits and some wake for
+/// nothing. 8 KiB for each core.
+pub const WAKE_BITS: usize = 65_536;
+
+// ---- connections ----
+
+/// Descriptors kept free for listeners, the ring, logs and files.
+pub const FDS_RESERVED: usize = 64;
+/// Connections that wait in the kernel for each listener; the kernel caps it at net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Pause after accept failed for want of descriptors, so that it does not spin.
+pub const ACCEPT_BACKOFF_MS: u64 = 100;
+/// After the last response: how long, and for how many bytes, a closing connection still reads (RFC 9112 §9.6).
+pub const LINGER_MS_MAX: u64 = 2_000;
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// Default of `drain_max`.
+pub const DRAIN_MS_MAX: u64 = 30_000;
+/// Turn of the timer wheel: every timer is late by at most this.
+pub const TICK_MS: u64 = 50;
+
+// ---- the worker program ----
+
+/// Redial: first pause, and the longest; full jitter in between.
+pub const REDIAL_MS_MIN: u64 = 100;
+pub const REDIAL_MS_MAX: u64 = 30_000;
+/// Opening a connection to the server behind the worker, or to an edge.
+pub const CONNECT_MS_MAX: u64 = 5_000;
+/// A connection to the server behind the worker that nobody uses.
+pub const ORIGIN_IDLE_MS_MAX: u64 = 30_000;
+/// How often idle connections to that server are looked at.
+pub const ORIGIN_LOOK_MS: u64 = 1_000;
+/// A link that lived this long was a good one: the next redial starts with the shortest pause.
+pub const LINK_STEADY_MS: u64 = 10_000;
+/// A name is looked up at most this often, whatever its TTL; and an answer is waited for this long.
+pub const RESOLVE_MS_MIN: u64 = 1_000;
+pub const RESOLVE_MS_MAX: u64 = 10_000;
+/// Default of `concurrency`.
+pub const WORKER_CONCURRENCY: u32 = 64;
+/// Default of `links`.
+pub const WORKER_LINKS: u32 = 2;
+// ---- configuration files and the command line ----
+
+/// A configuration file. 256 pools with 20 origins each take some 300 KiB.
+pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// The file with a worker's secret: one line.
+pub const SECRET_FILE_BYTES_MAX: usize = 4 * 1024;
+/// A pool's name or a credential's id. Both become labels, log fields and parts of a path.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Cores of one edge: one 64-bit word holds a bit for each.
+pub const CORES_MAX: u16 = 64;
+/// Largest CPU number that `cores` may name (Linux knows at most 8192).
+pub const CPU_ID_MAX: u16 = 8191;
+/// Longest duration that any key takes: a week.
+pub const DURATION_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// Largest `queue.requests_max`: a million waiting requests cost some gigabytes.
+pub const QUEUE_REQUESTS_LIMIT: u64 = 1_000_000;
+/// Largest `queue.bytes_max`.
+pub const QUEUE_BYTES_LIMIT: u64 = 64 << 30;
+/// Largest `retries_max`. More dispatches of one request would only spread what kills workers.
+pub const RETRIES_LIMIT: u64 = 10;
+/// Default of `links_max`.
+pub const CREDENTIAL_LINKS: u32 = 16;
+/// Largest `links_max`.
+pub const CREDENTIAL_LINKS_LIMIT: u64 = 10_000;
+/// Edges of one worker.
+pub const WORKER_EDGES_MAX: usize = 64;
+/// Largest `links` of a worker, for each edge address.
+pub const WORKER_LINKS_LIMIT: u64 = 64;
+/// Largest `concurrency` of a worker.
+pub const WORKER_CONCURRENCY_LIMIT: u64 = 65_536;
+/// `ptth status`, `ptth drain`: connecting to the admin address, and the whole answer.
+pub const ADMIN_CONNECT_MS_MAX: u64 = 5_000;
+pub const ADMIN_ANSWER_MS_MAX: u64 = 10_000;
+/// Largest answer that `ptth status` reads: 10,000 links at some 300 bytes, several times over.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+
+const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
+const _: () = assert!(READ_AHEAD_BYTES_MAX <= READ_BYTES_LARGE);
+const _: () = assert!(WRITE_COPY_BYTES_MAX <= WRITE_BYTES_HIGH);
+const _: () = assert!(TAKE_COPY_BYTES_MAX <= READ_BYTES_SMALL);
+const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < READ_BYTES_SMALL);
+const _: () = assert!(PER_LINK_MAX <= LINK_STREAMS_MAX);
+const _: () = assert!((STREAM_WINDOW_BYTES as u64) * (LINK_STREAMS_MAX as u64) < (1 << 31));
+const _: () = assert!(WAKE_BITS.is_multiple_of(64));
+const _: () = assert!(QUEUE_REQUESTS_MAX as u64 <= QUEUE_REQUESTS_LIMIT);
+const _: () = assert!(QUEUE_BYTES_MAX as u64 <= QUEUE_BYTES_LIMIT && QUEUE_BYTES_MAX >= HEAD_BYTES_MAX);
+const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
+const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
+const _: () = assert!(CORES_MAX <= 64);

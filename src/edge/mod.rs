@@ -1,7 +1,345 @@
-//! The edge program: its configuration, its tables and its report. The life of a connection or a link never enters.
+//! The edge program: its cores, their listeners, its start and its end. What a request or a link does is in the rooms
+//! below.
 
 pub mod config;
 pub mod credentials;
 pub mod patterns;
 pub mod report;
 pub mod routes;
+
+mod admin;
+mod core;
+mod far;
+mod links;
+mod over;
+mod service;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use self::config::{Cores, EdgeConfig};
+use self::core::{Core, Counted, Message, Shared};
+use self::credentials::Credentials;
+use self::routes::Routes;
+use self::service::EdgeService;
+use crate::client;
+use crate::clock;
+use crate::exchange::Latch;
+use crate::ids::CoreId;
+use crate::io::{self, Conn, Doorbell, Listener};
+use crate::limits::{FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX};
+use crate::xcore::{Board, PoolBooks, Post};
+
+/// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
+pub struct Edge {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Result<bool, String>>>,
+    /// Where it really listens, in the order of the configuration; a port 0 is resolved here.
+    pub addresses: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+/// What one listener takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    Requests { clients: bool, workers: bool },
+    Admin,
+}
+
+/// A core's part of the boot: everything that its thread needs, made before it.
+struct Plan {
+    id: CoreId,
+    cpu: Option<usize>,
+    listeners: Vec<(std::net::TcpListener, Takes)>,
+    bell: Doorbell,
+    connections_max: usize,
+}
+
+impl Edge {
+    /// Opens all listeners and starts all cores. Nothing runs if one of them cannot.
+    pub fn start(config: EdgeConfig) -> Result<Edge, String> {
+        let cpus = cpus_of(&config.cores)?;
+        let connections_max = connections_max(cpus.len())?;
+        let (plans, posts, addresses, admin) = plan(&config, &cpus, connections_max)?;
+        let shared = Arc::new(Shared {
+            routes: Routes::new(&config),
+            credentials: Credentials::new(&config.credentials),
+            board: Board::new(config.pools.len(), cpus.len()),
+            books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
+            seats: config.credentials.iter().map(|_| AtomicU32::new(0)).collect(),
+            posts,
+            started: clock::now(),
+            config,
+        });
+        let (started, starts) = mpsc::channel();
+        let mut threads = Vec::new();
+        for plan in plans {
+            let (shared, started) = (shared.clone(), started.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("core-{}", plan.id.0))
+                .spawn(move || core_main(plan, shared, &started))
+                .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
+            threads.push(thread);
+        }
+        drop(started);
+        let edge = Edge { shared, threads, addresses, admin };
+        let count = edge.threads.len();
+        for _ in 0..count {
+            match starts.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => {
+                    edge.drain();
+                    return Err(why);
+                }
+                Err(_) => {
+                    edge.drain();
+                    return Err("a core ended before it had started".into());
+                }
+            }
+        }
+        Ok(edge)
+    }
+
+    /// Stop taking new work, finish what runs, end. Safe to repeat.
+    pub fn drain(&self) {
+        drain_all(&self.shared);
+    }
+
+    /// Until all cores have ended. True: everything was finished in time.
+    pub fn wait(self) -> Result<bool, String> {
+        let mut all = true;
+        for thread in self.threads {
+            match thread.join() {
+                Ok(result) => all &= result?,
+                Err(_) => return Err("a core ended by a panic".into()),
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Tells every core to drain.
+fn drain_all(shared: &Shared) {
+    for post in &shared.posts {
+        // The box of a core that already ended, or is full of other messages: it is asked again by the next signal.
+        let _ = post.send(Message::Drain);
+    }
+}
+
+/// The CPUs to pin to, one for each core; `None` pins nothing (a machine that does not tell).
+fn cpus_of(cores: &Cores) -> Result<Vec<Option<usize>>, String> {
+    let here: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    Ok(match cores {
+        Cores::All if here.is_empty() => vec![None],
+        Cores::All => here.iter().map(|&cpu| Some(cpu)).collect(),
+        Cores::Count(count) => (0..usize::from(*count)).map(|index| here.get(index).copied()).collect(),
+        Cores::Cpus(cpus) => {
+            let cpus: Vec<usize> = cpus.iter().map(|&cpu| usize::from(cpu)).collect();
+            if let Some(cpu) = cpus.iter().find(|cpu| !here.is_empty() && !here.contains(cpu)) {
+                return Err(format!("cores: CPU {cpu} is not among those this process may use ({here:?})"));
+            }
+            cpus.into_iter().map(Some).collect()
+        }
+    })
+}
+
+/// How many connections a core may hold so that descriptors never run out.
+fn connections_max(cores: usize) -> Result<usize, String> {
+    let limit = io::raise_fd_limit();
+    let each = limit.saturating_sub(FDS_RESERVED) / cores;
+    if each < FDS_RESERVED {
+        return Err(format!("only {limit} file descriptors for {cores} cores; raise ulimit -n"));
+    }
+    Ok(each)
+}
+
+type Planned = (Vec<Plan>, Vec<Post<Message>>, Vec<SocketAddr>, Option<SocketAddr>);
+
+/// Opens every core's own socket for every address, before any core runs.
+fn plan(config: &EdgeConfig, cpus: &[Option<usize>], connections_max: usize) -> Result<Planned, String> {
+    let mut plans = Vec::new();
+    let mut posts = Vec::new();
+    let mut addresses: Vec<SocketAddr> = config.listens.iter().map(|listen| listen.address).collect();
+    let mut admin = config.admin;
+    for (index, &cpu) in cpus.iter().enumerate() {
+        let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
+        posts.push(Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring())));
+        let mut listeners = Vec::new();
+        for (listen, address) in config.listens.iter().zip(&mut addresses) {
+            let takes = Takes::Requests { clients: listen.clients, workers: listen.workers };
+            listeners.push((open(address)?, takes));
+        }
+        // One core answers for all: the admin's reader is a person or a scraper.
+        if let (0, Some(address)) = (index, &mut admin) {
+            listeners.push((open(address)?, Takes::Admin));
+        }
+        let id = CoreId(u16::try_from(index).map_err(|_| "too many cores")?);
+        plans.push(Plan { id, cpu, listeners, bell, connections_max });
+    }
+    Ok((plans, posts, addresses, admin))
+}
+
+fn open(address: &mut SocketAddr) -> Result<std::net::TcpListener, String> {
+    let listener = io::open_listener(*address, LISTEN_BACKLOG)
+        .map_err(|error| format!("cannot listen on {address}: {error}; is another program there, or the port below 1024?"))?;
+    if address.port() == 0 {
+        *address = listener.local_addr().map_err(|error| format!("{address}: {error}"))?;
+    }
+    Ok(listener)
+}
+
+/// One core, from its pinning to its end. True: everything was finished in time.
+fn core_main(plan: Plan, shared: Arc<Shared>, started: &mpsc::Sender<Result<(), String>>) -> Result<bool, String> {
+    if let Some(cpu) = plan.cpu
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    {
+        tracing::warn!(cpu, "a core could not be pinned; it runs where the kernel puts it");
+    }
+    let told = started.clone();
+    let result = io::run(move || core_life(plan, shared, told));
+    match result {
+        Ok(result) => result,
+        Err(fault) => {
+            let why = fault.to_string();
+            let _ = started.send(Err(why.clone()));
+            Err(why)
+        }
+    }
+}
+
+async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result<(), String>>) -> Result<bool, String> {
+    let Plan { id, cpu, listeners, bell, connections_max } = plan;
+    let home = shared.posts[usize::from(id.0)].move_in();
+    let drain_ms_max = shared.config.drain_ms_max;
+    let core = Core::new(id, cpu, shared, home.wakers().clone());
+    let accepting = Rc::new(std::cell::Cell::new(listeners.len()));
+    for (listener, takes) in listeners {
+        let listener = Listener::from_std(listener).map_err(|error| error.to_string())?;
+        io::spawn(accept(core.clone(), listener, takes, connections_max, accepting.clone()));
+    }
+    io::spawn(read_messages(core.clone(), home, bell.hang()));
+    let _ = started.send(Ok(()));
+    drop(started);
+    wait_for(&core.drain).await;
+    let finished = io::timeout(drain_ms_max, until_idle(&core, &accepting)).await;
+    Ok(finished.is_some())
+}
+
+async fn wait_for(latch: &Latch) {
+    let mut wait = latch.wait();
+    std::future::poll_fn(|cx| wait.poll(cx)).await;
+}
+
+/// Until nothing runs on this core. Looked at in steps: a drain may be late by one.
+async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
+    while core.connections.get() > 0 || core.links_len() > 0 || accepting.get() > 0 {
+        io::sleep_ms(crate::limits::TICK_MS).await;
+    }
+}
+
+/// Takes connections until the core drains.
+async fn accept(
+    core: Rc<Core>,
+    mut listener: Listener,
+    takes: Takes,
+    connections_max: usize,
+    accepting: Rc<std::cell::Cell<usize>>,
+) {
+    let mut drained = core.drain.wait();
+    loop {
+        // At the cap the backlog waits in the kernel; descriptors are left for links, logs and files.
+        while core.connections.get() >= connections_max && !core.drain.is_set() {
+            io::sleep_ms(crate::limits::ACCEPT_BACKOFF_MS).await;
+        }
+        let accepted = {
+            let mut next = std::pin::pin!(listener.accept());
+            std::future::poll_fn(|cx| {
+                // The admin address answers until the end: a drain is watched there.
+                if takes != Takes::Admin && drained.poll(cx).is_ready() {
+                    return std::task::Poll::Ready(None);
+                }
+                std::future::Future::poll(next.as_mut(), cx).map(Some)
+            })
+            .await
+        };
+        match accepted {
+            Some(Ok((conn, peer))) => take(&core, conn, peer, takes),
+            Some(Err(error)) => {
+                tracing::error!(%error, "a listener broke and is closed");
+                break;
+            }
+            None => break,
+        }
+    }
+    if let Some((conn, peer)) = listener.close().await {
+        take(&core, conn, peer, takes);
+    }
+    accepting.set(accepting.get() - 1);
+}
+
+fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: Takes) {
+    core.counters.borrow_mut().core.accepted_connections += 1;
+    match takes {
+        Takes::Requests { clients, workers } => io::spawn(connection(core.clone(), conn, peer, clients, workers)),
+        Takes::Admin => io::spawn(admin::connection(core.clone(), conn)),
+    }
+}
+
+/// A connection from a client or a worker; which of the two, its first request tells.
+async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool) {
+    let counted = Counted::connection(&core);
+    let service = EdgeService { core: core.clone(), peer: peer.ip().to_canonical(), accepts_clients: clients };
+    match client::h1::serve(conn, &service, &core.drain).await {
+        client::h1::Ended::Closed => {}
+        client::h1::Ended::TakenOver { conn, head, timer } => {
+            drop(counted); // a link is counted as a link
+            links::set_up(core, conn, head, timer, workers).await;
+        }
+    }
+}
+
+/// The core's bell task: messages from other cores, and wakes of tasks that wait for one.
+async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut bell: io::Bell) {
+    loop {
+        while let Some(message) = home.pop() {
+            match message {
+                Message::Turned(turned) => links::move_in(&core, *turned),
+                Message::Far(far) => io::spawn(far::serve_far(core.clone(), *far)),
+                Message::LinksChanged(pool) => core.links_changed(pool),
+                Message::Drain => core.drain.set(),
+                Message::Report(tell) => tell(core.report()),
+            }
+        }
+        home.run_wakes();
+        if home.prepare_to_sleep() && bell.wait().await.is_err() {
+            tracing::error!("the doorbell broke: this core hears no other any more");
+            return;
+        }
+        home.awake();
+    }
+}
+
+/// Runs an edge until it was drained. SIGTERM and SIGINT drain; a second one stops at once.
+pub fn run(config: EdgeConfig) -> Result<(), String> {
+    let signals = crate::signals::watch()?;
+    let edge = Edge::start(config)?;
+    for address in &edge.addresses {
+        tracing::info!(%address, "listening");
+    }
+    if let Some(address) = edge.admin {
+        tracing::info!(%address, "admin: /status /metrics /health/live /health/ready");
+    }
+    let shared = edge.shared.clone();
+    signals.on_end(move || {
+        tracing::info!("draining: no new connections, what runs is finished");
+        drain_all(&shared);
+    });
+    match edge.wait()? {
+        true => Ok(()),
+        false => Err("drain_max ran out before everything was finished".into()),
+    }
+}

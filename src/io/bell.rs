@@ -24,12 +24,30 @@ pub struct Ring {
     fd: Arc<OwnedFd>,
 }
 
-/// A bell for this core, and its ring. Takes two descriptors.
-pub fn bell() -> io::Result<(Bell, Ring)> {
+/// A bell that hangs nowhere yet: made where the cores are planned, hung on the core that will wait for it.
+pub struct Doorbell {
+    fd: OwnedFd,
+}
+
+/// A bell and its ring, on any thread; takes two descriptors.
+pub fn doorbell() -> io::Result<(Doorbell, Ring)> {
     // Blocking: io_uring then waits for it instead of answering EAGAIN. A write blocks only at 2^64 - 2 rings unread.
     let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
-    let counter = Counter::new(fd.try_clone()?);
-    Ok((Bell { counter }, Ring { fd: Arc::new(fd) }))
+    Ok((Doorbell { fd: fd.try_clone()? }, Ring { fd: Arc::new(fd) }))
+}
+
+impl Doorbell {
+    /// On the core that will wait. Rings from before count.
+    #[must_use]
+    pub fn hang(self) -> Bell {
+        Bell { counter: Counter::new(self.fd) }
+    }
+}
+
+/// A bell for this core, and its ring. Takes two descriptors.
+pub fn bell() -> io::Result<(Bell, Ring)> {
+    let (doorbell, ring) = doorbell()?;
+    Ok((doorbell.hang(), ring))
 }
 
 impl Bell {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use monoio::net::{TcpStream, UnixStream};
@@ -14,7 +15,7 @@ use super::read::Reader;
 use super::socket::Socket;
 use super::timer::timeout;
 use super::write::Writer;
-use crate::limits::{LINGER_BYTES_MAX, LINGER_MS_MAX};
+use crate::limits::{KEEPALIVE_PROBES, LINGER_BYTES_MAX, LINGER_MS_MAX};
 
 /// The two halves are used independently; dropping either while it waits for the kernel ends the connection for both.
 /// Dropped without an operation in flight, it is closed; with one, it is shut down first.
@@ -79,6 +80,21 @@ impl Conn {
     #[must_use]
     pub fn peer_gone(&self) -> bool {
         self.socket.peer_gone()
+    }
+
+    /// Closes with a reset: what was sent is not to be taken for complete. Bytes on their way may be lost.
+    pub fn abort(self) {
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)); // refused: then a FIN has to do
+    }
+
+    /// Has the kernel probe an idle peer, so that a dead one is found within two times `every_ms`. TCP only.
+    pub fn keepalive(&self, every_ms: u64) {
+        let every = Duration::from_millis(every_ms);
+        let socket = socket2::SockRef::from(&self.socket);
+        let probes = socket2::TcpKeepalive::new().with_time(every);
+        let probes = probes.with_interval(every / KEEPALIVE_PROBES).with_retries(KEEPALIVE_PROBES);
+        let _ = socket.set_tcp_keepalive(&probes); // a Unix socket has no need of it
+        let _ = socket.set_tcp_user_timeout(Some(every * 2));
     }
 
     /// Sends a FIN, reads and throws away what still comes, [`LINGER_BYTES_MAX`] and [`LINGER_MS_MAX`] at most, and

@@ -17,11 +17,11 @@ mod timer;
 mod wheel;
 mod write;
 
-pub use bell::{Bell, Ring, bell};
+pub use bell::{Bell, Doorbell, Ring, bell, doorbell};
 pub use conn::Conn;
 pub use duplex::Duplex;
 pub use listen::{Listener, accept_backoffs, open_listener};
 pub use read::Reader;
-pub use run::{BootFault, panics, run, spawn};
+pub use run::{BootFault, panics, raise_fd_limit, run, spawn};
 pub use timer::{Timer, sleep_ms, timeout};
 pub use write::Writer;

@@ -81,6 +81,17 @@ impl fmt::Display for BootFault {
 
 impl std::error::Error for BootFault {}
 
+/// Raises this process's limit of descriptors as far as it may, and says where it is now.
+pub fn raise_fd_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Refused only by a policy of the host; then the old limit stays.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
 /// Runs `main` on this thread in an io_uring runtime of its own, until its future ends. Call it once for each core, on
 /// the core's thread. Tasks that still run then are never polled again, and their memory stays: drain first, then
 /// return, then end the process. A panic of `main` itself goes on to the caller.

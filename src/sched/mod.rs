@@ -252,6 +252,14 @@ impl Sched {
 
     // ---- what others read ----
 
+    /// The pool has links, every one of them has said how much it takes, and none can carry an upgrade.
+    #[must_use]
+    pub fn cannot_upgrade(&self, pool: PoolId) -> bool {
+        let links = self.links.iter().map(|(_, link)| link);
+        let mut links = links.filter(|link| !link.draining && link.memberships.iter().any(|m| m.pool == pool));
+        self.links(pool) > 0 && links.all(|link| !link.carries_upgrades && link.asked > 0)
+    }
+
     /// Links of the pool that do not drain, with or without a credit.
     #[must_use]
     pub fn links(&self, pool: PoolId) -> usize {

@@ -1,0 +1,334 @@
+//! A connection on which HTTP/1.1 requests come in, one after the other: heads in, answers out, keep-alive, the timers
+//! between them. What answers is a [`Service`]; which bytes are a head is `wire`'s.
+
+use std::task::{Context, Poll};
+
+use http::header::{EXPECT, HOST, UPGRADE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::Service;
+use crate::clock;
+use crate::exchange::h1::{Frame, H1Sink, H1Source};
+use crate::exchange::{
+    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
+};
+use crate::fault::Fault;
+use crate::io::{Conn, Reader, Timer, Writer};
+use crate::limits::{BODY_STALL_MS_MAX, DISCARD_BYTES_MAX, HEAD_MS_MAX, IDLE_MS_MAX};
+use crate::wire::{self, BodyPlan, Framing, HeadScan, Persistence, RequestHead, Side, Version};
+
+/// How a connection left this room.
+pub enum Ended {
+    /// It is closed, or about to be.
+    Closed,
+    /// [`Service::takes_over`] wants it: the head was read, nothing was answered.
+    TakenOver { conn: Conn, head: RequestHead, timer: Timer },
+}
+
+/// Serves a connection to its end. While `drain` is set, the answer that runs is the last one.
+///
+/// ```text
+/// Idle --first byte--> Head --blank line--> Request --answered--> Idle
+/// Idle --peer ends, idle too long, drain--> closed
+/// Head --malformed, too slow--> answered, closed
+/// Request --not reusable--> closed;  --fault after the answer began--> cut
+/// ```
+pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> Ended {
+    let mut timer = Timer::new();
+    let mut scan = HeadScan::request();
+    loop {
+        let head = match read_head(&mut conn, &mut scan, &mut timer, drain).await {
+            Ok(Some(head)) => head,
+            Ok(None) => break,
+            Err(fault) => {
+                refuse(&mut conn.writer, fault, &mut timer).await;
+                break;
+            }
+        };
+        if service.takes_over(&head) {
+            return Ended::TakenOver { conn, head, timer };
+        }
+        match serve_one(&mut conn.reader, &mut conn.writer, head, service, drain, &mut timer).await {
+            After::Next => {}
+            After::Close => break,
+            After::Cut => {
+                conn.abort();
+                return Ended::Closed;
+            }
+        }
+    }
+    conn.close().await;
+    Ended::Closed
+}
+
+/// Writes the answer to `fault` on a connection that closes after it. Used for setups too.
+pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
+    if fault == Fault::ClientGone {
+        return;
+    }
+    let FaultAnswer { reply, body } = fault_answer(fault);
+    let framing = Framing::ContentLength(body.len() as u64);
+    wire::put_response_head(writer.buf(), reply.status, &reply.headers, framing, Persistence::Close);
+    writer.put_bytes(body);
+    flush_by(writer, timer).await;
+}
+
+/// Flushes, but not for longer than a body may stall.
+async fn flush_by(writer: &mut Writer, timer: &mut Timer) {
+    timer.set(clock::now().plus_ms(BODY_STALL_MS_MAX));
+    std::future::poll_fn(|cx| match writer.poll_flush(cx) {
+        Poll::Pending => timer.poll_expired(cx),
+        Poll::Ready(_) => Poll::Ready(()), // a peer that is gone needs no answer
+    })
+    .await;
+    timer.clear();
+}
+
+/// The next head; `None` where the connection ends between two requests.
+async fn read_head(
+    conn: &mut Conn,
+    scan: &mut HeadScan,
+    timer: &mut Timer,
+    drain: &Latch,
+) -> Result<Option<RequestHead>, Fault> {
+    scan.reset();
+    let mut drained = drain.wait();
+    let mut is_idle = true;
+    let mut is_armed = false;
+    std::future::poll_fn(move |cx| {
+        loop {
+            let input = conn.reader.buffer();
+            if let Some(range) = scan.scan(input)? {
+                conn.reader.consume(range.start);
+                let head = conn.reader.take(range.len());
+                timer.clear();
+                return Poll::Ready(wire::parse_request(head).map(Some));
+            }
+            if is_idle && !input.is_empty() {
+                is_idle = false;
+                is_armed = false;
+            }
+            if !is_armed {
+                timer.set(clock::now().plus_ms(if is_idle { IDLE_MS_MAX } else { HEAD_MS_MAX }));
+                is_armed = true;
+            }
+            if is_idle && drained.poll(cx).is_ready() {
+                return Poll::Ready(Ok(None));
+            }
+            match conn.reader.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    std::task::ready!(timer.poll_expired(cx));
+                    return Poll::Ready(if is_idle { Ok(None) } else { Err(Fault::HeadTimeout) });
+                }
+            }
+        }
+    })
+    .await
+}
+
+enum After {
+    Next,
+    Close,
+    /// The answer broke in its middle; the peer must not take it for complete.
+    Cut,
+}
+
+async fn serve_one<S: Service>(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    head: RequestHead,
+    service: &S,
+    drain: &Latch,
+    timer: &mut Timer,
+) -> After {
+    let plan = head.body;
+    let mut answer = H1Answer {
+        sink: H1Sink::new(writer, Frame::Nothing, Side::Response),
+        version: head.version,
+        is_head: head.method == Method::HEAD,
+        keeps_alive: head.keep_alive,
+        owes_continue: head.expect_continue && plan != BodyPlan::Empty,
+        has_begun: false,
+        drain,
+    };
+    let mut body = H1Body { source: H1Source::new(reader, plan, Side::Request) };
+    let served = service.serve(ask_of(head), &mut body, &mut answer, timer).await;
+    if let Err(fault) = served {
+        if answer.has_begun {
+            return After::Cut;
+        }
+        if fault == Fault::ClientGone {
+            return After::Close;
+        }
+        // A request whose bytes cannot be trusted is the connection's last one.
+        if fault.blame() == crate::fault::Blame::Client {
+            answer.keeps_alive = false;
+        }
+        let FaultAnswer { reply, body: text } = fault_answer(fault);
+        let put = answer.head(reply);
+        debug_assert!(put.is_ok(), "nothing was put before");
+        if !answer.is_head {
+            let _ = answer.put(Piece::Data { bytes: text, last: true });
+        }
+    }
+    flush_by(answer.sink.writer, timer).await;
+    let reusable = answer.keeps_alive && answer.has_begun && answer.sink.is_complete();
+    if !reusable || answer.sink.writer.queued() > 0 {
+        return After::Close;
+    }
+    if !body.source.is_ended() && !discard(&mut body.source, timer).await {
+        return After::Close;
+    }
+    After::Next
+}
+
+/// Reads the rest of a body that nobody wanted. False: too long, too slow, or broken.
+async fn discard(source: &mut H1Source<'_>, timer: &mut Timer) -> bool {
+    timer.set(clock::now().plus_ms(HEAD_MS_MAX));
+    let mut left = DISCARD_BYTES_MAX;
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(piece) = source.poll_piece(cx) {
+            match piece {
+                Err(_) => return Poll::Ready(false),
+                Ok(piece) if piece.is_last() => return Poll::Ready(true),
+                Ok(Piece::Data { bytes, .. }) if bytes.len() <= left => left -= bytes.len(),
+                Ok(_) => return Poll::Ready(false),
+            }
+        }
+        timer.poll_expired(cx).map(|()| false)
+    })
+    .await
+}
+
+/// The head as it goes on: framing and hop-by-hop fields end here.
+fn ask_of(mut head: RequestHead) -> Ask {
+    let length = match head.body {
+        BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
+        BodyPlan::Exact { bytes } => Length::Exact(bytes),
+        BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
+    };
+    // The parser has checked Host, and that an absolute target agrees with it.
+    let host = head.headers.get(HOST).cloned();
+    wire::strip_hop_by_hop(&mut head.headers);
+    head.headers.remove(EXPECT);
+    Ask {
+        method: head.method,
+        secure: false,
+        authority: host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
+        path: head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
+        headers: head.headers,
+        length,
+        expects_continue: head.expect_continue,
+        upgrade: head.upgrade.map(|protocol| Upgrade { protocol }),
+    }
+}
+
+struct H1Body<'a> {
+    source: H1Source<'a>,
+}
+
+impl Source for H1Body<'_> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+        self.source.poll_piece(cx)
+    }
+}
+
+impl RequestBody for H1Body<'_> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_gone(cx)
+    }
+
+    fn read_ahead(&self) -> usize {
+        self.source.read_ahead()
+    }
+
+    fn go_raw(&mut self) {
+        self.source.plan(BodyPlan::UntilClose);
+    }
+}
+
+struct H1Answer<'a> {
+    sink: H1Sink<'a>,
+    version: Version,
+    is_head: bool,
+    keeps_alive: bool,
+    /// The client was not asked for its body yet, so nobody knows whether it will come.
+    owes_continue: bool,
+    has_begun: bool,
+    drain: &'a Latch,
+}
+
+impl H1Answer<'_> {
+    fn may_persist(&self) -> bool {
+        self.keeps_alive && !self.owes_continue && !self.drain.is_set()
+    }
+}
+
+impl Answer for H1Answer<'_> {
+    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
+        debug_assert!(!self.has_begun && status.is_informational());
+        if status == StatusCode::CONTINUE {
+            self.owes_continue = false;
+        }
+        // RFC 9110 §15.2: never to an HTTP/1.0 client.
+        if self.version == Version::H11 {
+            let out = self.sink.writer.buf();
+            wire::put_response_head(out, status, headers, Framing::None, Persistence::Default);
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, reply: Reply) -> Result<(), Fault> {
+        debug_assert!(!self.has_begun);
+        self.has_begun = true;
+        if reply.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.keeps_alive = false;
+            self.sink.set_frame(Frame::UntilClose);
+            let no_protocol = Fault::WorkerMalformed("a 101 without Upgrade");
+            let protocol = reply.headers.get(UPGRADE).ok_or(no_protocol)?;
+            let out = self.sink.writer.buf();
+            let persistence = Persistence::Upgrade(protocol);
+            wire::put_response_head(out, reply.status, &reply.headers, Framing::None, persistence);
+            return Ok(());
+        }
+        // RFC 9110 §6.4.1: these never have a body, whatever their fields describe.
+        let (frame, framing) = match (self.is_head, reply.status.as_u16(), reply.length) {
+            (false, 204, _) => (Frame::Nothing, Framing::None),
+            (true, _, _) | (false, 304, _) => (Frame::Nothing, Framing::Described),
+            (false, _, Length::None) => (Frame::Nothing, Framing::ContentLength(0)),
+            (false, _, Length::Exact(bytes)) => (Frame::Exact { left: bytes }, Framing::ContentLength(bytes)),
+            (false, _, Length::Unknown) if self.version == Version::H11 => (Frame::Chunked, Framing::Chunked),
+            (false, _, Length::Unknown) => (Frame::UntilClose, Framing::None),
+        };
+        self.keeps_alive = self.may_persist() && frame != Frame::UntilClose;
+        let persistence = match (self.keeps_alive, self.version) {
+            (false, _) => Persistence::Close,
+            (true, Version::H11) => Persistence::Default,
+            (true, Version::H10) => Persistence::KeepAlive,
+        };
+        self.sink.set_frame(frame);
+        wire::put_response_head(self.sink.writer.buf(), reply.status, &reply.headers, framing, persistence);
+        Ok(())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+}
+
+impl Sink for H1Answer<'_> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.sink.poll_ready(cx)
+    }
+
+    fn put(&mut self, piece: Piece) -> Result<(), Fault> {
+        self.sink.put(piece)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.sink.poll_flush(cx)
+    }
+}

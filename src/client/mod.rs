@@ -1,0 +1,30 @@
+//! Connections on which requests come in: an edge's clients, and the turned links of a worker. Which worker or server
+//! answers is a [`Service`]'s business and never enters.
+
+pub mod h1;
+pub mod h2;
+
+use std::future::Future;
+
+use crate::exchange::{Answer, Ask, RequestBody};
+use crate::fault::Fault;
+use crate::io::Timer;
+use crate::wire::RequestHead;
+
+/// What answers requests.
+pub trait Service {
+    /// Serves one request: puts a whole answer, or says what went wrong. A fault before the answer has begun is answered
+    /// by the caller; one after it cuts the answer, so that it is never taken for complete. `timer` is free to use.
+    fn serve(
+        &self,
+        ask: Ask,
+        body: &mut impl RequestBody,
+        answer: &mut impl Answer,
+        timer: &mut Timer,
+    ) -> impl Future<Output = Result<(), Fault>>;
+
+    /// This request is not for HTTP: its connection becomes something else (a link). Asked before anything is answered.
+    fn takes_over(&self, _head: &RequestHead) -> bool {
+        false
+    }
+}

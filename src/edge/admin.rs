@@ -1,0 +1,126 @@
+//! The admin address: what all cores hold, as `/status` (JSON) and `/metrics` (Prometheus text), health, and the order
+//! to drain. Reads other cores only by asking them.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::core::{Core, Message};
+use super::report::{CorePart, EdgePart, Report};
+use crate::client::{Service, h1};
+use crate::clock;
+use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
+use crate::fault::Fault;
+use crate::io::{Conn, Timer};
+use crate::xcore::{PipeRx, pipe};
+
+/// Serves one connection to the admin address.
+pub async fn connection(core: Rc<Core>, conn: Conn) {
+    // Not counted as a connection: it must not keep a drain from ending. It does not end by a drain either.
+    let never = Latch::default();
+    let service = AdminService { core };
+    h1::serve(conn, &service, &never).await;
+}
+
+/// What answers there.
+pub struct AdminService {
+    core: Rc<Core>,
+}
+
+struct Page {
+    status: StatusCode,
+    kind: &'static str,
+    text: String,
+}
+
+impl Page {
+    fn text(status: StatusCode, text: &str) -> Page {
+        Page { status, kind: "text/plain; charset=utf-8", text: text.to_owned() }
+    }
+}
+
+impl Service for AdminService {
+    async fn serve(
+        &self,
+        ask: Ask,
+        _body: &mut impl RequestBody,
+        answer: &mut impl Answer,
+        _timer: &mut Timer,
+    ) -> Result<(), Fault> {
+        let page = self.page(&ask).await;
+        let body = Bytes::from(page.text);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.kind));
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        answer.head(Reply { status: page.status, headers, length: Length::Exact(body.len() as u64) })?;
+        if ask.method != Method::HEAD {
+            answer.put(Piece::Data { bytes: body, last: true })?;
+        }
+        Ok(())
+    }
+}
+
+impl AdminService {
+    async fn page(&self, ask: &Ask) -> Page {
+        let reads = matches!(ask.method, Method::GET | Method::HEAD);
+        match ask.path.path() {
+            "/drain" if ask.method == Method::POST => {
+                super::drain_all(&self.core.shared);
+                Page::text(StatusCode::ACCEPTED, "draining\n")
+            }
+            "/drain" => Page::text(StatusCode::METHOD_NOT_ALLOWED, "POST /drain\n"),
+            _ if !reads => Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"),
+            "/status" => {
+                let report = self.report().await;
+                let text = serde_json::to_string_pretty(&report).unwrap_or_else(|error| error.to_string());
+                Page { status: StatusCode::OK, kind: "application/json", text: text + "\n" }
+            }
+            "/metrics" => {
+                let text = self.report().await.prometheus();
+                Page { status: StatusCode::OK, kind: "text/plain; version=0.0.4; charset=utf-8", text }
+            }
+            // Every core has answered: its loop beats.
+            "/health/live" => {
+                self.report().await;
+                Page::text(StatusCode::OK, "live\n")
+            }
+            "/health/ready" if self.core.drain.is_set() => {
+                Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            "/health/ready" => Page::text(StatusCode::OK, "ready\n"),
+            "/" => Page::text(StatusCode::OK, "ptth edge: /status /metrics /health/live /health/ready, POST /drain\n"),
+            _ => Page::text(StatusCode::NOT_FOUND, "there are /status /metrics /health/live /health/ready\n"),
+        }
+    }
+
+    /// Asks every core what it holds.
+    async fn report(&self) -> Report {
+        let core = &self.core;
+        let mut cores = vec![core.report()];
+        for (index, post) in core.shared.posts.iter().enumerate() {
+            if index == usize::from(core.id.0) {
+                continue;
+            }
+            let (mut tx, rx): (_, PipeRx<CorePart>) = pipe(1);
+            let tell = Box::new(move |report| {
+                let _ = tx.try_send(report); // an admin that left does not need it
+            });
+            if post.send(Message::Report(tell)).is_err() {
+                continue;
+            }
+            let mut rx = rx;
+            let told = std::future::poll_fn(|cx| rx.poll_recv(cx, &core.home)).await;
+            cores.extend(told);
+        }
+        let names: Vec<String> = core.shared.config.pools.iter().map(|pool| pool.name.clone()).collect();
+        let edge = EdgePart {
+            uptime_seconds: clock::now().ms_since(core.shared.started) / 1000,
+            draining: core.drain.is_set(),
+            pool_names: &names,
+        };
+        Report::gather(edge, cores)
+    }
+}

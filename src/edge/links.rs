@@ -1,0 +1,325 @@
+//! A worker's connection from its setup to its end: who it is, what it may serve, on which core it lives, and its life as
+//! an h2 or HTTP/1.1 link. Requests never enter; they reach a link through its core's credits.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use super::core::{Core, Line, LinkAbout, Message, Shared};
+use crate::client::h1::refuse;
+use crate::clock;
+use crate::fault::Fault;
+use crate::ids::{CredentialId, LinkId, PoolId};
+use crate::io::{self, Conn, Timer};
+use crate::link::h2::{H2Link, News};
+use crate::limits::{LINK_PING_MS, SETUP_MS_MAX};
+use crate::xcore::Placement;
+use crate::wire::{self, ChannelVersion, RequestHead, Scope, Setup};
+
+/// A connection whose setup was accepted, on its way to the core where it will live.
+pub struct Turned {
+    fd: OwnedFd,
+    leftover: Bytes,
+    version: ChannelVersion,
+    pools: Vec<PoolId>,
+    address: SocketAddr,
+    seat: Seat,
+    /// Counts on the board until the link does.
+    placement: Placement,
+}
+
+/// One of the links that a credential may hold. Dropping it makes room for the next.
+struct Seat {
+    shared: Arc<Shared>,
+    credential: CredentialId,
+}
+
+impl Seat {
+    fn take(shared: &Arc<Shared>, credential: CredentialId) -> Option<Seat> {
+        let links_max = shared.credentials.get(credential).links_max;
+        // Relaxed: only the number counts, nothing is published with it.
+        shared.seats[usize::from(credential.0)]
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < links_max).then_some(held + 1))
+            .ok()
+            .map(|_| Seat { shared: shared.clone(), credential })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.seats[usize::from(self.credential.0)].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers a setup and, if it is accepted, turns the connection into a link.
+pub async fn set_up(core: Rc<Core>, mut conn: Conn, head: RequestHead, mut timer: Timer, accepts_workers: bool) {
+    let setup = match check(&core, &head, accepts_workers) {
+        Ok(setup) => setup,
+        Err(fault) => {
+            core.counters.borrow_mut().setup_refused(fault);
+            tracing::info!(peer = ?conn.peer_addr(), status = fault.status(), reason = %fault, "setup refused");
+            refuse(&mut conn.writer, fault, &mut timer).await;
+            conn.close().await;
+            return;
+        }
+    };
+    // Bytes behind the setup and before our 101 belong to nobody (wire-formats §7).
+    if !conn.reader.buffer().is_empty() {
+        tracing::info!(peer = ?conn.peer_addr(), "setup closed: bytes came before the 101");
+        conn.close().await;
+        return;
+    }
+    wire::setup::put_setup_accept(conn.writer.buf(), setup.dialect, setup.version);
+    timer.set(clock::now().plus_ms(SETUP_MS_MAX));
+    let flushed = std::future::poll_fn(|cx| match conn.writer.poll_flush(cx) {
+        Poll::Pending => timer.poll_expired(cx).map(|()| false),
+        Poll::Ready(result) => Poll::Ready(result.is_ok()),
+    });
+    if !flushed.await {
+        return;
+    }
+    let Some(address) = conn.peer_addr() else { return };
+    let Ok((fd, leftover)) = conn.into_fd().await else { return };
+    let Accepted { version, pools, seat, .. } = setup;
+    let placement = core.shared.board.place(&pools, core.id);
+    let home = placement.core();
+    let turned = Turned { fd, leftover, version, pools, address, seat, placement };
+    if home == core.id {
+        live(core, turned).await;
+    } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
+        tracing::warn!("a link was closed: the core that it was placed on is too busy to take it");
+    }
+}
+
+/// A setup that may be accepted.
+struct Accepted {
+    dialect: wire::Dialect,
+    version: ChannelVersion,
+    pools: Vec<PoolId>,
+    seat: Seat,
+}
+
+/// The checks in their order (interface: syntax, credential, origins, versions, limits).
+fn check(core: &Rc<Core>, head: &RequestHead, accepts_workers: bool) -> Result<Accepted, Fault> {
+    if !accepts_workers {
+        return Err(Fault::NoPool);
+    }
+    let Setup { dialect, scope, presented, versions } = wire::parse_setup(head)?;
+    let shared = &core.shared;
+    let checked = shared.credentials.check(presented.as_ref(), clock::unix_seconds());
+    let credential = checked.map_err(|_| Fault::SetupUnauthorized)?;
+    let pools = pools_of(shared, credential, &scope)?;
+    let version = if versions.contains(&ChannelVersion::H2) {
+        ChannelVersion::H2
+    } else {
+        versions.first().copied().ok_or(Fault::SetupVersions)?
+    };
+    if core.drain.is_set() {
+        return Err(Fault::Draining);
+    }
+    let seat = Seat::take(shared, credential).ok_or(Fault::SetupLimit)?;
+    Ok(Accepted { dialect, version, pools, seat })
+}
+
+/// The pools that this worker will serve. Every origin must be covered by the credential and by a pool.
+fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<Vec<PoolId>, Fault> {
+    let mut pools = Vec::new();
+    match scope {
+        Scope::Origins(origins) => {
+            for origin in origins {
+                if !shared.credentials.may_register(credential, origin) {
+                    return Err(Fault::SetupForbidden);
+                }
+                let served = shared.routes.pools_for(origin);
+                if served.is_empty() {
+                    return Err(Fault::SetupForbidden);
+                }
+                pools.extend(served);
+            }
+        }
+        Scope::Pool(name) => {
+            let pool = shared.routes.pool_named(name).ok_or(Fault::SetupForbidden)?;
+            let config = &shared.config.pools[usize::from(pool.0)];
+            // A pool serves all its origins; so must the credential be allowed to.
+            if !shared.credentials.may_register_pool(credential, config) {
+                return Err(Fault::SetupForbidden);
+            }
+            pools.push(pool);
+        }
+    }
+    pools.sort_unstable();
+    pools.dedup();
+    Ok(pools)
+}
+
+/// A link's life on its own core.
+pub async fn live(core: Rc<Core>, turned: Turned) {
+    let Turned { fd, leftover, version, pools, address, seat, placement } = turned;
+    let conn = match Conn::from_fd(fd, leftover) {
+        Ok(conn) => conn,
+        Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
+    };
+    let worker = core.shared.credentials.get(seat.credential).id.clone();
+    let about = LinkAbout {
+        worker: worker.clone(),
+        address,
+        protocol: match version {
+            ChannelVersion::H2 => "h2",
+            ChannelVersion::H1 => "http/1.1",
+        },
+        since_unix: clock::unix_seconds(),
+        pools,
+    };
+    tracing::info!(worker, %address, core = core.id.0, protocol = about.protocol, "link up");
+    let why = match version {
+        ChannelVersion::H2 => live_h2(&core, conn, about, placement).await,
+        ChannelVersion::H1 => live_h1(&core, conn, about, placement).await,
+    };
+    tracing::info!(worker, %address, core = core.id.0, why, "link down");
+    drop(seat);
+}
+
+/// Takes the link out of its core when its life ends, also by a panic.
+struct Lives {
+    core: Rc<Core>,
+    link: LinkId,
+}
+
+impl Drop for Lives {
+    fn drop(&mut self) {
+        self.core.link_down(self.link);
+    }
+}
+
+async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement) -> String {
+    let link = match H2Link::start(conn).await {
+        Ok(link) => link,
+        Err(why) => return why,
+    };
+    let id = core.link_up(about, false, Line::H2(link.sender()));
+    drop(placement);
+    let _lives = Lives { core: core.clone(), link: id };
+    link.run(&core.drain, |news| match news {
+        News::Credits { streams_max, carries_upgrades } => core.link_credits(id, streams_max, carries_upgrades),
+        News::Drains => core.link_drains(id),
+    })
+    .await
+}
+
+/// An HTTP/1.1 link is one credit: its connection is either here or lent to the request that runs.
+async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement) -> String {
+    // An idle HTTP/1.1 link has no PING; the kernel's probes find a dead peer within the same time.
+    conn.keepalive(LINK_PING_MS);
+    let slot = Rc::new(H1Slot::new(conn));
+    let id = core.link_up(about, true, Line::H1(slot.clone()));
+    drop(placement);
+    let _lives = Lives { core: core.clone(), link: id };
+    core.link_credits(id, 1, true);
+    let mut drained = core.drain.wait();
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(why) = slot.poll_end(cx) {
+            return Poll::Ready(why.to_owned());
+        }
+        if drained.poll(cx).is_ready() {
+            core.link_drains(id);
+            if slot.is_home() {
+                return Poll::Ready("the edge drains".to_owned());
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Where an HTTP/1.1 link's connection stands while no request has it.
+///
+/// ```text
+/// Home --take--> Lent --give_back--> Home;   Lent --dropped--> Lost;   Home --peer ends, or speaks unasked--> Lost
+/// ```
+pub struct H1Slot {
+    conn: RefCell<Option<Conn>>,
+    is_lost: Cell<bool>,
+    watcher: RefCell<Option<Waker>>,
+}
+
+impl H1Slot {
+    fn new(conn: Conn) -> H1Slot {
+        H1Slot { conn: RefCell::new(Some(conn)), is_lost: Cell::new(false), watcher: RefCell::new(None) }
+    }
+
+    fn is_home(&self) -> bool {
+        self.conn.borrow().is_some()
+    }
+
+    /// The connection, for one request. `None`: it was lost in the meantime.
+    pub fn take(self: &Rc<Self>) -> Option<Lent> {
+        let conn = self.conn.borrow_mut().take()?;
+        Some(Lent { conn: Some(conn), slot: self.clone() })
+    }
+
+    /// Ready when the link is over. Watches the idle connection: a server has nothing to say unasked.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if self.is_lost.get() {
+            return Poll::Ready("its connection could not be used again");
+        }
+        *self.watcher.borrow_mut() = Some(cx.waker().clone());
+        let mut conn = self.conn.borrow_mut();
+        let Some(idle) = conn.as_mut() else { return Poll::Pending };
+        if idle.reader.buffer().is_empty() {
+            match idle.reader.poll_fill(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    *conn = None;
+                    return Poll::Ready("the worker closed it");
+                }
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+        *conn = None;
+        Poll::Ready("the worker sent a response that nobody asked for")
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.watcher.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A connection out of its [`H1Slot`]. Dropping it ends the link; [`Lent::give_back`] keeps it.
+pub struct Lent {
+    conn: Option<Conn>,
+    slot: Rc<H1Slot>,
+}
+
+impl Lent {
+    pub fn conn(&mut self) -> &mut Conn {
+        self.conn.as_mut().expect("lent until given back")
+    }
+
+    pub fn give_back(mut self) {
+        *self.slot.conn.borrow_mut() = self.conn.take();
+        self.slot.wake();
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            drop(conn);
+            self.slot.is_lost.set(true);
+            self.slot.wake();
+        }
+    }
+}
+
+/// A link that was set up on another core begins its life on this one.
+pub fn move_in(core: &Rc<Core>, turned: Turned) {
+    io::spawn(live(core.clone(), turned));
+}

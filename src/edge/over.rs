@@ -1,0 +1,69 @@
+//! Hot. One request over one link that has a credit for it. Whether it is tried again, and where, is decided above.
+
+use std::rc::Rc;
+
+use http::uri::Authority;
+
+use super::core::{Core, Credit, Line};
+use crate::clock;
+use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Replay, RequestBody};
+use crate::fault::Fault;
+use crate::ids::PoolId;
+use crate::io::Timer;
+use crate::limits::BODY_STALL_MS_MAX;
+use crate::link::h1::H1Back;
+use crate::link::h2::H2Back;
+
+/// The clocks of a pool's exchanges.
+#[must_use]
+pub fn carry_bounds(core: &Core, pool: PoolId) -> CarryBounds {
+    let pool = &core.shared.config.pools[usize::from(pool.0)];
+    CarryBounds { response_head_ms: pool.response_head_ms_max, stall_ms: BODY_STALL_MS_MAX }
+}
+
+/// Sends `ask` over the link of `credit` and carries it to its end.
+pub async fn send_over<B: RequestBody, A: Answer>(
+    credit: &Credit,
+    core: &Rc<Core>,
+    ask: &Ask,
+    body: &mut Replay<'_, B>,
+    answer: &mut A,
+    timer: &mut Timer,
+    bounds: CarryBounds,
+) -> Result<Carried, Lost> {
+    let untouched = Lost { fault: Fault::LinkLost, again: Again::Untouched };
+    match core.line(credit.link).ok_or(untouched)? {
+        Line::H2(mut send) => {
+            let mut back = H2Back::send(&mut send, ask, nameless())?;
+            carry(ask, body, answer, &mut back, timer, bounds).await
+        }
+        Line::H1(slot) => {
+            let mut lent = slot.take().ok_or(untouched)?;
+            let mut back = H1Back::new(lent.conn(), ask);
+            let carried = carry(ask, body, answer, &mut back, timer, bounds).await;
+            if carried.is_ok() && back.is_reusable() {
+                drop(back);
+                lent.give_back();
+            }
+            carried
+        }
+    }
+}
+
+/// Runs an exchange over a link of any kind.
+pub async fn carry<B: RequestBody, A: Answer, L: Back>(
+    ask: &Ask,
+    body: &mut Replay<'_, B>,
+    answer: &mut A,
+    back: &mut L,
+    timer: &mut Timer,
+    bounds: CarryBounds,
+) -> Result<Carried, Lost> {
+    Carry::new(ask.length, ask.expects_continue, bounds).run(body, answer, back, timer, clock::now()).await
+}
+
+/// What stands in `:authority` for an HTTP/1.0 client that named no host; HTTP/2 wants one.
+fn nameless() -> &'static Authority {
+    static NAMELESS: std::sync::LazyLock<Authority> = std::sync::LazyLock::new(|| Authority::from_static("localhost"));
+    &NAMELESS
+}

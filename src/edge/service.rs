@@ -1,0 +1,318 @@
+//! A client's request in the edge: to which pool, how long it waits and for what, over which link, and whether it is sent
+//! again. Bytes are carried below; links and credits are its core's.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::Poll;
+
+use http::Method;
+
+use super::core::{Core, Credit, Message, Offered, arrival};
+use super::far::{FarBack, send_far};
+use super::over::{carry, carry_bounds, send_over};
+use crate::client::Service;
+use crate::clock::{self, Now};
+use crate::events::{Direction, Dispatch, Requeue, StatusClass};
+use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Replay, RequestBody};
+use crate::fault::Fault;
+use crate::ids::PoolId;
+use crate::io::Timer;
+use crate::limits::GONE_LOOK_MS;
+use crate::sched::Needs;
+use crate::wire::{self, RequestHead};
+
+/// What serves one client connection.
+pub struct EdgeService {
+    pub core: Rc<Core>,
+    pub peer: IpAddr,
+    /// False on an address for workers only.
+    pub accepts_clients: bool,
+}
+
+/// A request and where it belongs.
+struct Request<'a> {
+    ask: &'a Ask,
+    pool: PoolId,
+    needs: Needs,
+    /// Its arrival; its place in every queue that it ever waits in.
+    stamp: Now,
+}
+
+/// Who carries it.
+enum Granted {
+    Here(Credit),
+    /// A core that has links while ours has none.
+    There(Box<FarBack>),
+}
+
+impl Service for EdgeService {
+    fn takes_over(&self, head: &RequestHead) -> bool {
+        wire::is_setup(head)
+    }
+
+    async fn serve(
+        &self,
+        mut ask: Ask,
+        body: &mut impl RequestBody,
+        answer: &mut impl Answer,
+        timer: &mut Timer,
+    ) -> Result<(), Fault> {
+        let stamp = arrival();
+        let pool = self.route(&ask);
+        let served = match pool {
+            Err(fault) => Err(fault),
+            Ok(pool) => {
+                self.stamp_headers(&mut ask);
+                let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
+                let request = Request { ask: &ask, pool, needs, stamp };
+                self.exchange(request, body, answer, timer).await
+            }
+        };
+        self.count(&ask, pool.ok(), stamp, &served);
+        served.map(|_| ())
+    }
+}
+
+impl EdgeService {
+    fn route(&self, ask: &Ask) -> Result<PoolId, Fault> {
+        if !self.accepts_clients {
+            return Err(Fault::NoPool);
+        }
+        let (host, port) = match &ask.authority {
+            Some(authority) => (authority.host(), authority.port_u16()),
+            None => ("", None),
+        };
+        let (scheme, default_port) = if ask.secure { ("https", 443) } else { ("http", 80) };
+        let path = ask.path.path();
+        let path = if path == "*" { "/" } else { path };
+        self.core.shared.routes.route(scheme, host, port.unwrap_or(default_port), path).ok_or(Fault::NoPool)
+    }
+
+    /// What the worker learns about who asked. A client's own words on that are replaced.
+    fn stamp_headers(&self, ask: &mut Ask) {
+        let forwarding = wire::Forwarding {
+            client: self.peer,
+            proto: if ask.secure { "https" } else { "http" },
+            host: ask.authority.as_ref().map_or("", |authority| authority.as_str()),
+            urgency: 3,
+            version: wire::Version::H11,
+        };
+        wire::set_forwarding(&mut ask.headers, &forwarding);
+    }
+
+    /// Waits for a link, carries the request, and again if it was lost and may be.
+    async fn exchange(
+        &self,
+        request: Request<'_>,
+        body: &mut impl RequestBody,
+        answer: &mut impl Answer,
+        timer: &mut Timer,
+    ) -> Result<Carried, Fault> {
+        let core = &self.core;
+        let retries_max = core.shared.config.pools[usize::from(request.pool.0)].retries_max;
+        let bounds = carry_bounds(core, request.pool);
+        let mut replay = Replay::new(body);
+        let mut dispatches = 0;
+        loop {
+            let granted = self.wait(&request, &mut replay, timer).await?;
+            dispatches += 1;
+            let carried = match granted {
+                Granted::Here(credit) => {
+                    self.count_dispatch(&request, Dispatch::Local);
+                    send_over(&credit, core, request.ask, &mut replay, answer, timer, bounds).await
+                }
+                Granted::There(mut back) => {
+                    self.count_dispatch(&request, Dispatch::Cross);
+                    // Its clocks run where the link is.
+                    let bounds = CarryBounds { response_head_ms: 0, stall_ms: 0 };
+                    carry(request.ask, &mut replay, answer, &mut *back, timer, bounds).await
+                }
+            };
+            let lost = match carried {
+                Ok(carried) => return Ok(carried),
+                Err(lost) => lost,
+            };
+            if answer.has_begun() || !may_repeat(lost, &request.ask.method, dispatches <= retries_max) {
+                return Err(lost.fault);
+            }
+            if !replay.rewind() {
+                return Err(if lost.again == Again::Untouched { Fault::NotProcessed } else { lost.fault });
+            }
+            core.counters.borrow_mut().core.requeues.one(match lost {
+                Lost { again: Again::Untouched, fault: Fault::NotProcessed } => Requeue::RefusedStream,
+                Lost { again: Again::Untouched, .. } => Requeue::NotSent,
+                Lost { .. } => Requeue::Retried,
+            });
+        }
+    }
+
+    /// Until some link has a credit for the request. Its client may leave, its time may pass.
+    async fn wait<B: RequestBody>(
+        &self,
+        request: &Request<'_>,
+        replay: &mut Replay<'_, B>,
+        timer: &mut Timer,
+    ) -> Result<Granted, Fault> {
+        let core = &self.core;
+        match core.offer(request.pool, request.needs, request.stamp) {
+            Offered::Granted(credit) => Ok(Granted::Here(credit)),
+            offered => self.wait_long(offered, request, replay, timer).await,
+        }
+    }
+
+    /// The queueing path: counted, bounded, and left as soon as nobody waits for the answer.
+    #[cold]
+    async fn wait_long<B: RequestBody>(
+        &self,
+        mut offered: Offered,
+        request: &Request<'_>,
+        replay: &mut Replay<'_, B>,
+        timer: &mut Timer,
+    ) -> Result<Granted, Fault> {
+        let core = &self.core;
+        let shared = &core.shared;
+        let pool = &shared.config.pools[usize::from(request.pool.0)];
+        if !pool.hold_without_workers && !shared.board.any_links(request.pool) {
+            return Err(Fault::NoWorker);
+        }
+        let until = request.stamp.plus_ms(pool.queue.wait_ms_max);
+        let bytes_max = pool.queue.bytes_max;
+        let mut counted = head_bytes(request.ask) + replay.held_bytes();
+        let books = &shared.books[usize::from(request.pool.0)];
+        let mut held = books.try_take(counted, pool.queue.requests_max, bytes_max).ok_or(Fault::QueueFull)?;
+        loop {
+            if request.needs == Needs::Upgrade && core.cannot_upgrade(request.pool) {
+                return Err(Fault::NoUpgrade);
+            }
+            let mut far = match &offered {
+                Offered::Granted(_) | Offered::Waits(_) => None,
+                Offered::Elsewhere => match self.send_elsewhere(request)? {
+                    Some(far) => Some(far),
+                    // Its last link went away since: the request waits here.
+                    None => {
+                        offered = core.offer(request.pool, request.needs, request.stamp);
+                        continue;
+                    }
+                },
+            };
+            timer.set(until.min(clock::now().plus_ms(GONE_LOOK_MS)));
+            let ended = std::future::poll_fn(|cx| {
+                let given = match (&mut offered, &mut far) {
+                    (Offered::Waits(waiting), _) => waiting.poll(cx).map(Given::Here),
+                    (_, Some(far)) => far.poll_granted(cx).map(Given::There),
+                    (_, None) => Poll::Ready(Given::Now),
+                };
+                if let Poll::Ready(given) = given {
+                    return Poll::Ready(Ok(given));
+                }
+                while timer.poll_expired(cx).is_ready() {
+                    let now = clock::now();
+                    if now >= until {
+                        return Poll::Ready(Err(Fault::WaitedTooLong));
+                    }
+                    timer.set(until.min(now.plus_ms(GONE_LOOK_MS)));
+                }
+                if replay.body().poll_gone(cx).is_ready() {
+                    return Poll::Ready(Err(Fault::ClientGone));
+                }
+                let now_held = head_bytes(request.ask) + replay.held_bytes();
+                if now_held > counted {
+                    if !held.add_bytes(now_held - counted, bytes_max) {
+                        return Poll::Ready(Err(Fault::QueueFull));
+                    }
+                    counted = now_held;
+                }
+                Poll::Pending
+            })
+            .await;
+            timer.clear();
+            match ended? {
+                Given::Now => {}
+                Given::Here(Some(credit)) => offered = Offered::Granted(credit),
+                // It has to move, or the other core lost its links: look again from the start, with the old stamp.
+                Given::Here(None) | Given::There(Err(_)) => {
+                    offered = core.offer(request.pool, request.needs, request.stamp);
+                    continue;
+                }
+                Given::There(Ok(())) => {
+                    if let Some(far) = far {
+                        return Ok(Granted::There(far));
+                    }
+                }
+            }
+            if let Offered::Granted(credit) = offered {
+                return Ok(Granted::Here(credit));
+            }
+        }
+    }
+
+    /// Hands the request to a core that has links of its pool; `None` if there is none after all.
+    fn send_elsewhere(&self, request: &Request<'_>) -> Result<Option<Box<FarBack>>, Fault> {
+        let core = &self.core;
+        let Some(there) = core.shared.board.core_with_links(request.pool, request.stamp.0) else { return Ok(None) };
+        let (far, back) = send_far(core, request.ask.clone(), request.pool, request.needs, request.stamp);
+        let post = &core.shared.posts[usize::from(there.0)];
+        match post.send(Message::Far(Box::new(far))) {
+            Ok(()) => Ok(Some(Box::new(back))),
+            Err(_) => Err(Fault::QueueFull),
+        }
+    }
+
+    fn count_dispatch(&self, request: &Request<'_>, kind: Dispatch) {
+        let mut counters = self.core.counters.borrow_mut();
+        let pool = &mut counters.pools[usize::from(request.pool.0)];
+        pool.dispatches.one(kind);
+        pool.queue_wait.observe_ns(clock::now().ns_since(request.stamp));
+    }
+
+    /// One line and one count for each exchange, at its end.
+    fn count(&self, ask: &Ask, pool: Option<PoolId>, stamp: Now, served: &Result<Carried, Fault>) {
+        let status = served.map_or_else(|fault| fault.status(), |carried| carried.status.as_u16());
+        let mut counters = self.core.counters.borrow_mut();
+        let class = StatusClass::of(status);
+        match pool {
+            Some(pool) => counters.pools[usize::from(pool.0)].requests.one(class),
+            None => counters.unrouted.one(class),
+        }
+        match served {
+            Ok(carried) => {
+                counters.core.bytes.many(Direction::Request, carried.bytes_up);
+                counters.core.bytes.many(Direction::Response, carried.bytes_down);
+            }
+            Err(fault) => counters.refused(*fault),
+        }
+        drop(counters);
+        tracing::debug!(
+            target: "ptth::exchange",
+            client = %self.peer,
+            method = %ask.method,
+            authority = ask.authority.as_ref().map_or("", |authority| authority.as_str()),
+            path = %ask.path.path(),
+            status,
+            fault = served.as_ref().err().map(|fault| fault.detail()),
+            ms = clock::now().ms_since(stamp),
+            "answered"
+        );
+    }
+}
+
+enum Given {
+    Now,
+    Here(Option<Credit>),
+    There(Result<(), Lost>),
+}
+
+/// RFC 9110 §9.2.2, and what the link knows.
+fn may_repeat(lost: Lost, method: &Method, retries_left: bool) -> bool {
+    match lost.again {
+        Again::Untouched => true,
+        Again::MayHaveRun => retries_left && method.is_idempotent(),
+        Again::Never => false,
+    }
+}
+
+/// What a waiting head holds, about.
+fn head_bytes(ask: &Ask) -> usize {
+    let fields: usize = ask.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    ask.path.as_str().len() + fields
+}

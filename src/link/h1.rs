@@ -1,0 +1,179 @@
+//! Sends requests over an HTTP/1.1 connection, one at a time, and reads their responses. Whether the connection may carry
+//! another one afterwards is said here; who gets it next is the caller's.
+
+use std::task::{Context, Poll, ready};
+
+use http::header::UPGRADE;
+use http::{HeaderValue, Method, StatusCode};
+
+use crate::exchange::h1::{Frame, H1Sink, H1Source};
+use crate::exchange::{Again, Ask, Back, Heard, Length, Lost, Reply};
+use crate::fault::Fault;
+use crate::io::{Conn, Reader};
+use crate::wire::{self, Asked, BodyPlan, Framing, HeadScan, Persistence, Side};
+
+/// One request on an HTTP/1.1 connection.
+///
+/// ```text
+/// Dispatched --told--> Heading --final head--> Body
+/// ```
+pub struct H1Back<'a> {
+    up: H1Sink<'a>,
+    down: H1Source<'a>,
+    scan: HeadScan,
+    asked: Asked,
+    was_told: bool,
+    was_heard: bool,
+    keeps_alive: bool,
+    /// Bytes that had arrived when the request was put; what comes in addition is the response.
+    bytes_in_before: u64,
+    /// For a WebSocket whose other side has no key: what the server has to prove, and nobody else has to see.
+    accept: Option<HeaderValue>,
+}
+
+impl<'a> H1Back<'a> {
+    /// Puts the request's head; it goes out with the body's first piece, or when the exchange waits for the response.
+    pub fn new(conn: &'a mut Conn, ask: &Ask) -> Self {
+        let upgrades = ask.upgrade.is_some();
+        let framing = match ask.length {
+            Length::Exact(bytes) => Framing::ContentLength(bytes),
+            Length::Unknown => Framing::Chunked,
+            // RFC 9110 §8.6: these methods mean a body, so its absence is said.
+            Length::None if matches!(ask.method, Method::POST | Method::PUT | Method::PATCH) => {
+                Framing::ContentLength(0)
+            }
+            Length::None => Framing::None,
+        };
+        let persistence = match &ask.upgrade {
+            Some(upgrade) => Persistence::Upgrade(&upgrade.protocol),
+            None => Persistence::Default,
+        };
+        wire::put_request_head(
+            conn.writer.buf(),
+            &ask.method,
+            ask.path.as_str(),
+            &ask.headers,
+            framing,
+            persistence,
+        );
+        let bytes_in_before = conn.reader.bytes_in();
+        let asked = match (&ask.method, upgrades) {
+            (_, true) => Asked::Connect,
+            (&Method::HEAD, false) => Asked::Head,
+            _ => Asked::Other,
+        };
+        H1Back {
+            up: H1Sink::new(&mut conn.writer, Frame::of(ask.length, true), Side::Request),
+            down: H1Source::new(&mut conn.reader, BodyPlan::Empty, Side::Response),
+            scan: HeadScan::response(),
+            asked,
+            was_told: false,
+            was_heard: false,
+            keeps_alive: true,
+            bytes_in_before,
+            accept: None,
+        }
+    }
+
+    /// A 101 must carry this `Sec-WebSocket-Accept` (RFC 6455 §4.1); it ends here.
+    pub fn expect_websocket_accept(&mut self, accept: HeaderValue) {
+        self.accept = Some(accept);
+    }
+
+    /// After the exchange ended well: the connection may carry the next request.
+    #[must_use]
+    pub fn is_reusable(&self) -> bool {
+        self.was_heard && self.keeps_alive && self.up.is_complete() && self.down.is_ended()
+    }
+
+    fn reader(&mut self) -> &mut Reader {
+        self.down.reader()
+    }
+
+    #[cold]
+    fn lost(&mut self) -> Lost {
+        let is_silent = self.reader().bytes_in() == self.bytes_in_before;
+        Lost { fault: Fault::LinkLost, again: if is_silent { Again::MayHaveRun } else { Again::Never } }
+    }
+
+    fn take_head(&mut self, range: std::ops::Range<usize>) -> Result<Heard, Fault> {
+        let reader = self.down.reader();
+        reader.consume(range.start);
+        let head = reader.take(range.len());
+        let mut head = wire::parse_response(head, self.asked)?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(accept) = &self.accept {
+                let proof = head.headers.remove("sec-websocket-accept");
+                if proof.as_ref() != Some(accept) {
+                    return Err(Fault::WorkerMalformed("the WebSocket was accepted without reading its key"));
+                }
+            }
+            wire::strip_hop_by_hop(&mut head.headers);
+            if let Some(upgrade) = head.upgrade {
+                head.headers.insert(UPGRADE, upgrade);
+            }
+            self.become_tunnel();
+            return Ok(Heard::Final(Reply { status: head.status, headers: head.headers, length: Length::Unknown }));
+        }
+        wire::strip_hop_by_hop(&mut head.headers);
+        if head.status.is_informational() {
+            self.scan.reset();
+            return Ok(Heard::Interim(head.status, head.headers));
+        }
+        self.was_heard = true;
+        self.keeps_alive = head.keep_alive && head.body != BodyPlan::UntilClose;
+        self.down.plan(head.body);
+        let length = match head.body {
+            BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
+            BodyPlan::Exact { bytes } => Length::Exact(bytes),
+            BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
+        };
+        Ok(Heard::Final(Reply { status: head.status, headers: head.headers, length }))
+    }
+
+    fn become_tunnel(&mut self) {
+        self.was_heard = true;
+        self.keeps_alive = false;
+        self.up.set_frame(Frame::UntilClose);
+        self.down.plan(BodyPlan::UntilClose);
+    }
+}
+
+impl<'a> Back for H1Back<'a> {
+    type Up = H1Sink<'a>;
+    type Down = H1Source<'a>;
+
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, Lost>> {
+        use crate::exchange::Sink;
+        if !self.was_told {
+            self.was_told = true;
+            return Poll::Ready(Ok(Heard::Dispatched));
+        }
+        // A write that failed shows itself in the read, together with an answer that came before it.
+        let _ = self.up.poll_flush(cx);
+        loop {
+            let scanned = match self.scan.scan(self.down.reader().buffer()) {
+                Ok(Some(range)) => Some(self.take_head(range)),
+                Ok(None) => None,
+                Err(fault) => Some(Err(fault)),
+            };
+            match scanned {
+                Some(Ok(heard)) => return Poll::Ready(Ok(heard)),
+                Some(Err(fault)) => return Poll::Ready(Err(Lost { fault, again: Again::Never })),
+                None => {}
+            }
+            match ready!(self.reader().poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(self.lost())),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn up(&mut self) -> &mut H1Sink<'a> {
+        &mut self.up
+    }
+
+    fn down(&mut self) -> &mut H1Source<'a> {
+        &mut self.down
+    }
+}

@@ -1,0 +1,247 @@
+//! Sends requests over a turned HTTP/2 link, many at once: the connection's own task, its credits, GOAWAY and PING, and
+//! one stream for each request. Which request comes next never enters.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use http::header::{CONTENT_LENGTH, HOST, UPGRADE};
+use http::uri::{Authority, Parts, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+
+use crate::exchange::h2::{H2Sink, H2Source};
+use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Reply, keepalive};
+use crate::fault::Fault;
+use crate::io::{self, Conn, Duplex};
+use crate::limits::{
+    HEAD_BYTES_MAX, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, SETUP_MS_MAX, STREAM_SEND_BYTES_MAX,
+    STREAM_WINDOW_BYTES,
+};
+use crate::wire::{self, Side};
+
+/// What a link has learned from its worker since it was last asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// SETTINGS_MAX_CONCURRENT_STREAMS, and whether extended CONNECT is on.
+    Credits { streams_max: u32, carries_upgrades: bool },
+    /// GOAWAY: what runs may finish, nothing new.
+    Drains,
+}
+
+/// A link after its preface was sent.
+pub struct H2Link {
+    send: SendRequest<Bytes>,
+    connection: Connection<Duplex, Bytes>,
+}
+
+impl H2Link {
+    /// Starts HTTP/2 as the client on a turned connection. Until the worker's SETTINGS arrive there is no credit.
+    pub async fn start(conn: Conn) -> Result<H2Link, String> {
+        let handshake = Builder::new()
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(LINK_WINDOW_BYTES)
+            .max_header_list_size(HEAD_BYTES_MAX as u32)
+            .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
+            .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+            .initial_max_send_streams(0)
+            .enable_push(false)
+            .handshake(Duplex::new(conn));
+        match io::timeout(SETUP_MS_MAX, handshake).await {
+            Some(Ok((send, connection))) => Ok(H2Link { send, connection }),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("the preface could not be sent in time".into()),
+        }
+    }
+
+    /// For [`H2Back::send`], as often as there are credits.
+    #[must_use]
+    pub fn sender(&self) -> SendRequest<Bytes> {
+        self.send.clone()
+    }
+
+    /// Drives the connection until it ends, and says why. `news` hears every change. `drain` ends the link as soon as
+    /// nothing runs on it.
+    pub async fn run(mut self, drain: &Latch, mut news: impl FnMut(News)) -> String {
+        let mut keepalive = pin!(keepalive(self.connection.ping_pong()));
+        let mut drained = drain.wait();
+        let mut send = Some(self.send);
+        let mut known = News::Credits { streams_max: 0, carries_upgrades: false };
+        std::future::poll_fn(|cx| {
+            loop {
+                match std::pin::Pin::new(&mut self.connection).poll(cx) {
+                    Poll::Ready(Ok(())) => return Poll::Ready("the worker closed it".to_owned()),
+                    Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
+                    Poll::Pending => {}
+                }
+                let Some(sender) = &mut send else { break };
+                let heard = if drained.poll(cx).is_ready() { News::Drains } else { learn(cx, sender) };
+                if heard != known {
+                    known = heard;
+                    news(heard);
+                }
+                if heard != News::Drains {
+                    break;
+                }
+                // Without our own sender the engine closes the connection after its last stream: let it look again.
+                send = None;
+            }
+            keepalive.as_mut().poll(cx).map(|()| "the worker does not answer PING".to_owned())
+        })
+        .await
+    }
+}
+
+/// What the engine knows now. Its lock is this core's alone.
+fn learn(cx: &mut Context<'_>, send: &mut SendRequest<Bytes>) -> News {
+    match send.poll_ready(cx) {
+        Poll::Ready(Err(_)) => News::Drains,
+        _ => News::Credits {
+            streams_max: send.current_max_send_streams().min(LINK_STREAMS_MAX as usize) as u32,
+            carries_upgrades: send.is_extended_connect_protocol_enabled(),
+        },
+    }
+}
+
+/// One request on an HTTP/2 link.
+pub struct H2Back {
+    response: ResponseFuture,
+    up: H2Sink,
+    down: H2Source,
+    was_told: bool,
+    /// For a WebSocket whose other side speaks HTTP/1.1: the answer to its key.
+    accept: Option<HeaderValue>,
+    protocol: Option<HeaderValue>,
+}
+
+impl H2Back {
+    /// Opens a stream with the request's head.
+    pub fn send(send: &mut SendRequest<Bytes>, ask: &Ask, host_fallback: &Authority) -> Result<H2Back, Lost> {
+        let (request, accept) = request_of(ask, host_fallback)?;
+        let ends = ask.length == Length::None && ask.upgrade.is_none();
+        // Refused before a byte of it was written: the link is ending.
+        let untouched = |_| Lost { fault: Fault::LinkLost, again: Again::Untouched };
+        let (response, stream) = send.send_request(request, ends).map_err(untouched)?;
+        let up = if ends { H2Sink::closed(Side::Request) } else { H2Sink::new(stream, Side::Request) };
+        Ok(H2Back {
+            response,
+            up,
+            down: H2Source::waiting(Side::Response),
+            was_told: false,
+            accept,
+            protocol: ask.upgrade.as_ref().map(|upgrade| upgrade.protocol.clone()),
+        })
+    }
+
+    fn take_head(&mut self, response: Response<RecvStream>) -> Heard {
+        let (head, stream) = response.into_parts();
+        self.down = H2Source::new(stream, Side::Response);
+        let mut headers = head.headers;
+        wire::strip_hop_by_hop(&mut headers);
+        if let (Some(protocol), true) = (self.protocol.take(), head.status.is_success()) {
+            headers.insert(UPGRADE, protocol);
+            headers.remove(CONTENT_LENGTH);
+            if let Some(accept) = self.accept.take() {
+                headers.insert("sec-websocket-accept", accept);
+            }
+            return Heard::Final(Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, length: Length::Unknown });
+        }
+        let length = if self.down.has_ended_with_its_head() {
+            Length::None
+        } else {
+            // h2 has checked that it is one number, and holds the body to it.
+            match headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()) {
+                Some(bytes) => Length::Exact(bytes),
+                None => Length::Unknown,
+            }
+        };
+        Heard::Final(Reply { status: head.status, headers, length })
+    }
+}
+
+impl Back for H2Back {
+    type Up = H2Sink;
+    type Down = H2Source;
+
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, Lost>> {
+        if !self.was_told {
+            self.was_told = true;
+            return Poll::Ready(Ok(Heard::Dispatched));
+        }
+        if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
+            let interim = interim.map_err(|error| lost(&error))?;
+            let (head, ()) = interim.into_parts();
+            let mut headers = head.headers;
+            wire::strip_hop_by_hop(&mut headers);
+            return Poll::Ready(Ok(Heard::Interim(head.status, headers)));
+        }
+        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx));
+        Poll::Ready(match response {
+            Ok(response) => Ok(self.take_head(response)),
+            Err(error) => Err(lost(&error)),
+        })
+    }
+
+    fn up(&mut self) -> &mut H2Sink {
+        &mut self.up
+    }
+
+    fn down(&mut self) -> &mut H2Source {
+        &mut self.down
+    }
+}
+
+impl Drop for H2Back {
+    fn drop(&mut self) {
+        // A request that was not finished must not look finished.
+        self.up.reset(Reason::CANCEL);
+    }
+}
+
+/// What a stream's error says about its request (RFC 9113 §8.7).
+fn lost(error: &h2::Error) -> Lost {
+    if error.is_remote() && error.is_go_away() {
+        // The engine gives a peer's GOAWAY only to streams above its last id.
+        return Lost { fault: Fault::NotProcessed, again: Again::Untouched };
+    }
+    if error.is_remote() && error.is_reset() {
+        return match error.reason() {
+            Some(Reason::REFUSED_STREAM) => Lost { fault: Fault::NotProcessed, again: Again::Untouched },
+            _ => Lost { fault: Fault::WorkerReset, again: Again::MayHaveRun },
+        };
+    }
+    if error.is_library() {
+        return Lost { fault: Fault::WorkerMalformed("the response breaks HTTP/2"), again: Again::Never };
+    }
+    Lost { fault: Fault::LinkLost, again: Again::MayHaveRun }
+}
+
+/// The head in HTTP/2's form; for a WebSocket also the answer to its key.
+fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Option<HeaderValue>), Lost> {
+    let mut parts = Parts::default();
+    parts.scheme = Some(if ask.secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(ask.authority.clone().unwrap_or_else(|| host_fallback.clone()));
+    parts.path_and_query = Some(ask.path.clone());
+    let malformed = Lost { fault: Fault::ClientMalformed("the target is not a URI"), again: Again::Never };
+    let mut request = Request::new(());
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| malformed)?;
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = ask.method.clone();
+    *request.headers_mut() = ask.headers.clone();
+    request.headers_mut().remove(HOST); // it is :authority here
+    let Some(upgrade) = &ask.upgrade else { return Ok((request, None)) };
+    *request.method_mut() = Method::CONNECT;
+    let malformed = Lost { fault: Fault::ClientMalformed("the Upgrade is not a token"), again: Again::Never };
+    let protocol = upgrade.protocol.to_str().map_err(|_| malformed)?.to_ascii_lowercase();
+    request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    let accept = take_websocket_key(request.headers_mut());
+    Ok((request, accept))
+}
+
+/// RFC 8441 §5: an HTTP/2 WebSocket has no key; what the HTTP/1.1 side has to hear is made here.
+fn take_websocket_key(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let key = headers.remove("sec-websocket-key")?;
+    Some(wire::websocket::accept_of(key.as_bytes()))
+}

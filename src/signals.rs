@@ -1,0 +1,62 @@
+//! SIGTERM and SIGINT: the first drains, the second ends the process at once with exit code 1. Runs on a thread of its
+//! own, so that no core has to look for signals.
+
+use std::sync::{Arc, Mutex};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+type OnEnd = Box<dyn FnMut() + Send>;
+
+/// Signals are caught from the moment that this exists; one that came early is kept for [`Watch::on_end`].
+pub struct Watch {
+    state: Arc<Mutex<State>>,
+}
+
+/// ```text
+/// Running --signal--> Ending --signal--> exit(1)
+/// ```
+enum State {
+    Running(Option<OnEnd>),
+    Ending,
+}
+
+/// Starts to watch.
+pub fn watch() -> Result<Watch, String> {
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let state = Arc::new(Mutex::new(State::Running(None)));
+    let watched = state.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    tracing::warn!("SIGHUP: this version does not reload its configuration; restart it instead");
+                    continue;
+                }
+                let mut state = watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                match std::mem::replace(&mut *state, State::Ending) {
+                    State::Running(on_end) => {
+                        if let Some(mut on_end) = on_end {
+                            on_end();
+                        }
+                    }
+                    State::Ending => std::process::exit(1),
+                }
+            }
+        })
+        .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
+    Ok(Watch { state })
+}
+
+impl Watch {
+    /// What to do on the first signal; at once if it has come already.
+    pub fn on_end(&self, mut on_end: impl FnMut() + Send + 'static) {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &mut *state {
+            State::Running(place) => *place = Some(Box::new(on_end)),
+            State::Ending => on_end(),
+        }
+    }
+}

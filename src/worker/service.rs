@@ -1,0 +1,134 @@
+//! A request in the worker: over a connection to the server behind it and back. The queue and the choice of a worker were
+//! the edge's.
+
+use std::cell::Cell;
+
+use http::{HeaderValue, Method};
+
+use super::origin::{Origin, Taken};
+use crate::client::Service;
+use crate::clock;
+use crate::exchange::{Again, Answer, Ask, Carry, CarryBounds, Lost, Replay, RequestBody};
+use crate::fault::Fault;
+use crate::io::Timer;
+use crate::limits::BODY_STALL_MS_MAX;
+use crate::link::h1::H1Back;
+use crate::wire;
+
+/// The response's head is the edge's to wait for: it knows the pool's patience.
+const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: BODY_STALL_MS_MAX };
+
+/// What serves every request of every link.
+pub struct WorkerService {
+    origin: Origin,
+    in_flight: Cell<usize>,
+}
+
+impl WorkerService {
+    pub fn new(origin: Origin) -> WorkerService {
+        WorkerService { origin, in_flight: Cell::new(0) }
+    }
+
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Requests that run now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+}
+
+struct Running<'a>(&'a Cell<usize>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Service for WorkerService {
+    async fn serve(
+        &self,
+        mut ask: Ask,
+        body: &mut impl RequestBody,
+        answer: &mut impl Answer,
+        timer: &mut Timer,
+    ) -> Result<(), Fault> {
+        self.in_flight.set(self.in_flight.get() + 1);
+        let _running = Running(&self.in_flight);
+        let accept = add_websocket_key(&mut ask);
+        let mut replay = Replay::new(body);
+        let mut taken = self.origin.take().await?;
+        loop {
+            let was_used = taken.was_used;
+            let lost = match self.over(taken, &ask, accept.as_ref(), &mut replay, answer, timer).await {
+                Ok(()) => return Ok(()),
+                Err(lost) => lost,
+            };
+            // A server may close a kept connection at the moment we use it; a new one it cannot have.
+            if !was_used || !may_repeat(lost, &ask.method) || answer.has_begun() || !replay.rewind() {
+                return Err(lost.fault);
+            }
+            taken = self.origin.dial().await?;
+        }
+    }
+}
+
+impl WorkerService {
+    async fn over<B: RequestBody>(
+        &self,
+        mut taken: Taken,
+        ask: &Ask,
+        accept: Option<&HeaderValue>,
+        replay: &mut Replay<'_, B>,
+        answer: &mut impl Answer,
+        timer: &mut Timer,
+    ) -> Result<(), Lost> {
+        let mut back = H1Back::new(&mut taken.conn, ask);
+        if let Some(accept) = accept {
+            back.expect_websocket_accept(accept.clone());
+        }
+        let carry = Carry::new(ask.length, ask.expects_continue, BOUNDS);
+        let carried = carry.run(replay, answer, &mut back, timer, clock::now()).await;
+        let is_reusable = carried.is_ok() && back.is_reusable();
+        drop(back);
+        if is_reusable {
+            self.origin.give_back(taken.conn);
+        }
+        carried.map(|_| ())
+    }
+}
+
+/// RFC 9112 §9.3.1: only what is safe to repeat, and only if nothing came back.
+fn may_repeat(lost: Lost, method: &Method) -> bool {
+    match lost.again {
+        Again::Untouched => true,
+        Again::MayHaveRun => method.is_idempotent(),
+        Again::Never => false,
+    }
+}
+
+/// A WebSocket that came over HTTP/2 has no key (RFC 8441 §5); an HTTP/1.1 server wants one, and proves that it read it.
+fn add_websocket_key(ask: &mut Ask) -> Option<HeaderValue> {
+    let upgrade = ask.upgrade.as_ref()?;
+    let is_websocket = upgrade.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if !is_websocket || ask.headers.contains_key("sec-websocket-key") {
+        return None;
+    }
+    let key = websocket_key();
+    let accept = wire::websocket::accept_of(key.as_bytes());
+    ask.headers.insert("sec-websocket-key", key);
+    Some(accept)
+}
+
+/// 16 random bytes (RFC 6455 §4.1). They guard against caches, not against attackers.
+fn websocket_key() -> HeaderValue {
+    use base64::Engine;
+    let mut key = [0u8; 16];
+    if getrandom::fill(&mut key).is_err() {
+        key[..8].copy_from_slice(&clock::now().0.to_ne_bytes());
+    }
+    let text = base64::engine::general_purpose::STANDARD.encode(key);
+    HeaderValue::try_from(text).expect("base64 is a field value")
+}

@@ -1,0 +1,60 @@
+//! The worker's half of a setup (wire-formats §1): the request that turns the connection, and the edge's answer to it.
+//! What is served over the link afterwards never enters.
+
+use super::config::{EdgeAddress, WorkerConfig};
+use crate::io::{self, Conn};
+use crate::limits::SETUP_MS_MAX;
+use crate::wire::{self, ChannelVersion, Dialect, HeadScan, SetupAnswer};
+
+/// Sends the setup and reads its answer. What comes behind the 101 stays in the connection: it belongs to the channel.
+pub async fn set_up(
+    mut conn: Conn,
+    edge: &EdgeAddress,
+    config: &WorkerConfig,
+) -> Result<(Conn, ChannelVersion), String> {
+    let versions = [ChannelVersion::H2, ChannelVersion::H1];
+    let out = conn.writer.buf();
+    let authorization = Some(config.authorization.header_value());
+    wire::setup::put_setup_request(out, &edge.to_string(), &config.serve, authorization, &versions, Dialect::Ptth);
+    let answered = async {
+        conn.writer.flush().await.map_err(|error| format!("the setup could not be sent: {error}"))?;
+        let mut scan = HeadScan::response();
+        loop {
+            match scan.scan(conn.reader.buffer()) {
+                Ok(Some(range)) => {
+                    conn.reader.consume(range.start);
+                    return Ok(conn.reader.take(range.len()));
+                }
+                Ok(None) => {}
+                Err(fault) => return Err(format!("this is no edge: {fault}")),
+            }
+            match conn.reader.fill().await {
+                Ok(0) => return Err("the edge closed the connection during the setup".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Err(format!("the setup was not answered: {error}")),
+            }
+        }
+    };
+    let head = io::timeout(SETUP_MS_MAX, answered).await.ok_or("the setup was not answered in time")??;
+    match wire::setup::parse_setup_answer(head) {
+        Ok(SetupAnswer::Accepted(version)) => Ok((conn, version)),
+        Ok(SetupAnswer::Refused { status, .. }) => Err(refused(status)),
+        Err(fault) => Err(format!("this is no edge: {fault}")),
+    }
+}
+
+/// What an operator can do about it.
+fn refused(status: u16) -> String {
+    let hint = match status {
+        400 => "it did not understand the setup; is `serve` right?",
+        401 => "the credential is missing, wrong or expired; look at credential_file and the edge's [[credential]]",
+        403 => "this credential may not serve these origins, or no pool has them",
+        404 => "this address does not accept workers; look at `accept` in its [[listen]]",
+        406 => "no HTTP version in common",
+        426 => "something between here and the edge does not pass the upgrade on",
+        429 => "this credential holds as many links as it may; look at links_max",
+        503 => "it is draining",
+        _ => "is this an edge?",
+    };
+    format!("the edge refused the setup with {status}: {hint}")
+}
