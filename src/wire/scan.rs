@@ -232,9 +232,10 @@ impl HeadScan {
                     _ => Err(self.side.malformed("a field name that is not a token")),
                 }
             }
+            None if end == limit => Err(self.line_too_long()),
             None => {
                 self.next = end;
-                if end == limit { Err(self.line_too_long()) } else { Ok(false) }
+                Ok(false)
             }
         }
     }
@@ -256,9 +257,10 @@ impl HeadScan {
                     _ => Err(self.side.malformed("a NUL in the head")),
                 }
             }
+            None if end == limit => Err(self.line_too_long()),
             None => {
                 self.next = end;
-                if end == limit { Err(self.line_too_long()) } else { Ok(false) }
+                Ok(false)
             }
         }
     }

@@ -1,0 +1,8 @@
+//! Tables of bytes and what `wire` makes of them. Every parser runs whole, then cut at each byte: a verdict may come
+//! early, it never differs.
+
+mod bodies;
+mod fields;
+mod heads;
+mod origins;
+mod setups;
