@@ -117,7 +117,8 @@ impl Fault {
             HeadTooLarge => 431,
             ClientGone => 499,
             UnknownCoding => 501,
-            LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | NoUpgrade | OriginUnreachable => 502,
+            LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | NoUpgrade
+            | OriginUnreachable => 502,
             QueueFull | WaitedTooLong | NoWorker | Draining => 503,
             ResponseTimeout => 504,
             UnknownVersion => 505,

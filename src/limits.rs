@@ -182,7 +182,6 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 10_000;
 /// Largest answer that `ptth status` reads: 10,000 links at some 300 bytes, several times over.
 pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-
 const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(READ_AHEAD_BYTES_MAX <= READ_BYTES_LARGE);
 const _: () = assert!(WRITE_COPY_BYTES_MAX <= WRITE_BYTES_HIGH);

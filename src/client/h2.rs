@@ -18,14 +18,12 @@ use super::Service;
 use crate::clock;
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{
-    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
-    keepalive,
+    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer, keepalive,
 };
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Timer};
 use crate::limits::{
-    HEAD_BYTES_MAX, LOCAL_RESETS_MAX, RESET_STREAMS_PENDING_MAX, STREAM_SEND_BYTES_MAX,
-    STREAM_WINDOW_BYTES,
+    HEAD_BYTES_MAX, LOCAL_RESETS_MAX, RESET_STREAMS_PENDING_MAX, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 

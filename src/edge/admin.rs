@@ -87,9 +87,7 @@ impl AdminService {
                 self.report().await;
                 Page::text(StatusCode::OK, "live\n")
             }
-            "/health/ready" if self.core.drain.is_set() => {
-                Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-            }
+            "/health/ready" if self.core.drain.is_set() => Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             "/health/ready" => Page::text(StatusCode::OK, "ready\n"),
             "/" => Page::text(StatusCode::OK, "ptth edge: /status /metrics /health/live /health/ready, POST /drain\n"),
             _ => Page::text(StatusCode::NOT_FOUND, "there are /status /metrics /health/live /health/ready\n"),

@@ -9,9 +9,9 @@ use http::{HeaderMap, StatusCode};
 
 use super::core::{Core, Credit, Offered};
 use super::over::{carry_bounds, send_over};
+use crate::clock::Now;
 use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source};
 use crate::fault::Fault;
-use crate::clock::Now;
 use crate::ids::PoolId;
 use crate::io::Timer;
 use crate::limits::PIPE_PIECES_MAX;

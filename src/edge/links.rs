@@ -17,10 +17,10 @@ use crate::clock;
 use crate::fault::Fault;
 use crate::ids::{CredentialId, LinkId, PoolId};
 use crate::io::{self, Conn, Timer};
-use crate::link::h2::{H2Link, News};
 use crate::limits::{LINK_PING_MS, SETUP_MS_MAX};
-use crate::xcore::Placement;
+use crate::link::h2::{H2Link, News};
 use crate::wire::{self, ChannelVersion, RequestHead, Scope, Setup};
+use crate::xcore::Placement;
 
 /// A connection whose setup was accepted, on its way to the core where it will live.
 pub struct Turned {

@@ -184,8 +184,9 @@ fn plan(config: &EdgeConfig, cpus: &[Option<usize>], connections_max: usize) -> 
 }
 
 fn open(address: &mut SocketAddr) -> Result<std::net::TcpListener, String> {
-    let listener = io::open_listener(*address, LISTEN_BACKLOG)
-        .map_err(|error| format!("cannot listen on {address}: {error}; is another program there, or the port below 1024?"))?;
+    let listener = io::open_listener(*address, LISTEN_BACKLOG).map_err(|error| {
+        format!("cannot listen on {address}: {error}; is another program there, or the port below 1024?")
+    })?;
     if address.port() == 0 {
         *address = listener.local_addr().map_err(|error| format!("{address}: {error}"))?;
     }

@@ -264,12 +264,9 @@ impl H1Sink<'_> {
                 wire::put_last_chunk(self.writer.buf(), trailers);
                 Ok(())
             }
-            Frame::Exact { .. }
-            | Frame::UntilClose
-            | Frame::Nothing
-            | Frame::Ended
-            | Frame::Closing
-            | Frame::Shut => Ok(()),
+            Frame::Exact { .. } | Frame::UntilClose | Frame::Nothing | Frame::Ended | Frame::Closing | Frame::Shut => {
+                Ok(())
+            }
         }
     }
 }

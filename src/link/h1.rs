@@ -48,14 +48,7 @@ impl<'a> H1Back<'a> {
             Some(upgrade) => Persistence::Upgrade(&upgrade.protocol),
             None => Persistence::Default,
         };
-        wire::put_request_head(
-            conn.writer.buf(),
-            &ask.method,
-            ask.path.as_str(),
-            &ask.headers,
-            framing,
-            persistence,
-        );
+        wire::put_request_head(conn.writer.buf(), &ask.method, ask.path.as_str(), &ask.headers, framing, persistence);
         let bytes_in_before = conn.reader.bytes_in();
         let asked = match (&ask.method, upgrades) {
             (_, true) => Asked::Connect,

@@ -90,9 +90,9 @@ impl Origin {
         loop {
             io::sleep_ms(ORIGIN_LOOK_MS).await;
             let now = clock::now();
-            self.idle.borrow_mut().retain(|idle| {
-                now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && !idle.conn.peer_gone()
-            });
+            self.idle
+                .borrow_mut()
+                .retain(|idle| now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && !idle.conn.peer_gone());
         }
     }
 }
