@@ -15,7 +15,9 @@ pub struct Duplex(pub Conn);
 
 impl Duplex {
     #[must_use]
-    pub fn new(conn: Conn) -> Duplex {
+    pub fn new(mut conn: Conn) -> Duplex {
+        // Many streams' frames arrive in one read; with small reads they are cut, and each piece wakes its stream again.
+        conn.reader.large(true);
         Duplex(conn)
     }
 
