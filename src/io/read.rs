@@ -61,7 +61,7 @@ struct Feed {
     phase: Cell<Phase>,
     /// The wait now, or the next one, holds no buffer.
     rest: Cell<bool>,
-    buffer: Cell<BytesMut>,
+    buffer: Cell<Option<BytesMut>>,
     result: Cell<Option<io::Result<usize>>>,
     canceller: RefCell<Canceller>,
 }
@@ -75,7 +75,7 @@ impl Reader {
             feed: Rc::new(Feed {
                 phase: Cell::new(Phase::Idle),
                 rest: Cell::new(false),
-                buffer: Cell::new(BytesMut::new()),
+                buffer: Cell::new(None),
                 result: Cell::new(None),
                 canceller: RefCell::new(Canceller::new()),
             }),
@@ -208,7 +208,7 @@ impl Reader {
         }
         let want = self.size.bytes();
         if !self.visible.is_empty() {
-            feed.buffer.set(BytesMut::with_capacity(want));
+            feed.buffer.set(Some(BytesMut::with_capacity(want)));
             return;
         }
         let mut buffer = std::mem::take(&mut self.visible);
@@ -219,12 +219,12 @@ impl Reader {
             buffer = BytesMut::with_capacity(want);
             self.visible_alloc = buffer.capacity();
         }
-        feed.buffer.set(buffer);
+        feed.buffer.set(Some(buffer));
     }
 
     /// Makes visible what a read brought.
     fn finish(&mut self, result: io::Result<usize>) -> io::Result<usize> {
-        let buffer = self.feed.buffer.take();
+        let buffer = self.feed.buffer.take().unwrap_or_default();
         let n = result?;
         self.bytes_in += n as u64;
         if self.visible.is_empty() {
@@ -259,7 +259,7 @@ async fn pump(socket: Socket, feed: Rc<Feed>) -> Infallible {
     let mut half = socket.half();
     loop {
         poll_fn(|_| if feed.phase.get() == Phase::Ordered { Poll::Ready(()) } else { Poll::Pending }).await;
-        let mut buffer = feed.buffer.take();
+        let mut buffer = feed.buffer.take().unwrap_or_default();
         let result = loop {
             if feed.rest.take() {
                 drop(buffer);
@@ -280,7 +280,7 @@ async fn pump(socket: Socket, feed: Rc<Feed>) -> Infallible {
                 result => break result,
             }
         };
-        feed.buffer.set(buffer);
+        feed.buffer.set(Some(buffer));
         feed.phase.set(Phase::Idle);
         feed.result.set(Some(result));
     }

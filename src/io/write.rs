@@ -167,6 +167,9 @@ impl Writer {
     /// One call into the kernel, for what waits and for `more` behind it. Says how many bytes of `more` it took. When
     /// it did not take all, the socket is full, and `wait` is set.
     fn send(&mut self, more: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.pieces.is_empty() && more.is_empty() {
+            return self.send_copied().map(|()| 0);
+        }
         self.range_copied();
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
         let mut count = 0;
@@ -185,21 +188,30 @@ impl Writer {
             count += 1;
             offered += slice.len();
         }
-        let taken = loop {
-            match self.socket.send(&slices[..count]) {
-                Ok(n) => break n,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break 0,
-                Err(error) => return Err(error.into()),
-            }
-        };
-        if taken < offered {
-            self.wait = Some(Box::pin(self.socket.clone().writable()));
-        }
-        self.bytes_out += taken as u64;
+        let taken = offer(&self.socket, &slices[..count])?;
+        self.account(taken, offered);
         let of_more = taken.saturating_sub(self.pieces_bytes);
         self.advance(taken - of_more);
         Ok(of_more)
+    }
+
+    /// [`Writer::send`] where nothing but copied bytes waits: most heads and small answers.
+    fn send_copied(&mut self) -> io::Result<()> {
+        let waiting = &self.copied[self.copied_sent..];
+        let offered = waiting.len();
+        let taken = offer(&self.socket, &[IoSlice::new(waiting)])?;
+        self.account(taken, offered);
+        self.copied_sent += taken;
+        self.copied_ranged = self.copied_sent;
+        self.clear_copied();
+        Ok(())
+    }
+
+    fn account(&mut self, taken: usize, offered: usize) {
+        self.bytes_out += taken as u64;
+        if taken < offered {
+            self.wait = Some(Box::pin(self.socket.clone().writable()));
+        }
     }
 
     /// Forgets the first `n` bytes that wait.
@@ -227,6 +239,10 @@ impl Writer {
             }
             self.pieces.pop_front();
         }
+        self.clear_copied();
+    }
+
+    fn clear_copied(&mut self) {
         if self.copied_sent == self.copied.len() {
             self.copied.clear();
             self.copied_sent = 0;
@@ -254,6 +270,18 @@ impl Writer {
                     pool.push(buffer);
                 }
             });
+        }
+    }
+}
+
+/// How much the kernel takes now; 0 when the socket is full.
+fn offer(socket: &Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    loop {
+        match socket.send(slices) {
+            Ok(n) => return Ok(n),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(error) => return Err(error.into()),
         }
     }
 }
