@@ -257,6 +257,9 @@ fn scope(path: &str) -> Result<Scope, &'static str> {
         return Ok(Scope::Pool(name));
     }
     let list = target.strip_suffix('/').ok_or("a setup's list of origins ends with a slash")?;
+    if list.contains('/') {
+        return Err("a setup's list of origins is one path segment, percent-encoded");
+    }
     // The comma is not part of any origin, so it means the same encoded and not.
     let mut origins = Vec::new();
     for text in decoded(list)?.split(',') {

@@ -52,7 +52,7 @@ fn check(input: &[u8], want: &str, kind: Kind) {
     };
     assert_eq!(words, want, "whole {shown:?} gave {whole:?}");
     // a long input is cut at each byte by the growing scan below; from its beginning only here and there
-    let ends = |cut: &usize| input.len() < 1024 || cut % 97 == 0 || input.len() - cut < 64;
+    let ends = |cut: &usize| input.len() < 1024 || cut.is_multiple_of(97) || input.len() - cut < 64;
     for cut in (0..input.len()).filter(ends) {
         let early = feed(&input[..cut], kind);
         assert!(early == Fed::NeedMore || early == whole, "cut {cut} of {shown:?}: {early:?}, not {whole:?}");
