@@ -14,9 +14,10 @@ pub type Ring = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Bell {
     /// The owner waits for the ring, or is about to.
     ///
-    /// Partners, in the manner of Dekker: the owner stores true, fences, and looks at its mailbox and its wake bits;
-    /// everybody else pushes (or sets a bit), fences, and loads this. One of the two sees the other. Both accesses are
-    /// relaxed, the two SeqCst fences order them. The swap to false picks the one who rings.
+    /// Partners, in the manner of Dekker: the owner swaps to true, fences, and looks at its mailbox and its wake bits;
+    /// everybody else pushes (or sets a bit), fences, and loads this. One of the two sees the other: the SeqCst fences
+    /// order them. The swap to false picks the one who rings. All writes are AcqRel swaps, so that everybody sees them in
+    /// one order: a late ring for the last sleep stands before the next sleep.
     asleep: CachePadded<AtomicBool>,
     ring: Ring,
 }
@@ -29,20 +30,20 @@ impl Bell {
     /// Something was left for the owner: rings if it sleeps and nobody has rung yet.
     pub fn nudge(&self) {
         fence(Ordering::SeqCst); // partner: the fence in `prepare_to_sleep`
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
             (self.ring)();
         }
     }
 
     /// The owner is about to sleep. Whatever it waits for it must look at after this call, not before.
     pub fn prepare_to_sleep(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
+        self.asleep.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst); // partner: the fence in `nudge`
     }
 
     /// The owner is awake again: no rings until it sleeps.
     pub fn awake(&self) {
-        self.asleep.store(false, Ordering::Relaxed); // partner: `nudge`; who reads the old value rings once too often
+        self.asleep.swap(false, Ordering::AcqRel); // partner: `nudge`; who reads the old value rings once too often
     }
 }
 

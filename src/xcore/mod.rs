@@ -1,9 +1,9 @@
 //! Where two cores meet: mailboxes and bells, wakers that travel, pipes, books and boards shared by all. The only wing
 //! with atomics; no socket, no HTTP and no dispatch decision ever enters.
 //!
-//! Each atomic names its partner: the access on another core with which it was designed. `tests/loom.rs` walks them all
-//! in every order that the memory model allows:
-//! `RUSTFLAGS="--cfg loom" cargo test --release --test loom`.
+//! Each atomic names its partner: the access on another core with which it was designed. The package in `loom/` builds
+//! this wing alone on loom's atomics and walks the orders that the memory model allows:
+//! `cargo test --release --manifest-path loom/Cargo.toml`.
 
 mod bell;
 mod board;

@@ -7,7 +7,7 @@
 
 use super::bell::WakeBits;
 use super::home::Door;
-use super::sync::thread_local;
+use super::sync::{Ordering, fence, thread_local};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -106,21 +106,15 @@ impl HomeWakers {
     /// Wakes the tasks whose bits were set by other threads, and frees the slots that lost their owners.
     pub fn run_wakes(&self) {
         let mut woken = self.table.woken.take();
-        let mut left = Vec::new();
         let mut slots = self.table.slots.borrow_mut();
         self.table.door.bits.take(|bit| {
             let mut slot = bit;
             while slot < slots.entries.len() {
-                if slots.entries[slot].seat.strong_count() == 0 {
-                    left.extend(slots.vacate(slot));
-                } else {
-                    woken.extend(slots.entries[slot].local.clone());
-                }
+                woken.extend(slots.wake(slot));
                 slot += WakeBits::COUNT;
             }
         });
         drop(slots);
-        drop(left);
         woken.drain(..).for_each(Waker::wake);
         self.table.woken.set(woken);
     }
@@ -133,16 +127,14 @@ impl HomeWakers {
     }
 
     fn take_slot(&self, local: &Waker) -> Arc<Seat> {
-        let mut left = Vec::new();
-        let mut slots = self.table.slots.borrow_mut();
-        if slots.free.is_empty() && slots.entries.len() == slots.entries.capacity() {
-            left = slots.vacate_all(); // before the table grows, see who has left
+        let grows = |slots: &Slots| slots.free.is_empty() && slots.entries.len() == slots.entries.capacity();
+        if grows(&self.table.slots.borrow()) {
+            self.run_wakes(); // first see who has left
         }
+        let mut slots = self.table.slots.borrow_mut();
         let slot = slots.free.pop().unwrap_or_else(|| slots.grow());
         let seat = Arc::new(Seat { door: Arc::clone(&self.table.door), slot });
         slots.entries[slot as usize] = Entry { local: Some(local.clone()), seat: Arc::downgrade(&seat) };
-        drop(slots);
-        drop(left);
         seat
     }
 }
@@ -153,18 +145,17 @@ impl Slots {
         u32::try_from(self.entries.len() - 1).expect("fewer tasks than numbers")
     }
 
-    /// Frees a slot that has no owner; twice is once. Gives the waker, to be dropped by the caller.
-    fn vacate(&mut self, slot: usize) -> Option<Waker> {
-        let local = self.entries[slot].local.take()?;
+    /// The waker of a slot whose bit was set. A slot without an owner becomes free, but its waker is woken all the same:
+    /// whoever dropped the last owner may have woken it first, and the two set the same bit.
+    fn wake(&mut self, slot: usize) -> Option<Waker> {
+        let entry = &mut self.entries[slot];
+        if entry.seat.strong_count() > 0 {
+            return entry.local.clone();
+        }
+        fence(Ordering::Acquire); // partner: the release of each owner as it was dropped, and the wakes before it
+        let local = entry.local.take()?;
         self.free.push(u32::try_from(slot).expect("fewer tasks than numbers"));
         Some(local)
-    }
-
-    #[cold]
-    fn vacate_all(&mut self) -> Vec<Waker> {
-        let empty = |(slot, entry): (usize, &Entry)| (entry.seat.strong_count() == 0).then_some(slot);
-        let empty: Vec<usize> = self.entries.iter().enumerate().filter_map(empty).collect();
-        empty.into_iter().filter_map(|slot| self.vacate(slot)).collect()
     }
 }
 

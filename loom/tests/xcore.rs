@@ -1,0 +1,370 @@
+//! Every order of events that the memory model allows, with the smallest capacities that still meet each other.
+
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+use ptth_loom::ids::{CoreId, PoolId};
+use ptth_loom::xcore::{Board, Claim, Home, HomeWakers, PipeRx, PipeTx, PoolBooks, Post, Ring, SendError, pipe};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+/// Walks up to so many preemptions. Most bugs of this kind need two or three; an order with all of them would take
+/// hours. `LOOM_MAX_PREEMPTIONS` says otherwise. The small tests below go without a bound.
+fn walk(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
+    let mut walk = loom::model::Builder::new();
+    walk.preemption_bound = walk.preemption_bound.or(Some(preemptions));
+    walk.check(test);
+}
+
+/// A doorbell as the eventfd is one: a ring between two sleeps ends the next one. It says nothing about memory, so it
+/// keeps its ring under a lock of its own; a core that looks before it is rung learns nothing from it.
+struct Doorbell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+    rings: AtomicUsize,
+}
+
+impl Doorbell {
+    fn new() -> Arc<Doorbell> {
+        Arc::new(Doorbell { rung: Mutex::new(false), changed: Condvar::new(), rings: AtomicUsize::new(0) })
+    }
+
+    fn ring(self: &Arc<Doorbell>) -> Ring {
+        let bell = Arc::clone(self);
+        Arc::new(move || {
+            bell.rings.fetch_add(1, Ordering::Relaxed);
+            *bell.rung.lock().unwrap() = true;
+            bell.changed.notify_one();
+        })
+    }
+
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.changed.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+/// A core: a home, its doorbell, and one task.
+struct Core {
+    home: Home<u32>,
+    bell: Arc<Doorbell>,
+    task: Arc<Task>,
+}
+
+/// What a local waker wakes. It must never be woken or dropped away from its thread.
+struct Task {
+    woken: AtomicBool,
+    thread: thread::ThreadId,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Task>) {
+        assert_eq!(thread::current().id(), self.thread, "a local waker was woken on another thread");
+        self.woken.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        assert_eq!(thread::current().id(), self.thread, "a local waker was dropped on another thread");
+    }
+}
+
+impl Core {
+    fn new() -> Core {
+        let bell = Doorbell::new();
+        Core::with(&Post::new(1, bell.ring()), bell)
+    }
+
+    fn with(post: &Post<u32>, bell: Arc<Doorbell>) -> Core {
+        let task = Arc::new(Task { woken: AtomicBool::new(false), thread: thread::current().id() });
+        Core { home: post.move_in(), bell, task }
+    }
+
+    /// Turns of the bell task until one of the tasks is woken. Sleeps when nothing is there; loom calls it a deadlock
+    /// if nobody rings.
+    fn turn_until(&self, mut woken: impl FnMut() -> bool) {
+        loop {
+            self.home.run_wakes();
+            if woken() {
+                return;
+            }
+            if self.home.prepare_to_sleep() {
+                self.bell.wait();
+            }
+            self.home.awake();
+        }
+    }
+
+    fn turn_until_woken(&self) {
+        self.turn_until(|| self.task.woken.swap(false, Ordering::Relaxed));
+    }
+
+    /// Polls until it is ready; polls again only when the task was woken.
+    fn block_on<T>(&self, mut poll: impl FnMut(&mut Context<'_>, &HomeWakers) -> Poll<T>) -> T {
+        let waker = Waker::from(Arc::clone(&self.task));
+        loop {
+            if let Poll::Ready(ready) = poll(&mut Context::from_waker(&waker), self.home.wakers()) {
+                return ready;
+            }
+            self.turn_until_woken();
+        }
+    }
+
+    fn send(&self, tx: &mut PipeTx<u32>, piece: u32) -> bool {
+        let room = self.block_on(|cx, wakers| tx.poll_ready(cx, wakers));
+        if room.is_err() {
+            return false;
+        }
+        match tx.try_send(piece) {
+            Ok(()) => true,
+            Err(SendError::Closed(_)) => false,
+            Err(SendError::Full(_)) => panic!("there was room"),
+        }
+    }
+
+    fn recv(&self, rx: &mut PipeRx<u32>) -> Option<u32> {
+        self.block_on(|cx, wakers| rx.poll_recv(cx, wakers))
+    }
+}
+
+#[test]
+fn no_message_of_two_producers_is_slept_over() {
+    walk(4, || {
+        let bell = Doorbell::new();
+        let post = Post::new(2, bell.ring());
+        let producers = [1, 2].map(|message| {
+            let post = post.clone();
+            thread::spawn(move || post.send(message).expect("room"))
+        });
+        let home = post.move_in();
+        let (mut sum, mut sleeps) = (0, 0);
+        while sum < 3 {
+            while let Some(message) = home.pop() {
+                sum += message;
+            }
+            sleeps += 1;
+            if home.prepare_to_sleep() && sum < 3 {
+                bell.wait();
+            }
+            home.awake();
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        assert!(bell.rings.load(Ordering::Relaxed) <= sleeps, "more rings than sleeps");
+    });
+}
+
+#[test]
+fn a_full_mailbox_hands_the_message_back() {
+    loom::model(|| {
+        let bell = Doorbell::new();
+        let post = Post::new(1, bell.ring());
+        let producer = {
+            let post = post.clone();
+            thread::spawn(move || u32::from(post.send(1).is_ok()))
+        };
+        let sent = u32::from(post.send(1).is_ok());
+        let home = post.move_in();
+        let mut got = u32::from(home.pop().is_some());
+        let sent = sent + producer.join().unwrap();
+        got += u32::from(home.pop().is_some());
+        assert!(sent >= 1 && sent == got, "{sent} sent, {got} got");
+    });
+}
+
+#[test]
+fn a_wake_that_races_with_sleeping_arrives() {
+    loom::model(|| {
+        let core = Core::new();
+        let fact = Arc::new(AtomicBool::new(false));
+        let portable = core.home.wakers().portable(&Waker::from(Arc::clone(&core.task)));
+        let other = thread::spawn({
+            let fact = Arc::clone(&fact);
+            move || {
+                fact.store(true, Ordering::Relaxed); // the wake publishes it
+                portable.wake();
+            }
+        });
+        core.turn_until_woken();
+        assert!(fact.load(Ordering::Relaxed), "the task ran before what it was woken for");
+        other.join().unwrap();
+        core.home.run_wakes();
+        assert_eq!(core.home.wakers().slots_taken(), 0, "the dropped waker gave its slot back");
+    });
+}
+
+#[test]
+fn two_threads_wake_two_tasks_through_one_bell() {
+    walk(3, || {
+        let core = Core::new();
+        let tasks = [0, 1].map(|_| Arc::new(Task { woken: AtomicBool::new(false), thread: thread::current().id() }));
+        let others = tasks.each_ref().map(|task| {
+            let portable = core.home.wakers().portable(&Waker::from(Arc::clone(task)));
+            thread::spawn(move || portable.wake_by_ref())
+        });
+        core.turn_until(|| tasks.iter().all(|task| task.woken.load(Ordering::Relaxed)));
+        for other in others {
+            other.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_slot_is_reused_only_when_nobody_can_wake_its_former_task() {
+    walk(4, || {
+        let core = Core::new();
+        let first = core.home.wakers().portable(&Waker::from(Arc::clone(&core.task)));
+        let other = thread::spawn(move || drop(first));
+        core.home.run_wakes();
+        let task = Arc::new(Task { woken: AtomicBool::new(false), thread: thread::current().id() });
+        let second = core.home.wakers().portable(&Waker::from(Arc::clone(&task)));
+        let third = thread::spawn(move || second.wake());
+        core.turn_until(|| task.woken.load(Ordering::Relaxed));
+        other.join().unwrap();
+        third.join().unwrap();
+        core.home.run_wakes();
+        assert_eq!(core.home.wakers().slots_taken(), 0);
+    });
+}
+
+#[test]
+fn a_pipe_of_one_piece_passes_two_and_the_end() {
+    walk(4, || {
+        let (mut tx, mut rx) = pipe(1);
+        let sender = thread::spawn(move || {
+            let core = Core::new();
+            assert!(core.send(&mut tx, 1) && core.send(&mut tx, 2));
+        });
+        let core = Core::new();
+        assert_eq!(core.recv(&mut rx), Some(1));
+        assert_eq!(core.recv(&mut rx), Some(2));
+        assert_eq!(core.recv(&mut rx), None);
+        assert!(rx.is_closed());
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sender_that_waits_for_room_sees_its_receiver_leave() {
+    walk(4, || {
+        let (mut tx, mut rx) = pipe(1);
+        let sender = thread::spawn(move || {
+            let core = Core::new();
+            while core.send(&mut tx, 1) {}
+            assert!(tx.is_closed());
+        });
+        let core = Core::new();
+        assert_eq!(core.recv(&mut rx), Some(1));
+        drop(rx);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sender_that_waits_for_nothing_sees_its_receiver_leave() {
+    loom::model(|| {
+        let (mut tx, rx) = pipe::<u32>(1);
+        let sender = thread::spawn(move || {
+            let core = Core::new();
+            core.block_on(|cx, wakers| tx.poll_closed(cx, wakers));
+        });
+        drop(rx);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_piece_that_nobody_takes_is_dropped_by_one_of_the_two() {
+    loom::model(|| {
+        let piece = Arc::new(());
+        let (mut tx, rx) = pipe(1);
+        let sender = thread::spawn({
+            let piece = Arc::clone(&piece);
+            move || _ = tx.try_send(piece)
+        });
+        drop(rx);
+        sender.join().unwrap();
+        assert_eq!(Arc::strong_count(&piece), 1);
+    });
+}
+
+#[test]
+fn exactly_one_of_taking_and_cancelling_wins() {
+    loom::model(|| {
+        let claim = Arc::new(Claim::new());
+        let taker = thread::spawn({
+            let claim = Arc::clone(&claim);
+            move || claim.try_take()
+        });
+        let second = thread::spawn({
+            let claim = Arc::clone(&claim);
+            move || claim.try_take()
+        });
+        let cancelled = claim.try_cancel();
+        let taken = u32::from(taker.join().unwrap()) + u32::from(second.join().unwrap());
+        assert_eq!(u32::from(cancelled) + taken, 1);
+        assert_eq!(claim.is_cancelled(), cancelled);
+    });
+}
+
+#[test]
+fn a_request_that_was_put_back_is_cancelled_or_taken_again() {
+    loom::model(|| {
+        let claim = Arc::new(Claim::new());
+        assert!(claim.try_take());
+        let holder = thread::spawn({
+            let claim = Arc::clone(&claim);
+            move || {
+                claim.put_back();
+                claim.try_take()
+            }
+        });
+        let cancelled = claim.try_cancel();
+        assert_ne!(holder.join().unwrap(), cancelled);
+    });
+}
+
+#[test]
+fn a_held_request_and_a_new_link_do_not_miss_each_other() {
+    const POOL: PoolId = PoolId(0);
+    loom::model(|| {
+        let board = Board::new(1, 2);
+        let holder = thread::spawn({
+            let board = Arc::clone(&board);
+            move || {
+                board.publish_held(CoreId(0), POOL, true);
+                board.core_with_links(POOL, 0) == Some(CoreId(1))
+            }
+        });
+        board.publish_links(CoreId(1), POOL, 1);
+        let holder_seen = board.cores_that_hold(POOL).next() == Some(CoreId(0));
+        let link_seen = holder.join().unwrap();
+        assert!(holder_seen || link_seen);
+    });
+}
+
+#[test]
+fn the_books_never_pass_their_bounds_and_balance_in_the_end() {
+    loom::model(|| {
+        let books = PoolBooks::new();
+        let other = thread::spawn({
+            let books = Arc::clone(&books);
+            move || {
+                let held = books.try_take(3, 1, 4);
+                assert!(books.requests() <= 1 && books.bytes() <= 4);
+                held.is_some()
+            }
+        });
+        let held = books.try_take(2, 1, 4);
+        assert!(books.requests() <= 1 && books.bytes() <= 4);
+        let here = held.is_some();
+        drop(held);
+        assert!(other.join().unwrap() || here, "somebody gets the last place");
+        assert_eq!((books.requests(), books.bytes()), (0, 0));
+    });
+}
