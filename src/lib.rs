@@ -11,3 +11,5 @@ pub mod wire;
 
 pub mod edge;
 pub mod worker;
+
+pub mod cli;

@@ -250,6 +250,10 @@ impl<'d> Section<'d> {
         self.table.get(key).map(|value| Entry { document: self.document, key, value })
     }
 
+    pub fn keys(&self) -> impl Iterator<Item = &'d str> + use<'d> {
+        self.table.keys().map(|key| key.get_ref().as_ref())
+    }
+
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
