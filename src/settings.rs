@@ -75,8 +75,8 @@ impl Mistakes {
     }
 
     fn push(&mut self, place: Place, weight: Weight, text: String) {
-        self.list.push(Mistake { place, weight, text });
-        self.list.sort_by_key(|m| m.place); // stable: two mistakes of one place stay in order
+        let index = self.list.partition_point(|m| m.place <= place); // two mistakes of one place stay in order
+        self.list.insert(index, Mistake { place, weight, text });
     }
 
     #[must_use]

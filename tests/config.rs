@@ -699,3 +699,29 @@ fn the_samples_are_in_order() {
     let Scope::Origins(origins) = &worker.serve else { panic!("the sample serves origins") };
     assert!(edge.pools[0].origins[0].covers(&origins[0]) && edge.credentials[0].origins[0].covers(&origins[0]));
 }
+
+/// Whatever the bytes are, they become messages: one line each, with a place, and no panic.
+#[test]
+fn a_broken_file_is_told_and_never_a_panic() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let check = |text: &str| {
+        let edge = EdgeConfig::parse("f", text, NOW_UNIX).map_or_else(|m| m, |(_, warnings)| warnings);
+        let worker = WorkerConfig::parse(Some((Path::new("f"), text)), &WorkerFlags::default());
+        for mistakes in [edge, worker.map_or_else(|m| m, |(_, warnings)| warnings)] {
+            for line in mistakes.lines() {
+                assert!(line.starts_with("f:") && line.contains("; ") && !line.contains(char::is_control), "{line:?}");
+            }
+        }
+    };
+    for file in ["edge.toml", "worker.toml"] {
+        let whole = std::fs::read_to_string(data.join(file)).unwrap();
+        for cut in 0..whole.len() {
+            check(&whole[..cut]);
+            let odd = ["\"", "[", "=", "\n", "ä", "\u{0}", "7"][cut % 7];
+            check(&format!("{}{odd}{}", &whole[..cut], &whole[cut + 1..]));
+        }
+    }
+    check(&format!("a = {}", "[".repeat(100_000)));
+    check(&format!("a = {}", "{ a = ".repeat(10_000)));
+    check(&format!("[{}a]", "a.".repeat(10_000)));
+}

@@ -1,11 +1,9 @@
 //! `ptth credential new`: a secret, and the block that lets an edge know it again. Nothing is kept.
 
 use super::Stop;
-use crate::edge::config::check_name;
+use crate::edge::config::{SecretHash, check_name};
 use crate::wire::origin::OriginPattern;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 
 /// Bits of a secret / 8: no dictionary and no search finds it, so a plain hash keeps it.
 const SECRET_BYTES: usize = 32;
@@ -26,16 +24,13 @@ pub(super) fn new(name: &str, origins: &[String]) -> Result<String, Stop> {
 }
 
 fn shown(name: &str, secret: &str, patterns: &[String]) -> String {
-    let mut hash = String::new();
-    for byte in Sha256::digest(secret) {
-        let _ = write!(hash, "{byte:02x}");
-    }
+    let hash = SecretHash::of(secret.as_bytes());
     let origins = match patterns {
         [] => "[\"https://app.example.com\"]   # what this worker may register".to_owned(),
         patterns => format!("[{}]", patterns.join(", ")),
     };
     format!(
-        "{name}:{secret}\n\n[[credential]]\nid          = \"{name}\"\nsecret_hash = \"sha256:{hash}\"\n\
+        "{name}:{secret}\n\n[[credential]]\nid          = \"{name}\"\nsecret_hash = \"{hash}\"\n\
          origins     = {origins}\n"
     )
 }
