@@ -345,9 +345,9 @@ counters! {
 counters! {
     /// What one core counts for one pool.
     PoolCounters {
-        requests: Tally<StatusClass>, "ptth_requests_total", "Requests that were answered, by the class of their status.";
+        requests: Tally<StatusClass>, "ptth_requests_total", "Requests that were answered, by class of status.";
         dispatches: Tally<Dispatch>, "ptth_dispatches_total", "Requests that were handed to a link.";
-        queue_wait: Histogram, "ptth_queue_wait_seconds", "From a request's head to its dispatch; 0 if a credit was free.";
+        queue_wait: Histogram, "ptth_queue_wait_seconds", "From head to dispatch; 0 if a credit was free.";
     }
 }
 

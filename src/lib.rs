@@ -6,6 +6,8 @@ pub mod events;
 pub mod fault;
 pub mod ids;
 pub mod limits;
+pub mod settings;
+pub mod signals;
 
 pub mod io;
 
@@ -19,6 +21,7 @@ pub mod client;
 pub mod link;
 
 pub mod edge;
-pub mod settings;
-pub mod signals;
 pub mod worker;
+
+pub mod cli;
+pub mod demo;

@@ -75,8 +75,8 @@ impl Mistakes {
     }
 
     fn push(&mut self, place: Place, weight: Weight, text: String) {
-        self.list.push(Mistake { place, weight, text });
-        self.list.sort_by_key(|m| m.place); // stable: two mistakes of one place stay in order
+        let index = self.list.partition_point(|m| m.place <= place); // two mistakes of one place stay in order
+        self.list.insert(index, Mistake { place, weight, text });
     }
 
     #[must_use]
@@ -248,6 +248,10 @@ impl<'d> Section<'d> {
     #[must_use]
     pub fn entry(&self, key: &'static str) -> Option<Entry<'d>> {
         self.table.get(key).map(|value| Entry { document: self.document, key, value })
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &'d str> + use<'d> {
+        self.table.keys().map(|key| key.get_ref().as_ref())
     }
 
     #[must_use]

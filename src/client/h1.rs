@@ -23,7 +23,14 @@ pub enum Ended {
     /// It is closed, or about to be.
     Closed,
     /// [`Service::takes_over`] wants it: the head was read, nothing was answered.
-    TakenOver { conn: Conn, head: RequestHead, timer: Timer },
+    TakenOver(Box<TakenOver>),
+}
+
+/// A connection that leaves HTTP, with the head that made it leave.
+pub struct TakenOver {
+    pub conn: Conn,
+    pub head: RequestHead,
+    pub timer: Timer,
 }
 
 /// Serves a connection to its end. While `drain` is set, the answer that runs is the last one.
@@ -47,7 +54,7 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
             }
         };
         if service.takes_over(&head) {
-            return Ended::TakenOver { conn, head, timer };
+            return Ended::TakenOver(Box::new(TakenOver { conn, head, timer }));
         }
         match serve_one(&mut conn.reader, &mut conn.writer, head, service, drain, &mut timer).await {
             After::Next => {}
@@ -216,6 +223,10 @@ fn ask_of(mut head: RequestHead) -> Ask {
     head.headers.remove(EXPECT);
     Ask {
         method: head.method,
+        version: match head.version {
+            Version::H10 => http::Version::HTTP_10,
+            Version::H11 => http::Version::HTTP_11,
+        },
         secure: false,
         authority: host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
         path: head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),

@@ -171,6 +171,7 @@ fn ask_of(head: http::request::Parts, body: &H2Source) -> Result<Ask, Fault> {
     };
     Ok(Ask {
         method,
+        version: http::Version::HTTP_2,
         secure: uri.scheme.as_ref() == Some(&http::uri::Scheme::HTTPS),
         authority,
         path: uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),

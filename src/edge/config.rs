@@ -3,7 +3,9 @@
 use super::patterns::{includes_hosts, meet};
 use crate::limits;
 use crate::settings::{At, Document, Entry, Mistakes, Place, Section, Shape, plain, read_text};
+use crate::wire::authority::Scheme;
 use crate::wire::origin::OriginPattern;
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -79,6 +81,22 @@ pub struct Credential {
 /// SHA-256 of a secret. `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash(pub [u8; 32]);
+
+impl SecretHash {
+    /// The hash of a secret, without its id.
+    #[must_use]
+    pub fn of(secret: &[u8]) -> SecretHash {
+        SecretHash(Sha256::digest(secret).into())
+    }
+}
+
+/// As `secret_hash` has it: `sha256:` and 64 hex digits.
+impl fmt::Display for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,7 +177,7 @@ pub fn is_edge_key(key: &str) -> bool {
 }
 
 const ACCEPT: &str = r#"["clients", "workers"]"#;
-const ORIGINS: &str = r#"["https://app.example.com"]"#;
+const ORIGINS: &str = r#"["app.example.com"]"#;
 
 impl EdgeConfig {
     /// Reads and checks a file. `now_unix` tells which credentials have expired. The `Mistakes` beside a good
@@ -362,6 +380,9 @@ fn pools(root: &Section, mistakes: &mut Mistakes) -> (Vec<Pool>, bool) {
             Some(entry) => paths(&entry, mistakes),
             None => Some(vec![At { value: "/".to_owned(), place: table.place }]),
         };
+        for origin in origins.iter().flatten() {
+            warn_of_https(origin, mistakes);
+        }
         whole &= name.is_some() && origins.is_some();
         let name = name.map_or_else(String::new, |name| name.value);
         let origins = origins.unwrap_or_default();
@@ -385,6 +406,20 @@ fn pools(root: &Section, mistakes: &mut Mistakes) -> (Vec<Pool>, bool) {
         pools.push(pool);
     }
     (pools, whole)
+}
+
+/// Without TLS every request is one for http, and an https origin of a pool would wait for nobody.
+fn warn_of_https(origin: &At<OriginPattern>, mistakes: &mut Mistakes) {
+    if let OriginPattern::Origin(https) = &origin.value
+        && https.scheme == Scheme::Https
+    {
+        let what = format!("listeners have no TLS in this version, so no request is for {https}");
+        mistakes.warning(
+            origin.place,
+            what,
+            format_args!("write \"{}\", any scheme and port of this host", https.host),
+        );
+    }
 }
 
 fn rest_of_pool(table: &Section, pool: &mut Pool, mistakes: &mut Mistakes) {
@@ -466,13 +501,14 @@ fn patterns(entry: &Entry, mistakes: &mut Mistakes) -> Option<Vec<At<OriginPatte
         match OriginPattern::parse(text.value) {
             Ok(value) => {
                 if patterns.iter().any(|p| p.value == value) {
-                    let what = format!("`origins` has {value} twice");
+                    let what = format!("`origins` has {} twice", plain(&value.to_string(), 80));
                     mistakes.error(text.place, what, "name it once");
+                } else {
+                    patterns.push(At { value, place: text.place });
                 }
-                patterns.push(At { value, place: text.place });
             }
             Err(reason) => {
-                let mend = r#"write "https://app.example.com", "app.example.com", "*.example.com" or "*""#;
+                let mend = r#"write "http://app.example.com", "app.example.com", "*.example.com" or "*""#;
                 mistakes.error(text.place, format_args!("not an origin, {reason}"), mend);
                 good = false;
             }
@@ -498,8 +534,9 @@ fn paths(entry: &Entry, mistakes: &mut Mistakes) -> Option<Vec<At<String>>> {
             let what = format!("path \"{}\" {reason}", plain(text.value, 60));
             mistakes.error(text.place, what, "write a prefix such as \"/api\"");
             good = false;
+        } else {
+            paths.push(At { value: text.value.to_owned(), place: text.place });
         }
-        paths.push(At { value: text.value.to_owned(), place: text.place });
     }
     good.then_some(paths)
 }

@@ -1,11 +1,10 @@
 //! Who a worker is, from the credential of its setup, and what it may register. Link counts never enter.
 
-use super::config::{Credential, Pool};
+use super::config::{Credential, Pool, SecretHash};
 use super::patterns::includes;
 use crate::ids::CredentialId;
 use crate::wire::origin::Origin;
 use crate::wire::setup::Presented;
-use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 /// The credentials of one configuration.
@@ -49,11 +48,11 @@ impl Credentials {
             Some(Presented::Bearer(secret)) => (None, secret),
             None => return Err(Refusal::Missing),
         };
-        let hash: [u8; 32] = Sha256::digest(secret).into();
+        let hash = SecretHash::of(secret);
         let mut found = u32::MAX;
         for (index, credential) in (0_u32..).zip(&self.list) {
             let same_id = id.map_or(Choice::from(1), |id| id.ct_eq(credential.id.as_bytes()));
-            let same = same_id & hash.ct_eq(&credential.secret_hash.0);
+            let same = same_id & hash.0.ct_eq(&credential.secret_hash.0);
             found.conditional_assign(&index, same);
         }
         let id = u16::try_from(found).map(CredentialId).map_err(|_| Refusal::Wrong)?;
@@ -80,13 +79,12 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::config::SecretHash;
     use crate::wire::origin::OriginPattern;
 
     fn credential(id: &str, secret: &str, origins: &[&str], expires_unix: Option<u64>) -> Credential {
         Credential {
             id: id.into(),
-            secret_hash: SecretHash(Sha256::digest(secret).into()),
+            secret_hash: SecretHash::of(secret.as_bytes()),
             origins: origins.iter().map(|o| OriginPattern::parse(o).unwrap()).collect(),
             links_max: 1,
             expires_unix,

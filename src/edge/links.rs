@@ -12,11 +12,11 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::core::{Core, Line, LinkAbout, Message, Shared};
-use crate::client::h1::refuse;
+use crate::client::h1::{TakenOver, refuse};
 use crate::clock;
 use crate::fault::Fault;
 use crate::ids::{CredentialId, LinkId, PoolId};
-use crate::io::{self, Conn, Timer};
+use crate::io::{self, Conn};
 use crate::limits::{LINK_PING_MS, SETUP_MS_MAX};
 use crate::link::h2::{H2Link, News};
 use crate::wire::{self, ChannelVersion, RequestHead, Scope, Setup};
@@ -58,7 +58,8 @@ impl Drop for Seat {
 }
 
 /// Answers a setup and, if it is accepted, turns the connection into a link.
-pub async fn set_up(core: Rc<Core>, mut conn: Conn, head: RequestHead, mut timer: Timer, accepts_workers: bool) {
+pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool) {
+    let TakenOver { mut conn, head, mut timer } = taken;
     let setup = match check(&core, &head, accepts_workers) {
         Ok(setup) => setup,
         Err(fault) => {

@@ -32,6 +32,7 @@ use crate::exchange::Latch;
 use crate::ids::CoreId;
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX};
+use crate::wire::ForwardedFor;
 use crate::xcore::{Board, PoolBooks, Post};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
@@ -293,12 +294,12 @@ fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: Takes) {
 /// A connection from a client or a worker; which of the two, its first request tells.
 async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool) {
     let counted = Counted::connection(&core);
-    let service = EdgeService { core: core.clone(), peer: peer.ip().to_canonical(), accepts_clients: clients };
+    let service = EdgeService { core: core.clone(), peer: ForwardedFor::new(peer.ip()), accepts_clients: clients };
     match client::h1::serve(conn, &service, &core.drain).await {
         client::h1::Ended::Closed => {}
-        client::h1::Ended::TakenOver { conn, head, timer } => {
+        client::h1::Ended::TakenOver(taken) => {
             drop(counted); // a link is counted as a link
-            links::set_up(core, conn, head, timer, workers).await;
+            links::set_up(core, *taken, workers).await;
         }
     }
 }

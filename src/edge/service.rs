@@ -1,7 +1,6 @@
 //! A client's request in the edge: to which pool, how long it waits and for what, over which link, and whether it is sent
 //! again. Bytes are carried below; links and credits are its core's.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -19,12 +18,12 @@ use crate::ids::PoolId;
 use crate::io::Timer;
 use crate::limits::GONE_LOOK_MS;
 use crate::sched::Needs;
-use crate::wire::{self, RequestHead};
+use crate::wire::{self, ForwardedFor, RequestHead};
 
 /// What serves one client connection.
 pub struct EdgeService {
     pub core: Rc<Core>,
-    pub peer: IpAddr,
+    pub peer: ForwardedFor,
     /// False on an address for workers only.
     pub accepts_clients: bool,
 }
@@ -91,11 +90,11 @@ impl EdgeService {
     /// What the worker learns about who asked. A client's own words on that are replaced.
     fn stamp_headers(&self, ask: &mut Ask) {
         let forwarding = wire::Forwarding {
-            client: self.peer,
+            client: &self.peer,
             proto: if ask.secure { "https" } else { "http" },
             host: ask.authority.as_ref().map_or("", |authority| authority.as_str()),
             urgency: 3,
-            version: wire::Version::H11,
+            version: ask.version,
         };
         wire::set_forwarding(&mut ask.headers, &forwarding);
     }
@@ -284,7 +283,7 @@ impl EdgeService {
         drop(counters);
         tracing::debug!(
             target: "ptth::exchange",
-            client = %self.peer,
+            client = ?self.peer,
             method = %ask.method,
             authority = ask.authority.as_ref().map_or("", |authority| authority.as_str()),
             path = %ask.path.path(),

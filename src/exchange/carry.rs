@@ -128,10 +128,8 @@ impl Carry {
                 Poll::Pending => {}
             }
         }
-        if self.phase == Phase::Tunnel {
-            if self.down_is_done && (self.up_is_done || self.up_is_refused) {
-                return Poll::Ready(Ok(self.carried()));
-            }
+        if self.phase == Phase::Tunnel && self.down_is_done && (self.up_is_done || self.up_is_refused) {
+            return Poll::Ready(Ok(self.carried()));
         }
         while timer.poll_expired(cx).is_ready() {
             let now = clock::now();

@@ -49,6 +49,8 @@ pub struct Upgrade {
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub method: Method,
+    /// In which it was received; only `Via` tells it on.
+    pub version: http::Version,
     pub secure: bool,
     /// `None` only where an HTTP/1.0 client sent no Host.
     pub authority: Option<Authority>,

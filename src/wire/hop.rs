@@ -1,12 +1,10 @@
 //! Fields that end at this hop, and fields that begin here. Framing fields are written by `write`, never from here.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{CONNECTION, FORWARDED, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::Version;
 use super::priority::{PRIORITY, client_priority, priority_value};
 use super::token::list;
 
@@ -96,10 +94,31 @@ fn stays(name: &str) -> bool {
     STAY.contains(&name) || name.starts_with("x-forwarded-") || name.starts_with("sec-") || name.starts_with("if-")
 }
 
+/// A client's address as the fields want it. Made once for each connection.
+#[derive(Clone, Debug)]
+pub struct ForwardedFor {
+    address: HeaderValue,
+    /// `for=…;proto=`
+    parameter: Box<str>,
+}
+
+impl ForwardedFor {
+    #[must_use]
+    pub fn new(client: IpAddr) -> ForwardedFor {
+        let client = client.to_canonical();
+        let parameter = match client {
+            IpAddr::V4(client) => format!("for={client};proto="),
+            IpAddr::V6(client) => format!("for=\"[{client}]\";proto="),
+        };
+        let address = HeaderValue::try_from(client.to_string()).expect("an address is visible ASCII");
+        ForwardedFor { address, parameter: parameter.into() }
+    }
+}
+
 /// What a worker is told about a request's first hop.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'a> {
-    pub client: IpAddr,
+    pub client: &'a ForwardedFor,
     /// `http` or `https`.
     pub proto: &'static str,
     /// `Host` as the client wrote it: host, and port if there was one.
@@ -107,7 +126,7 @@ pub struct Forwarding<'a> {
     /// The class that was decided.
     pub urgency: u8,
     /// In which the request was received.
-    pub version: Version,
+    pub version: http::Version,
 }
 
 /// Sets `Forwarded` (RFC 7239), `X-Forwarded-For/-Host/-Proto` and `Priority`, and adds to `Via`. A client is not
@@ -117,31 +136,26 @@ pub fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     if headers.keys().any(claims_forwarding) {
         remove_claims(headers);
     }
-    let client = forwarding.client.to_canonical();
-    if let Some(value) = written(|out| write!(out, "{client}")) {
-        headers.insert(&X_FORWARDED_FOR, value);
-    }
+    headers.insert(&X_FORWARDED_FOR, forwarding.client.address.clone());
     headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(forwarding.proto));
     if let Ok(value) = HeaderValue::from_str(forwarding.host) {
         headers.insert(&X_FORWARDED_HOST, value);
     }
-    let forwarded = written(|out| {
-        match client {
-            IpAddr::V4(client) => write!(out, "for={client}")?,
-            IpAddr::V6(client) => write!(out, "for=\"[{client}]\"")?,
-        }
-        write!(out, ";proto={};host=", forwarding.proto)?;
-        put_value(out, forwarding.host.as_bytes());
-        Ok(())
-    });
-    if let Some(value) = forwarded {
+    let mut forwarded = Vec::with_capacity(forwarding.client.parameter.len() + 16 + forwarding.host.len());
+    for part in [&forwarding.client.parameter, forwarding.proto, ";host="] {
+        forwarded.extend_from_slice(part.as_bytes());
+    }
+    put_value(&mut forwarded, forwarding.host.as_bytes());
+    // Not a value only with a control character in the host, which no parser lets through.
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(forwarded)) {
         headers.insert(FORWARDED, value);
     }
     let incremental = client_priority(headers).incremental;
     headers.insert(&PRIORITY, priority_value(forwarding.urgency, incremental));
     let via = match forwarding.version {
-        Version::H10 => "1.0 ptth",
-        Version::H11 => "1.1 ptth",
+        http::Version::HTTP_10 => "1.0 ptth",
+        http::Version::HTTP_2 => "2.0 ptth",
+        _ => "1.1 ptth",
     };
     headers.append(VIA, HeaderValue::from_static(via));
 }
@@ -170,13 +184,6 @@ fn remove_claims(headers: &mut HeaderMap) {
     for name in claims {
         headers.remove(name);
     }
-}
-
-/// A field value that `put` writes; `None` if it cannot be one, as with a control character in a host.
-fn written(put: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Option<HeaderValue> {
-    let mut out = Vec::with_capacity(64);
-    put(&mut out).ok()?;
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(out)).ok()
 }
 
 /// A parameter's value: as it is if it is a token, else quoted (a port's colon, the brackets of IPv6).

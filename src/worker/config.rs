@@ -251,7 +251,7 @@ impl Given {
             if with_file {
                 mistakes.error(Place::TOP, format_args!("`{key}` is missing"), format_args!("add {key} = {example}"));
             } else {
-                mistakes.error(Place::Flag(flag), "is missing", format_args!("add it, or name a file with --config"));
+                mistakes.error(Place::Flag(flag), "missing", "add it, or name a file with --config");
             }
         };
 
@@ -309,7 +309,11 @@ impl Given {
 fn number(given: Option<&At<u64>>, limit: u64, default: u32, mistakes: &mut Mistakes) -> u32 {
     let Some(at) = given else { return default };
     if !(1..=limit).contains(&at.value) {
-        mistakes.error(at.place, format_args!("is {}", at.value), format_args!("write a number from 1 to {limit}"));
+        mistakes.error(
+            at.place,
+            format_args!("{} is out of range", at.value),
+            format_args!("write a number from 1 to {limit}"),
+        );
     }
     u32::try_from(at.value).unwrap_or(default)
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use ptth::wire::{
-    Asked, BodyPlan, Forwarding, Framing, Persistence, Version, parse_request, parse_response, put_request_head,
+    Asked, BodyPlan, ForwardedFor, Forwarding, Framing, Persistence, parse_request, parse_response, put_request_head,
     put_response_head, set_forwarding, set_via_response, strip_hop_by_hop,
 };
 
@@ -87,7 +87,16 @@ fn hop_by_hop_fields_end_here() {
 fn check_forwarding(client: &str, host: &str, before: &str, after: &str) {
     let mut headers = map(before);
     let client: IpAddr = client.parse().unwrap();
-    set_forwarding(&mut headers, &Forwarding { client, proto: "https", host, urgency: 2, version: Version::H11 });
+    set_forwarding(
+        &mut headers,
+        &Forwarding {
+            client: &ForwardedFor::new(client),
+            proto: "https",
+            host,
+            urgency: 2,
+            version: http::Version::HTTP_11,
+        },
+    );
     assert_eq!(lines(&headers), after, "{before:?}");
 }
 
@@ -134,7 +143,13 @@ fn a_worker_sees_what_the_edge_saw_and_nothing_that_a_client_claims() {
 fn no_host_can_break_out_of_forwarded() {
     let mut headers = HeaderMap::new();
     let client = IpAddr::from([192, 0, 2, 1]);
-    let mut forwarding = Forwarding { client, proto: "http", host: "a\";for=\"b\\", urgency: 3, version: Version::H10 };
+    let mut forwarding = Forwarding {
+        client: &ForwardedFor::new(client),
+        proto: "http",
+        host: "a\";for=\"b\\",
+        urgency: 3,
+        version: http::Version::HTTP_10,
+    };
     set_forwarding(&mut headers, &forwarding);
     assert_eq!(headers["forwarded"], "for=192.0.2.1;proto=http;host=\"a\\\";for=\\\"b\\\\\"");
     assert_eq!(headers["via"], "1.0 ptth");

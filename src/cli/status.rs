@@ -1,0 +1,195 @@
+//! `ptth status` and `ptth drain`: an edge's report as aligned tables. How it is fetched never enters.
+
+use super::{Stop, admin};
+use crate::clock;
+use crate::edge::report::{Amount, PoolReport, Report};
+use std::fmt::Write as _;
+
+/// The tables, or the JSON as the edge sent it.
+pub(super) fn status(address: &str, json: bool) -> Result<String, Stop> {
+    let body = admin::ask(address, "GET", "/status")?;
+    let report: Report = serde_json::from_slice(&body)
+        .map_err(|_| Stop::Failure("the answer is not an edge's status; is it the [admin] address?".into()))?;
+    if !json {
+        return Ok(tables(&report, clock::unix_seconds()));
+    }
+    let mut text = String::from_utf8(body).map_err(|_| Stop::Failure("the answer is not UTF-8".into()))?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// What to say when the edge has taken the order.
+pub(super) fn drain(address: &str) -> Result<String, Stop> {
+    admin::ask(address, "POST", "/drain")?;
+    Ok("the edge takes no new work; it exits when what runs is done\n".into())
+}
+
+fn tables(report: &Report, now_unix: u64) -> String {
+    let draining = if report.draining { ", draining" } else { "" };
+    let mut out = format!("ptth {}, up {}{draining}\n", visible(&report.version), duration(report.uptime_seconds));
+    let mut pools =
+        Table::new(&["POOL", "QUEUED", "BYTES", "LINKS", "CREDITS", "IN FLIGHT", "WAIT P50", "WAIT P99"], 1);
+    for pool in &report.pools {
+        pools.row(vec![
+            visible(&pool.name),
+            pool.queued.to_string(),
+            bytes(pool.queued_bytes),
+            pool.links.to_string(),
+            pool.credits.to_string(),
+            pool.in_flight.to_string(),
+            wait(pool, 0.5),
+            wait(pool, 0.99),
+        ]);
+    }
+    let mut links =
+        Table::new(&["LINK", "WORKER", "ADDRESS", "PROTOCOL", "POOLS", "CORE", "CREDITS", "IN FLIGHT", "UP"], 5);
+    for link in &report.links {
+        links.row(vec![
+            visible(&link.id),
+            visible(&link.worker),
+            visible(&link.address),
+            visible(&link.protocol),
+            visible(&link.pools.join(",")),
+            link.core.to_string(),
+            link.credits.to_string(),
+            link.in_flight.to_string(),
+            duration(now_unix.saturating_sub(link.since_unix)),
+        ]);
+    }
+    let mut cores = Table::new(&["CORE", "CPU", "CONNECTIONS", "PANICS"], 0);
+    for core in &report.cores {
+        let cpu = core.cpu.map_or_else(|| "-".to_owned(), |cpu| cpu.to_string());
+        cores.row(vec![core.core.to_string(), cpu, core.connections.to_string(), core.panics.to_string()]);
+    }
+    for table in [pools, links, cores] {
+        out.push('\n');
+        table.write(&mut out);
+    }
+    out
+}
+
+/// Waiting times since the start, as the histogram knows them: at most this.
+fn wait(pool: &PoolReport, share: f64) -> String {
+    let Some(Amount::Histogram(waits)) = pool.counters.get("queue_wait") else { return "-".into() };
+    match waits.quantile_seconds(share) {
+        Some(seconds) if seconds < 1.0 => format!("≤{:.1}ms", seconds * 1e3),
+        Some(seconds) => format!("≤{seconds:.1}s"),
+        None if waits.count == 0 => "-".into(),
+        None => ">1m".into(),
+    }
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        s if s < 60 => format!("{s}s"),
+        s if s < 3_600 => format!("{}m{:02}s", s / 60, s % 60),
+        s if s < 86_400 => format!("{}h{:02}m", s / 3_600, s % 3_600 / 60),
+        s => format!("{}d{:02}h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        b if b < 1 << 10 => format!("{b}B"),
+        b if b < 1 << 20 => format!("{}KiB", b >> 10),
+        b if b < 1 << 30 => format!("{}MiB", b >> 20),
+        b => format!("{}GiB", b >> 30),
+    }
+}
+
+/// Text from the network on a terminal: no control characters, no endless names.
+fn visible(text: &str) -> String {
+    let mut out: String = text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(80).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Columns as wide as their widest cell: the first `left` of them to the left, numbers to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+    left: usize,
+}
+
+impl Table {
+    fn new(head: &[&str], left: usize) -> Table {
+        Table { rows: vec![head.iter().map(|&title| title.to_owned()).collect()], left }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        assert_eq!(cells.len(), self.rows[0].len(), "a row has a cell for each title");
+        self.rows.push(cells);
+    }
+
+    fn write(&self, out: &mut String) {
+        let widest = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<_> = (0..self.rows[0].len()).map(widest).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let _ = match column < self.left {
+                    true => write!(line, "{cell:<width$}  "),
+                    false => write!(line, "{cell:>width$}  "),
+                };
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        if self.rows.len() == 1 {
+            out.push_str("(none)\n");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::report::{CoreReport, LinkReport};
+
+    #[test]
+    fn the_tables_are_aligned() {
+        let pool =
+            |name: &str, queued| PoolReport { name: name.into(), queued, queued_bytes: 2048, ..Default::default() };
+        let report = Report {
+            version: "1.2.3".into(),
+            uptime_seconds: 3_725,
+            pools: vec![pool("app", 12_345), pool("a-longer-name", 0)],
+            links: vec![LinkReport {
+                id: "0-1".into(),
+                worker: "web-1\u{1b}[2J".into(),
+                address: "192.0.2.1:4000".into(),
+                protocol: "h2".into(),
+                pools: vec!["app".into(), "api".into()],
+                credits: 60,
+                in_flight: 4,
+                since_unix: 1_000,
+                core: 0,
+            }],
+            cores: vec![CoreReport { cpu: Some(3), ..Default::default() }],
+            ..Default::default()
+        };
+        let want = "\
+ptth 1.2.3, up 1h02m
+
+POOL           QUEUED  BYTES  LINKS  CREDITS  IN FLIGHT  WAIT P50  WAIT P99
+app             12345   2KiB      0        0          0         -         -
+a-longer-name       0   2KiB      0        0          0         -         -
+
+LINK  WORKER     ADDRESS         PROTOCOL  POOLS    CORE  CREDITS  IN FLIGHT     UP
+0-1   web-1?[2J  192.0.2.1:4000  h2        app,api     0       60          4  1m00s
+
+CORE  CPU  CONNECTIONS  PANICS
+   0    3            0       0
+";
+        assert_eq!(tables(&report, 1_060), want);
+    }
+
+    #[test]
+    fn an_empty_edge_has_empty_tables() {
+        let text = tables(&Report::default(), 0);
+        assert_eq!(text.matches("(none)").count(), 3, "{text}");
+    }
+}

@@ -1,0 +1,727 @@
+//! Configuration files, good and bad, and what is said about each mistake. Every `¦` in a text stands before the place
+//! of one mistake and is taken out before the text is read; the messages follow in the order of the marks.
+
+use ptth::edge::config::{Cores, EdgeConfig, Listen, QueueBounds, SecretHash};
+use ptth::limits;
+use ptth::settings::{Mistakes, Weight};
+use ptth::wire::origin::{Origin, OriginPattern};
+use ptth::wire::setup::Scope;
+use ptth::worker::config::{EdgeAddress, Target, WorkerConfig, WorkerFlags};
+use std::path::{Path, PathBuf};
+
+/// 2026-01-01T00:00:00Z.
+const NOW_UNIX: u64 = 1_767_225_600;
+
+const LISTEN: &str = "[[listen]]\naddress = \"0.0.0.0:8080\"\naccept = [\"clients\", \"workers\"]\n";
+const POOL: &str = "[[pool]]\nname = \"app\"\norigins = [\"app.example\"]\n";
+const HASH: &str = "secret_hash = \"sha256:00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF\"\n";
+const HASH_2: &str = "secret_hash = \"sha256:10112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n";
+
+fn credential() -> String {
+    format!("[[credential]]\nid = \"web-1\"\n{HASH}origins = [\"app.example\"]\n")
+}
+
+/// A pool with one more line.
+fn pool(line: &str) -> String {
+    format!("{LISTEN}{POOL}{line}\n{}", credential())
+}
+
+fn edge_section(line: &str) -> String {
+    format!("[edge]\n{line}\n{LISTEN}{POOL}{}", credential())
+}
+
+/// The text without its marks, and the place of each.
+fn unmark(marked: &str) -> (String, Vec<(usize, usize)>) {
+    let (mut text, mut places, mut line, mut column) = (String::new(), Vec::new(), 1, 1);
+    for c in marked.chars() {
+        match c {
+            '¦' => places.push((line, column)),
+            '\n' => {
+                text.push(c);
+                (line, column) = (line + 1, 1);
+            }
+            c => {
+                text.push(c);
+                column += 1;
+            }
+        }
+    }
+    (text, places)
+}
+
+#[track_caller]
+fn check_lines(file: &str, marked: &str, mistakes: &Mistakes, want: &[&str]) {
+    let (_, places) = unmark(marked);
+    assert_eq!(places.len(), want.len(), "the case has a message for each mark: {marked}");
+    let lines: Vec<String> = mistakes.lines().collect();
+    assert_eq!(lines.len(), want.len(), "{marked}\n{}", lines.join("\n"));
+    for ((line, place), want) in lines.iter().zip(&places).zip(want) {
+        let start = format!("{file}:{}:{}: ", place.0, place.1);
+        assert!(line.starts_with(&start), "not at {start}\n{marked}\n{line}");
+        assert!(line[start.len()..].contains(want), "no {want:?} in {line}\n{marked}");
+        assert!(line.contains("; ") && !line.contains('\n'), "{line}");
+    }
+}
+
+#[track_caller]
+fn edge_bad(marked: &str, want: &[&str]) {
+    let mistakes = EdgeConfig::parse("edge.toml", &unmark(marked).0, NOW_UNIX).expect_err(marked);
+    check_lines("edge.toml", marked, &mistakes, want);
+}
+
+#[track_caller]
+fn edge_good(marked: &str, warnings: &[&str]) -> EdgeConfig {
+    let (config, mistakes) = match EdgeConfig::parse("edge.toml", &unmark(marked).0, NOW_UNIX) {
+        Ok(good) => good,
+        Err(mistakes) => panic!("{marked}\n{mistakes}"),
+    };
+    assert!(mistakes.list().iter().all(|mistake| mistake.weight == Weight::Warning));
+    check_lines("edge.toml", marked, &mistakes, warnings);
+    config
+}
+
+#[test]
+fn the_edge_section() {
+    let c = |line| edge_good(&edge_section(line), &[]);
+    assert_eq!(c("").cores, Cores::All);
+    assert_eq!(c("").drain_ms_max, limits::DRAIN_MS_MAX);
+    assert_eq!(c("cores = \"all\"").cores, Cores::All);
+    assert_eq!(c("cores = 4").cores, Cores::Count(4));
+    assert_eq!(c("cores = 0x10").cores, Cores::Count(16));
+    assert_eq!(c("cores = [2, 0]").cores, Cores::Cpus(vec![2, 0]));
+    assert_eq!(c("drain_max = \"0s\"").drain_ms_max, 0);
+    assert_eq!(c("drain_max = \"100ms\"").drain_ms_max, 100);
+    assert_eq!(c("drain_max = \"1h\"").drain_ms_max, 3_600_000);
+    for (line, want) in [
+        ("cores = ¦0", "`cores` is 0; write a number from 1 to 64"),
+        ("cores = ¦65", "`cores` is 65; write a number from 1 to 64"),
+        ("cores = ¦-1", "`cores` is -1; write a number from 1 to 64"),
+        ("cores = ¦99999999999999999999", "write a number from 1 to 64"),
+        ("cores = ¦\"some\"", "`cores` is none of the three forms; write \"all\", a number"),
+        ("cores = ¦true", "`cores` is none of the three forms"),
+        ("cores = ¦[]", "`cores` is empty"),
+        ("cores = [1, 2, ¦1]", "`cores` names CPU 1 twice; name each CPU once"),
+        ("cores = [¦\"1\"]", "`cores` is a string; write a CPU number such as 0"),
+        ("cores = [¦9000]", "`cores` is 9000; write a number from 0 to 8191"),
+        ("drain_max = ¦30", "`drain_max` is an integer; write \"30s\""),
+        ("drain_max = ¦\"30\"", "`drain_max` has no unit (ms, s, m, h); write \"30s\""),
+        ("drain_max = ¦\"30 s\"", "`drain_max` has an unknown unit"),
+        ("drain_max = ¦\"1.5s\"", "`drain_max` is not a whole number with a unit"),
+        ("drain_max = ¦\"\"", "`drain_max` is not a whole number with a unit"),
+        ("drain_max = ¦\"200h\"", "`drain_max` is \"200h\"; write a duration from \"0s\" to \"168h\""),
+        ("¦drain = \"1s\"", "unknown key `drain` in [edge]; known are cores, drain_max"),
+        ("¦drain_mx = \"1s\"", "unknown key `drain_mx` in [edge]; did you mean `drain_max`?"),
+        ("¦address = \"127.0.0.1:80\"", "unknown key `address` in [edge]; it belongs in [[listen]] or [admin]"),
+        ("¦\"a\\nb\" = 1", "unknown key `a\\nb` in [edge]"),
+    ] {
+        edge_bad(&edge_section(line), &[want]);
+    }
+    let rest = format!("{LISTEN}{POOL}{}", credential());
+    edge_bad(&format!("edge = ¦3\n{rest}"), &["`edge` is an integer; write [edge], with single brackets"]);
+    edge_bad(&format!("¦[[edge]]\ncores = 1\n{rest}"), &["`edge` is a list; write [edge], with single brackets"]);
+    edge_bad(&format!("{rest}[¦edg]\ncores = 1\n"), &["unknown key `edg` in the top level; did you mean `edge`?"]);
+    edge_bad(&format!("¦worker = 1\n{rest}"), &["unknown key `worker` in the top level; known are edge, listen"]);
+}
+
+#[test]
+fn what_is_no_toml_is_said_once_with_its_place() {
+    for (marked, want) in [
+        ("[edge]\ncores = ¦\n", "not TOML: "),
+        ("[edge\n", "not TOML: "),
+        ("[edge]\ncores = 1\n¦cores = 2\n", "not TOML: duplicate key"),
+        ("[edge]\ndrain_max = \"30s\n", "not TOML: "),
+        ("[edge]\ncores = [1, 2\n", "not TOML: "),
+        ("just text\n", "not TOML: "),
+    ] {
+        let mistakes = EdgeConfig::parse("edge.toml", &unmark(marked).0, NOW_UNIX).expect_err(marked);
+        assert_eq!(mistakes.list().len(), 1, "{mistakes}");
+        assert!(mistakes.to_string().contains(want), "{mistakes}");
+        if marked.contains('¦') {
+            check_lines("edge.toml", marked, &mistakes, &[want]);
+        }
+    }
+}
+
+#[test]
+fn the_listen_tables() {
+    let c = |listens: &str, warnings: &[&str]| edge_good(&format!("{listens}{POOL}{}", credential()), warnings).listens;
+    let listen = |address: &str, clients, workers| Listen { address: address.parse().unwrap(), clients, workers };
+    assert_eq!(c(LISTEN, &[]), [listen("0.0.0.0:8080", true, true)]);
+    let two = "[[listen]]\naddress = \"[::]:80\"\naccept = [\"clients\"]\n\
+        [[listen]]\naddress = \"127.0.0.1:81\"\naccept = [\"workers\"]\n";
+    assert_eq!(c(two, &[]), [listen("[::]:80", true, false), listen("127.0.0.1:81", false, true)]);
+    let list = "listen = [{ address = \"0.0.0.0:8080\", accept = [\"workers\", \"clients\"] }]\n";
+    assert_eq!(c(list, &[]), [listen("0.0.0.0:8080", true, true)]);
+
+    let both = "accept = [\"clients\", \"workers\"]";
+    let address = "address = \"0.0.0.0:8080\"";
+    for (listen, want) in [
+        (format!("address = ¦\":8080\"\n{both}"), "`address` is not an IP address with a port; write \"0.0.0.0:8080\""),
+        (format!("address = ¦\"localhost:8080\"\n{both}"), "`address` is not an IP address with a port"),
+        (format!("address = ¦\"127.0.0.1\"\n{both}"), "`address` is not an IP address with a port"),
+        (format!("address = ¦\"::1:8080x\"\n{both}"), "`address` is not an IP address with a port"),
+        (format!("address = ¦\"0.0.0.0:70000\"\n{both}"), "`address` is not an IP address with a port"),
+        (format!("address = ¦\"0.0.0.0:0\"\n{both}"), "`address` has port 0; write a port, as in \"0.0.0.0:8080\""),
+        (format!("address = ¦8080\n{both}"), "`address` is an integer; write \"0.0.0.0:8080\""),
+        (format!("{address}\naccept = ¦\"clients\""), "`accept` is a string; write [\"clients\", \"workers\"]"),
+        (format!("{address}\naccept = ¦[]"), "`accept` is empty"),
+        (format!("{address}\naccept = [\"clients\", ¦\"worker\"]"), "`accept` names \"worker\"; known are \"clients\""),
+        (format!("{address}\naccept = [\"clients\", ¦\"clients\"]"), "`accept` names clients twice"),
+        (
+            format!("{address}\naccept = [¦\"haproxy-workers\"]"),
+            "`haproxy-workers` is not available in this version; use \"workers\"",
+        ),
+        (
+            format!("{address}\n{both}\n¦tls = {{ }}"),
+            "`tls` is not available in this version; remove the key and end TLS",
+        ),
+        (format!("{address}\n{both}\n¦proxy_protocol = false"), "`proxy_protocol` is not available in this version"),
+        (format!("{address}\n{both}\n¦acept = []"), "unknown key `acept` in [[listen]]; did you mean `accept`?"),
+    ] {
+        edge_bad(&format!("[[listen]]\n{listen}\n{POOL}{}", credential()), &[want]);
+    }
+
+    let rest = format!("{POOL}{}", credential());
+    edge_bad(&format!("¦{rest}"), &["no [[listen]]; add [[listen]] with address ="]);
+    edge_bad(
+        &format!("[listen]\n{rest}").replacen("[listen]", "¦[listen]", 1),
+        &["`listen` is a table; write [[listen]], with double brackets"],
+    );
+    edge_bad(
+        &format!("¦¦[[listen]]\n{rest}"),
+        &["`address` is missing; add address = \"0.0.0.0:8080\"", "`accept` is missing; add accept ="],
+    );
+    let only = |who: &str| format!("¦[[listen]]\naddress = \"0.0.0.0:8080\"\naccept = [\"{who}\"]\n{rest}");
+    edge_bad(&only("clients"), &["no [[listen]] accepts workers; add \"workers\" to the `accept` of one"]);
+    edge_bad(&only("workers"), &["no [[listen]] accepts clients; add \"clients\""]);
+    edge_bad(
+        &format!("{LISTEN}{}{rest}", LISTEN.replace("address = ", "address = ¦")),
+        &["0.0.0.0:8080 is listened on twice (line 2); put both into one `accept`"],
+    );
+}
+
+#[test]
+fn the_admin_section() {
+    let rest = format!("{LISTEN}{POOL}{}", credential());
+    assert_eq!(edge_good(&rest, &[]).admin, None);
+    let admin = edge_good(&format!("[admin]\naddress = \"127.0.0.1:9090\"\n{rest}"), &[]).admin;
+    assert_eq!(admin, Some("127.0.0.1:9090".parse().unwrap()));
+    edge_good(&format!("[admin]\naddress = \"[::1]:9090\"\n{rest}"), &[]);
+    edge_good(
+        &format!("[admin]\naddress = ¦\"0.0.0.0:9090\"\n{rest}"),
+        &["warning: [admin] has no password, and 0.0.0.0:9090 can be reached from outside; listen on 127.0.0.1"],
+    );
+    edge_bad(&format!("[admin]\naddress = ¦\"9090\"\n{rest}"), &["`address` is not an IP address with a port"]);
+    edge_bad(
+        &format!("¦[admin]\n¦adress = \"127.0.0.1:9090\"\n{rest}"),
+        &["`address` is missing; add address = \"127.0.0.1:9090\"", "unknown key `adress` in [admin]; did you mean"],
+    );
+    let own = "[[listen]]\naddress = \"127.0.0.1:9090\"\naccept = [\"clients\", \"workers\"]\n";
+    edge_bad(
+        &format!("[admin]\naddress = ¦\"127.0.0.1:9090\"\n{own}{POOL}{}", credential()),
+        &["[admin] and a [[listen]] share 127.0.0.1:9090 (line 4); give [admin] a port of its own"],
+    );
+}
+
+#[test]
+fn the_pool_tables() {
+    let c = |line: &str| edge_good(&pool(line), &[]).pools.remove(0);
+    let default = c("");
+    assert_eq!(default.name, "app");
+    assert_eq!(default.origins, [OriginPattern::parse("app.example").unwrap()]);
+    assert_eq!(default.paths, ["/"]);
+    assert_eq!(default.queue, QueueBounds::default());
+    assert_eq!(default.queue.requests_max, 10_000);
+    assert_eq!(default.queue.bytes_max, 64 << 20);
+    assert_eq!(default.queue.wait_ms_max, 30_000);
+    assert!(default.hold_without_workers);
+    assert_eq!((default.per_link_max, default.retries_max, default.response_head_ms_max), (100, 2, 60_000));
+    let queue = c("queue = { requests_max = 5, bytes_max = \"16KiB\", wait_max = \"100ms\" }").queue;
+    assert_eq!(queue, QueueBounds { requests_max: 5, bytes_max: 16 << 10, wait_ms_max: 100 });
+    assert_eq!(c("queue.requests_max = 7").queue, QueueBounds { requests_max: 7, ..QueueBounds::default() });
+    assert_eq!(c("[pool.queue]\nrequests_max = 7").queue.requests_max, 7);
+    assert!(!c("hold_without_workers = false").hold_without_workers);
+    assert_eq!(c("per_link_max = 1").per_link_max, 1);
+    assert_eq!(c("response_head_max_wait = \"0s\"").response_head_ms_max, 0);
+    assert_eq!(c("retries_max = 0").retries_max, 0);
+    assert_eq!(c("paths = [\"/a\", \"/a/\", \"/b/%20\"]").paths, ["/a", "/a/", "/b/%20"]);
+
+    for (line, want) in [
+        ("queue = ¦5", "`queue` is an integer; write { requests_max = 10000"),
+        ("queue = { ¦requests = 5 }", "unknown key `requests` in queue; did you mean `requests_max`?"),
+        ("queue = { ¦depth = 5 }", "unknown key `depth` in queue; known are requests_max, bytes_max, wait_max"),
+        ("queue = { requests_max = ¦0 }", "`requests_max` is 0; write a number from 1 to 1000000"),
+        ("queue = { requests_max = ¦1.5 }", "`requests_max` is a float; write 10000"),
+        ("queue = { bytes_max = ¦\"64MB\" }", "`bytes_max` has an unknown unit, known are B, KiB, MiB, GiB"),
+        ("queue = { bytes_max = ¦64 }", "`bytes_max` is an integer; write \"64MiB\""),
+        ("queue = { bytes_max = ¦\"64\" }", "`bytes_max` has no unit"),
+        ("queue = { bytes_max = ¦\"1KiB\" }", "`bytes_max` is \"1KiB\"; write a size from \"16KiB\" to \"64GiB\""),
+        ("queue = { wait_max = ¦\"0s\" }", "`wait_max` is \"0s\"; write a duration from \"50ms\" to \"168h\""),
+        ("queue = { wait_max = ¦true }", "`wait_max` is true or false; write \"30s\""),
+        ("hold_without_workers = ¦\"yes\"", "`hold_without_workers` is a string; write true or false"),
+        ("per_link_max = ¦0", "`per_link_max` is 0; write a number from 1 to 1024"),
+        ("per_link_max = ¦2000", "`per_link_max` is 2000"),
+        ("response_head_max_wait = ¦60", "`response_head_max_wait` is an integer; write \"60s\""),
+        ("retries_max = ¦11", "`retries_max` is 11; write a number from 0 to 10"),
+        ("retries_max = ¦2026-01-01", "`retries_max` is a date; write 2"),
+        ("paths = ¦\"/\"", "`paths` is a string; write [\"/\"]"),
+        ("paths = ¦[]", "`paths` is empty"),
+        ("paths = [¦\"api\"]", "path \"api\" does not begin with a slash; write a prefix"),
+        ("paths = [\"/a\", ¦\"/b*\"]", "path \"/b*\" has a star"),
+        ("paths = [¦\"/a?b\"]", "path \"/a?b\" has a query or a fragment"),
+        ("paths = [¦\"/a b\"]", "path \"/a b\" has a character that no request path has"),
+        ("paths = [\"/a\", ¦\"/a\"]", "path \"/a\" is there twice"),
+        (
+            "¦concurrency_max = 0",
+            "`concurrency_max` is not available in this version; remove the key and bound each link",
+        ),
+        ("¦server_timing = true", "`server_timing` is not available in this version"),
+        ("[pool.¦priority]\ndefault = 3", "`priority` is not available in this version; remove the table"),
+        ("[[pool.¦rule]]\nurgency = 0", "`rule` is not available in this version; remove the table"),
+        ("¦per_link = 3", "unknown key `per_link` in [[pool]]; did you mean `per_link_max`?"),
+        ("¦weight = 3", "unknown key `weight` in [[pool]]; known are name, origins, paths"),
+        ("¦retrys_max = 3", "unknown key `retrys_max` in [[pool]]; did you mean `retries_max`?"),
+        ("¦wait_max = \"1s\"", "unknown key `wait_max` in [[pool]]; it belongs in queue"),
+        ("¦links_max = 3", "unknown key `links_max` in [[pool]]; it belongs in [[credential]]"),
+    ] {
+        edge_bad(&pool(line), &[want]);
+    }
+    edge_bad(&format!("¦{LISTEN}{}", credential()), &["no [[pool]]; add [[pool]] with name = \"app\""]);
+}
+
+#[test]
+fn the_names_and_origins_of_pools() {
+    let pools = |pools: &str| format!("{LISTEN}{pools}[[credential]]\nid = \"web-1\"\n{HASH}origins = [\"*\"]\n");
+    let long = "x".repeat(65);
+    for (line, want) in [
+        ("name = ¦\"\"\norigins = [\"a.example\"]", "`name` is empty; write a name such as \"app\""),
+        ("name = ¦\"a/b\"\norigins = [\"a.example\"]", "`name` has a character other than letters"),
+        ("name = ¦\"..\"\norigins = [\"a.example\"]", "`name` is a dot segment"),
+        (&format!("name = ¦\"{long}\"\norigins = [\"a.example\"]"), "`name` is longer than 64 bytes"),
+        ("name = ¦1\norigins = [\"a.example\"]", "`name` is an integer; write \"app\""),
+        ("name = \"app\"\norigins = ¦[]", "`origins` is empty; write [\"app.example.com\"]"),
+        ("name = \"app\"\norigins = ¦\"a.example\"", "`origins` is a string; write [\"app.example.com\"]"),
+        ("name = \"app\"\norigins = [¦1]", "`origins` is an integer"),
+        ("name = \"app\"\norigins = [\"a.example\", ¦\"a.example:80\"]", "not an origin, "),
+        ("name = \"app\"\norigins = [¦\"http://a.example/\"]", "not an origin, an origin has no path"),
+        ("name = \"app\"\norigins = [¦\"http://u:p@a.example\"]", "not an origin, an origin has no user"),
+        ("name = \"app\"\norigins = [¦\"ftp://a.example\"]", "not an origin, an origin begins with http://"),
+        ("name = \"app\"\norigins = [¦\"a.*.example\"]", "not an origin, a wildcard stands alone"),
+        ("name = \"app\"\norigins = [\"http://a.example\", ¦\"http://A.example:80\"]", "has http://a.example twice"),
+    ] {
+        edge_bad(&pools(&format!("[[pool]]\n{line}\n")), &[want]);
+    }
+    edge_bad(
+        &pools("¦¦[[pool]]\n"),
+        &["`name` is missing; add name = \"app\"", "`origins` is missing; add origins = [\"app.example.com\"]"],
+    );
+    edge_bad(
+        &pools(
+            "[[pool]]\nname = \"app\"\norigins = [\"a.example\"]\n[[pool]]\nname = ¦\"app\"\norigins = [\"b.example\"]\n",
+        ),
+        &["pool `app` is there twice (line 5); rename one of them"],
+    );
+    edge_bad(
+        &pools(
+            "[[pool]]\nname = \"a\"\norigins = [\"*.example\"]\n[[pool]]\nname = \"b\"\norigins = [¦\"*.EXAMPLE\"]\n",
+        ),
+        &["*.example with path / is in pool `a` already (line 6); give one of them another path or origin"],
+    );
+    edge_bad(
+        &pools(
+            "[[pool]]\nname = \"a\"\norigins = [\"a.example\"]\npaths = [\"/\", \"/x\"]\n\
+             [[pool]]\nname = \"b\"\norigins = [\"a.example\"]\npaths = [\"/y\", ¦\"/x\"]\n",
+        ),
+        &["a.example with path /x is in pool `a` already (line 6)"],
+    );
+    // The same host as an origin and bare, or with other paths, is no overlap.
+    edge_good(
+        &pools(
+            "[[pool]]\nname = \"a\"\norigins = [\"a.example\"]\n\
+             [[pool]]\nname = \"b\"\norigins = [\"http://a.example\", \"*\"]\n\
+             [[pool]]\nname = \"c\"\norigins = [\"a.example\"]\npaths = [\"/c\"]\n",
+        ),
+        &[],
+    );
+    edge_good(
+        &pools("[[pool]]\nname = \"a\"\norigins = [¦\"https://a.example\"]\n"),
+        &[
+            "warning: listeners have no TLS in this version, so no request is for https://a.example; write \"a.example\"",
+        ],
+    );
+    let many: String = (0..257)
+        .map(|n| format!("{}[[pool]]\nname = \"p{n}\"\norigins = [\"h{n}\"]\n", if n == 0 { "¦" } else { "" }))
+        .collect();
+    edge_bad(&pools(&many), &["257 pools; an edge has at most 256"]);
+}
+
+#[test]
+fn the_credential_tables() {
+    let with = |lines: &str| format!("{LISTEN}{POOL}[[credential]]\n{lines}\n");
+    let own = |line: &str| with(&format!("id = \"web-1\"\n{HASH}origins = [\"app.example\"]\n{line}"));
+    let c = |line: &str| edge_good(&own(line), &[]).credentials.remove(0);
+    let default = c("");
+    assert_eq!((default.id.as_str(), default.links_max, default.expires_unix), ("web-1", 16, None));
+    let half = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+    assert_eq!(default.secret_hash, SecretHash([half, half].concat().try_into().unwrap()));
+    assert_eq!(c("links_max = 3").links_max, 3);
+    for expires in
+        ["\"2027-01-01T00:00:00Z\"", "2027-01-01T00:00:00Z", "\"2027-01-01T01:00:00+01:00\"", "2027-01-01 00:00:00Z"]
+    {
+        assert_eq!(c(&format!("expires = {expires}")).expires_unix, Some(1_798_761_600), "{expires}");
+    }
+    for past in ["2026-01-01T00:00:00Z", "1960-01-01T00:00:00Z"] {
+        let marked = own(&format!("expires = ¦\"{past}\""));
+        edge_good(&marked, &["warning: credential `web-1` has expired; its workers are refused"]);
+    }
+
+    for (lines, want) in [
+        ("links_max = ¦0", "`links_max` is 0; write a number from 1 to 10000"),
+        ("expires = ¦\"tomorrow\"", "`expires` is not a date with time and offset; write \"2027-01-01T00:00:00Z\""),
+        ("expires = ¦\"2027-01-01\"", "`expires` is not a date with time and offset"),
+        ("expires = ¦2027-01-01", "`expires` is not a date with time and offset"),
+        ("expires = ¦2027-01-01T00:00:00", "`expires` is not a date with time and offset"),
+        ("expires = ¦\"2027-02-30T00:00:00Z\"", "`expires` is not a date with time and offset"),
+        ("expires = ¦1798761600", "`expires` is an integer; write \"2027-01-01T00:00:00Z\""),
+        ("¦name = \"web-1\"", "unknown key `name` in [[credential]]; it belongs in [[pool]]"),
+        ("¦secret = \"s3cret\"", "unknown key `secret` in [[credential]]; known are id, secret_hash"),
+        (
+            "¦certificate_name = \"web-1.example\"",
+            "`certificate_name` is not available in this version; remove the key",
+        ),
+    ] {
+        edge_bad(&own(lines), &[want]);
+    }
+    let origins = "origins = [\"app.example\"]";
+    for (lines, want) in [
+        (format!("id = ¦\"a:b\"\n{HASH}{origins}"), "`id` has a character other than letters"),
+        (format!("id = ¦\"\"\n{HASH}{origins}"), "`id` is empty; write a name such as \"web-1\""),
+        (format!("id = \"a\"\nsecret_hash = ¦\"s3cret\"\n{origins}"), "`secret_hash` does not begin with \"sha256:\""),
+        (format!("id = \"a\"\nsecret_hash = ¦\"sha256:s3cret\"\n{origins}"), "`secret_hash` is not 64 hex digits"),
+        (
+            format!("id = \"a\"\nsecret_hash = ¦\"sha256:{}\"\n{origins}", "0".repeat(63)),
+            "`secret_hash` is not 64 hex digits",
+        ),
+        (
+            format!("id = \"a\"\nsecret_hash = ¦\"sha256:{}g\"\n{origins}", "0".repeat(63)),
+            "`secret_hash` is not 64 hex digits",
+        ),
+        (format!("id = \"a\"\n{HASH}origins = ¦[]"), "`origins` is empty"),
+        (format!("id = \"a\"\n{HASH}origins = [¦\"b.example\"]"), "no pool covers b.example; add it to the `origins`"),
+        (format!("id = \"a\"\n{HASH}origins = [\"app.example\", ¦\"*.b.example\"]"), "no pool covers *.b.example"),
+    ] {
+        edge_bad(&with(&lines), &[want]);
+    }
+    edge_bad(
+        &format!("{LISTEN}{POOL}¦¦¦[[credential]]\n"),
+        &["`id` is missing", "`secret_hash` is missing; add secret_hash =", "`origins` is missing"],
+    );
+    edge_bad(
+        &format!("{}[[credential]]\nid = ¦\"web-1\"\n{HASH_2}{origins}\n", own("")),
+        &["credential `web-1` is there twice (line 8); rename one of them"],
+    );
+    edge_bad(
+        &format!("{}[[credential]]\nid = \"web-2\"\n{}{origins}\n", own(""), HASH.replace("= ", "= ¦")),
+        &["another credential has this secret_hash (line 9); make a secret for each"],
+    );
+    // Any origin that both cover is enough.
+    for origins in ["[\"http://app.example\"]", "[\"*.example\"]", "[\"*\"]"] {
+        edge_good(&with(&format!("id = \"a\"\n{HASH}origins = {origins}")), &[]);
+    }
+    edge_good(
+        &format!("¦{LISTEN}{POOL}"),
+        &["warning: no [[credential]], so no worker can connect; make one with `ptth credential new NAME`"],
+    );
+    edge_good(
+        &format!(
+            "{LISTEN}[[pool]]\nname = \"both\"\norigins = [\"a.example\", \"b.example\"]\n\
+             [[credential]]\nid = \"web-1\"\n{HASH}origins = [¦\"a.example\"]\n"
+        ),
+        &["warning: a worker with this credential gets every request of pool `both`; cover all of the pool's origins"],
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_at_once_and_in_order() {
+    let hash = "secret_hash = \"sha256:short\"";
+    edge_bad(
+        &format!(
+            "# ä file with much to mend\n[edge]\ncores = ¦\"ä\"\n¦drain = 1 # ö\n\
+             [[listen]]\naddress = ¦\"x\"\naccept = [¦\"all\"]\n¦tls = 1\n\
+             [[pool]]\nname = ¦\"ä b\"\norigins = [¦\"http://ä\", ¦\"x y\"]\nqueue = {{ bytes_max = ¦1, wait_max = ¦2 }}\n\
+             [[credential]]\nid = ¦7\n{}\norigins = [\"somewhere.example\"]\n",
+            hash.replace("= ", "= ¦")
+        ),
+        &[
+            "`cores`",
+            "`drain`",
+            "`address`",
+            "`accept`",
+            "`tls`",
+            "`name`",
+            "not an origin",
+            "not an origin",
+            "`bytes_max`",
+            "`wait_max`",
+            "`id`",
+            "`secret_hash`",
+        ],
+    );
+}
+
+#[test]
+fn no_message_shows_a_secret() {
+    let text = format!(
+        "{LISTEN}{POOL}[[credential]]\nid = \"web-1\"\nsecret_hash = \"hunter2\"\norigins = [\"http://me:hunter2@x\"]\n\
+         secret = \"hunter2\"\n"
+    );
+    let mistakes = EdgeConfig::parse("edge.toml", &text, NOW_UNIX).unwrap_err();
+    assert_eq!(mistakes.list().len(), 3, "{mistakes}");
+    assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+    let flags = WorkerFlags {
+        edges: vec!["http://me:hunter2@edge.example".into()],
+        to: Some("http://me:hunter2@127.0.0.1".into()),
+        serve: vec!["http://me:hunter2@app.example".into()],
+        ..WorkerFlags::default()
+    };
+    let mistakes = WorkerConfig::parse(None, &flags).unwrap_err();
+    assert_eq!(mistakes.list().len(), 4, "{mistakes}");
+    assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+
+    let secret = Secret::new("id:hunter2-the-secret\n");
+    let config = secret.good("", &[]);
+    assert_eq!(config.authorization.header_value(), "Basic aWQ6aHVudGVyMi10aGUtc2VjcmV0");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("aHVud"), "{shown}");
+    for broken in ["hunter2", "hunter2\nhunter2\n", ":hunter2", "\u{7f}:hunter2", ""] {
+        let broken = Secret::new(broken);
+        let mistakes = WorkerConfig::parse(Some((&broken.toml(), GOOD)), &WorkerFlags::default()).unwrap_err();
+        assert_eq!(mistakes.list().len(), 1, "{mistakes}");
+        assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+    }
+}
+
+const GOOD: &str = "edges = [\"http://edge.example:8080\"]\nserve = [\"https://app.example\"]\nto = \"http://127.0.0.1:3000\"\n\
+    credential_file = \"web-1.secret\"\n";
+
+/// A directory of its own with `web-1.secret` and `web-1.token` in it; gone at the end.
+struct Secret(PathBuf);
+
+impl Secret {
+    fn new(content: &str) -> Secret {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("ptth-config-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("web-1.secret"), content).unwrap();
+        std::fs::write(directory.join("web-1.token"), "to-ken_1.~+/==\r\n").unwrap();
+        Secret(directory)
+    }
+
+    fn toml(&self) -> PathBuf {
+        self.0.join("worker.toml")
+    }
+
+    fn parse(&self, text: &str) -> Result<(WorkerConfig, Mistakes), Mistakes> {
+        WorkerConfig::parse(Some((&self.toml(), text)), &WorkerFlags::default())
+    }
+
+    /// `GOOD` with one more line.
+    #[track_caller]
+    fn good(&self, line: &str, warnings: &[&str]) -> WorkerConfig {
+        let marked = format!("{GOOD}{line}\n");
+        let (config, mistakes) = self.parse(&unmark(&marked).0).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        check_lines(&self.toml().display().to_string(), &marked, &mistakes, warnings);
+        config
+    }
+
+    #[track_caller]
+    fn bad(&self, marked: &str, want: &[&str]) {
+        let mistakes = self.parse(&unmark(marked).0).expect_err(marked);
+        check_lines(&self.toml().display().to_string(), marked, &mistakes, want);
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// `GOOD` with the line of one key replaced.
+fn but(key: &str, line: &str) -> String {
+    let mut out = String::new();
+    for old in GOOD.lines() {
+        out.push_str(if old.starts_with(key) { line } else { old });
+        out.push('\n');
+    }
+    out
+}
+
+#[test]
+fn the_worker_file() {
+    let secret = Secret::new("web-1:s3cret\n");
+    let config = secret.good("", &[]);
+    assert_eq!(config.edges, [EdgeAddress { host: "edge.example".into(), port: 8080 }]);
+    assert_eq!(config.serve, Scope::Origins(vec![Origin::parse("https://app.example").unwrap()]));
+    assert_eq!(config.to, Target::Http { host: "127.0.0.1".into(), port: 3000 });
+    assert_eq!(config.authorization.header_value(), "Basic d2ViLTE6czNjcmV0");
+    assert_eq!((config.links, config.concurrency), (2, 64));
+    assert_eq!(secret.good("links = 5\nconcurrency = 7", &[]).links, 5);
+    secret.good("links = 5\nconcurrency = ¦3", &["warning: 3 credits for 5 links leave some links without work"]);
+
+    let c = |text: &str| secret.parse(text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}")).0;
+    assert_eq!(c(&but("serve", "pool = \"app\"")).serve, Scope::Pool("app".into()));
+    assert_eq!(c(&but("to", "to = \"unix:/run/app.sock\"")).to, Target::Unix("/run/app.sock".into()));
+    assert_eq!(c(&but("to", "to = \"http://[::1]:3000/\"")).to, Target::Http { host: "::1".into(), port: 3000 });
+    assert_eq!(c(&but("to", "to = \"HTTP://Localhost\"")).to, Target::Http { host: "localhost".into(), port: 80 });
+    let edges = c(&but("edges", "edges = [\"http://a.example\", \"http://[::1]:81/\"]")).edges;
+    assert_eq!(edges.iter().map(EdgeAddress::to_string).collect::<Vec<_>>(), ["a.example:80", "[::1]:81"]);
+    let bearer = c(&but("credential_file", "bearer_file = \"web-1.token\"")).authorization;
+    assert_eq!(bearer.header_value(), "Bearer to-ken_1.~+/==");
+
+    for (key, line, want) in [
+        ("edges", "edges = ¦[]", "`edges` is empty; write [\"http://edge.example:8080\"]"),
+        ("edges", "edges = ¦\"http://edge.example\"", "`edges` is a string; write [\"http://edge.example:8080\"]"),
+        (
+            "edges",
+            "edges = [¦\"https://edge.example\"]",
+            "`https://` to an edge is not available in this version; use http://",
+        ),
+        ("edges", "edges = [¦\"edge.example:8080\"]", "not an edge's address, it does not begin with http://"),
+        ("edges", "edges = [¦\"http://edge.example/x\"]", "not an edge's address, an origin has no path"),
+        ("edges", "edges = [¦\"http://edge.example:0\"]", "not an edge's address, "),
+        ("edges", "edges = [\"http://a.example\", ¦\"http://A.example:80/\"]", "edge a.example:80 is there twice"),
+        ("serve", "serve = [¦\"app.example\"]", "not an origin, an origin begins with http://"),
+        ("serve", "serve = [¦\"https://*.example\"]", "not an origin, "),
+        ("serve", "serve = [\"http://a.example\", ¦\"http://a.example:80\"]", "this origin is there twice"),
+        ("serve", "serve = [\"http://a.example\"]\npool = ¦\"app\"", "both `serve` and `pool` are there; keep one"),
+        ("serve", "pool = ¦\"a/b\"", "\"a/b\" cannot be a pool's name"),
+        ("serve", "pool = ¦3", "`pool` is an integer; write \"app\""),
+        ("to", "to = ¦\"127.0.0.1:3000\"", "not a server's address, it does not begin with http://"),
+        ("to", "to = ¦\"h2c://127.0.0.1:3000\"", "`h2c://` in `to` is not available in this version; use http://"),
+        ("to", "to = ¦\"https://127.0.0.1\"", "`https://` in `to` is not available in this version"),
+        ("to", "to = ¦\"unix:app.sock\"", "a unix: target is an absolute path"),
+        ("to", "to = ¦[\"http://a\"]", "`to` is a list; write \"http://127.0.0.1:3000\""),
+        (
+            "credential_file",
+            "credential_file = ¦\"other.secret\"",
+            "other.secret cannot be read: no such file or directory",
+        ),
+        ("credential_file", "credential_file = ¦\"web-1.token\"", "web-1.token is not id:secret"),
+        (
+            "credential_file",
+            "bearer_file = ¦\"web-1.secret\"",
+            "web-1.secret is not a bearer token; write the secret alone",
+        ),
+        (
+            "credential_file",
+            "credential_file = \"web-1.secret\"\nbearer_file = ¦\"web-1.token\"",
+            "both `credential_file` and",
+        ),
+        ("credential_file", "credential_file = ¦1", "`credential_file` is an integer; write \"web-1.secret\""),
+    ] {
+        secret.bad(&but(key, line), &[want]);
+    }
+    for (line, want) in [
+        ("links = ¦0", "`links` is 0; write a number from 1 to 64"),
+        ("links = ¦\"2\"", "`links` is a string; write 2"),
+        ("concurrency = ¦0", "`concurrency` is 0; write a number from 1 to 65536"),
+        ("¦health = { path = \"/\" }", "`health` is not available in this version; remove the key"),
+        ("¦ca_file = \"ca.pem\"", "`ca_file` is not available in this version"),
+        ("¦via = \"http://proxy:3128\"", "`via` is not available in this version; remove the key"),
+        ("¦certificate = \"a.pem\"", "`certificate` is not available in this version; remove the key and use"),
+        ("¦key = \"a.key\"", "`key` is not available in this version"),
+        ("¦edge = \"http://a\"", "unknown key `edge` in worker.toml; did you mean `edges`?"),
+        ("¦concurency = 3", "unknown key `concurency` in worker.toml; did you mean `concurrency`?"),
+    ] {
+        secret.bad(&format!("{GOOD}{line}\n"), &[want]);
+    }
+    secret.bad(
+        "¦¦¦¦# nothing\n",
+        &["`edges` is missing; add edges =", "`serve` is missing", "`to` is missing", "`credential_file` is missing"],
+    );
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let secret = Secret::new("web-1:s3cret");
+    let parse = |flags: &WorkerFlags| WorkerConfig::parse(Some((&secret.toml(), GOOD)), flags);
+    let flags = WorkerFlags {
+        edges: vec!["http://other.example:81".into()],
+        pool: Some("app".into()),
+        to: Some("unix:/run/x".into()),
+        bearer_file: Some(secret.0.join("web-1.token")),
+        links: Some(3),
+        concurrency: Some(9),
+        ..WorkerFlags::default()
+    };
+    let (config, _) = parse(&flags).unwrap();
+    assert_eq!(config.edges, [EdgeAddress { host: "other.example".into(), port: 81 }]);
+    assert_eq!(config.serve, Scope::Pool("app".into()));
+    assert_eq!(config.to, Target::Unix(PathBuf::from("/run/x")));
+    assert_eq!(config.authorization.header_value(), "Bearer to-ken_1.~+/==");
+    assert_eq!((config.links, config.concurrency), (3, 9));
+
+    let flags = WorkerFlags { to: Some("nowhere".into()), links: Some(0), ..WorkerFlags::default() };
+    let lines: Vec<_> = parse(&flags).unwrap_err().lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("--links: 0 is out of range; write a number from 1 to 64"), "{lines:?}");
+    assert!(lines[1].starts_with("--to: not a server's address"), "{lines:?}");
+
+    let lines: Vec<_> = WorkerConfig::parse(None, &WorkerFlags::default()).unwrap_err().lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(lines.iter().all(|line| line.ends_with("missing; add it, or name a file with --config")), "{lines:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_by_its_name() {
+    let secret = Secret::new("");
+    let path = secret.0.join("edge.toml");
+    let read = |path: &Path| EdgeConfig::read(path, NOW_UNIX).unwrap_err().to_string();
+    assert_eq!(read(&path), format!("{}: cannot be read: no such file or directory; check the path", path.display()));
+    std::fs::write(&path, b"[edge]\n# \xc3\xa4 then \xff\n").unwrap();
+    assert_eq!(read(&path), format!("{}:2:10: this byte is not UTF-8; save the file as UTF-8", path.display()));
+    std::fs::write(&path, vec![b'#'; limits::CONFIG_BYTES_MAX + 1]).unwrap();
+    assert!(read(&path).contains("larger than 1 MiB"));
+    assert!(read(&secret.0).contains("cannot be read: is a directory"));
+}
+
+/// The files that the README shows.
+#[test]
+fn the_samples_are_in_order() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let (edge, mistakes) = EdgeConfig::read(&data.join("edge.toml"), NOW_UNIX).unwrap();
+    assert_eq!(mistakes.lines().count(), 0, "{mistakes}");
+    let (worker, mistakes) = WorkerConfig::read(Some(&data.join("worker.toml")), &WorkerFlags::default()).unwrap();
+    assert_eq!(mistakes.lines().count(), 0, "{mistakes}");
+    let Scope::Origins(origins) = &worker.serve else { panic!("the sample serves origins") };
+    assert!(edge.pools[0].origins[0].covers(&origins[0]) && edge.credentials[0].origins[0].covers(&origins[0]));
+}
+
+/// Whatever the bytes are, they become messages: one line each, with a place, and no panic.
+#[test]
+fn a_broken_file_is_told_and_never_a_panic() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let check = |text: &str| {
+        let edge = EdgeConfig::parse("f", text, NOW_UNIX).map_or_else(|m| m, |(_, warnings)| warnings);
+        let worker = WorkerConfig::parse(Some((Path::new("f"), text)), &WorkerFlags::default());
+        for mistakes in [edge, worker.map_or_else(|m| m, |(_, warnings)| warnings)] {
+            for line in mistakes.lines() {
+                assert!(line.starts_with("f:") && line.contains("; ") && !line.contains(char::is_control), "{line:?}");
+            }
+        }
+    };
+    for file in ["edge.toml", "worker.toml"] {
+        let whole = std::fs::read_to_string(data.join(file)).unwrap();
+        for cut in 0..whole.len() {
+            check(&whole[..cut]);
+            let odd = ["\"", "[", "=", "\n", "ä", "\u{0}", "7"][cut % 7];
+            check(&format!("{}{odd}{}", &whole[..cut], &whole[cut + 1..]));
+        }
+    }
+    check(&format!("a = {}", "[".repeat(100_000)));
+    check(&format!("a = {}", "{ a = ".repeat(10_000)));
+    check(&format!("[{}a]", "a.".repeat(10_000)));
+}
