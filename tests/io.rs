@@ -602,6 +602,13 @@ fn a_panic_in_one_task_harms_no_other() {
 }
 
 #[test]
+fn a_panic_of_the_main_future_reaches_the_caller_and_the_thread_can_run_again() {
+    let run = || io::run(|| async { panic!("of main") });
+    assert!(std::panic::catch_unwind(run).is_err());
+    assert_eq!(on_core(|| async { 7 }), 7);
+}
+
+#[test]
 fn two_equal_tasks_both_make_progress() {
     on_core(|| async {
         let counts = Rc::new(RefCell::new([0u32; 2]));

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::Conn;
+use crate::limits::READ_BYTES_SMALL;
 
-/// Reads copy out of the reader's buffer. Small writes queue and go out together at the next flush; large ones go to
+/// Reads copy out of the reader's buffer, and are large while much arrives. Small writes queue and go out together at the next flush; large ones go to
 /// the kernel without a copy.
 pub struct Duplex(pub Conn);
 
@@ -30,9 +31,11 @@ impl Duplex {
 impl AsyncRead for Duplex {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let reader = &mut self.get_mut().0.reader;
-        if reader.buffer().is_empty() && ready!(reader.poll_fill(cx))? == 0 {
-            return Poll::Ready(Ok(())); // the peer ended its side
+        if reader.buffer().is_empty() {
+            let arrived = ready!(reader.poll_fill(cx))?;
+            reader.large(arrived >= READ_BYTES_SMALL); // a body flows: nobody here knows better
         }
+        // Nothing is in it when the peer ended its side; to put nothing says that.
         let n = reader.buffer().len().min(into.remaining());
         into.put_slice(&reader.buffer()[..n]);
         reader.consume(n);

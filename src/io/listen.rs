@@ -43,7 +43,8 @@ pub fn open_listener(addr: SocketAddr, backlog: i32) -> io::Result<std::net::Tcp
     Ok(socket.into())
 }
 
-/// A listening socket of this core.
+/// A listening socket of this core. Give it up with [`Listener::close`]: a drop stops it as well, but a connection that the
+/// kernel accepts in that moment stays open until the process ends.
 pub struct Listener {
     socket: Rc<TcpListener>,
     pump: Pin<Box<dyn Future<Output = Infallible>>>,

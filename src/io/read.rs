@@ -144,7 +144,7 @@ impl Reader {
     }
 
     /// For a connection that has been idle for a while: the wait in flight, or else the next one, gives its buffer
-    /// back and takes a small one when bytes arrive. That costs a poll and a read instead of a read. Poll afterwards.
+    /// back (to the allocator, for the next reader) and takes a small one when bytes arrive. That costs a poll and a read instead of a read. Poll afterwards.
     pub fn rest(&mut self) {
         self.feed.rest.set(true);
         if self.feed.phase.get() == Phase::Reading {
