@@ -30,7 +30,7 @@ pub struct Turned {
     pools: Vec<PoolId>,
     address: SocketAddr,
     seat: Seat,
-    /// Counts on the board until the link does.
+    /// Counts on the board as long as it lives.
     placement: Placement,
 }
 
@@ -190,6 +190,8 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
 struct Lives {
     core: Rc<Core>,
     link: LinkId,
+    /// It counts here until then.
+    _placement: Placement,
 }
 
 impl Drop for Lives {
@@ -204,8 +206,7 @@ async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
         Err(why) => return why,
     };
     let id = core.link_up(about, false, Line::H2(link.sender()));
-    drop(placement);
-    let _lives = Lives { core: core.clone(), link: id };
+    let _lives = Lives { core: core.clone(), link: id, _placement: placement };
     link.run(&core.drain, |news| match news {
         News::Credits { streams_max, carries_upgrades } => core.link_credits(id, streams_max, carries_upgrades),
         News::Drains => core.link_drains(id),
@@ -219,8 +220,7 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
     conn.keepalive(LINK_PING_MS);
     let slot = Rc::new(H1Slot::new(conn));
     let id = core.link_up(about, true, Line::H1(slot.clone()));
-    drop(placement);
-    let _lives = Lives { core: core.clone(), link: id };
+    let _lives = Lives { core: core.clone(), link: id, _placement: placement };
     core.link_credits(id, 1, true);
     let mut drained = core.drain.wait();
     std::future::poll_fn(|cx| {

@@ -218,7 +218,9 @@ async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result
     let home = shared.posts[usize::from(id.0)].move_in();
     let drain_ms_max = shared.config.drain_ms_max;
     let core = Core::new(id, cpu, shared, home.wakers().clone());
-    let accepting = Rc::new(std::cell::Cell::new(listeners.len()));
+    // The admin address answers until the end, so nobody waits for it.
+    let waited_for = listeners.iter().filter(|(_, takes)| *takes != Takes::Admin).count();
+    let accepting = Rc::new(std::cell::Cell::new(waited_for));
     for (listener, takes) in listeners {
         let listener = Listener::from_std(listener).map_err(|error| error.to_string())?;
         io::spawn(accept(core.clone(), listener, takes, connections_max, accepting.clone()));
@@ -260,7 +262,6 @@ async fn accept(
         let accepted = {
             let mut next = std::pin::pin!(listener.accept());
             std::future::poll_fn(|cx| {
-                // The admin address answers until the end: a drain is watched there.
                 if takes != Takes::Admin && drained.poll(cx).is_ready() {
                     return std::task::Poll::Ready(None);
                 }

@@ -210,6 +210,8 @@ impl EdgeService {
                         return Poll::Ready(Err(Fault::WaitedTooLong));
                     }
                     timer.set(until.min(now.plus_ms(GONE_LOOK_MS)));
+                    // In case that the word of a link elsewhere met a full mailbox.
+                    core.links_changed(request.pool);
                 }
                 if replay.body().poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(Fault::ClientGone));
