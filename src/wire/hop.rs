@@ -3,12 +3,13 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, FORWARDED, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use bytes::Bytes;
+use http::header::{CONNECTION, FORWARDED, InvalidHeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::head::Version;
 use super::priority::{PRIORITY, client_priority, priority_value};
-use super::token::list;
+use super::token::{is_token, list};
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -117,26 +118,12 @@ pub fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     if headers.keys().any(claims_forwarding) {
         remove_claims(headers);
     }
-    let client = forwarding.client.to_canonical();
-    if let Some(value) = written(|out| write!(out, "{client}")) {
-        headers.insert(&X_FORWARDED_FOR, value);
-    }
+    let mut text = [0; ADDRESS_BYTES_MAX];
+    let client = address(&mut text, forwarding.client.to_canonical());
+    insert(headers, &X_FORWARDED_FOR, HeaderValue::from_bytes(client));
     headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(forwarding.proto));
-    if let Ok(value) = HeaderValue::from_str(forwarding.host) {
-        headers.insert(&X_FORWARDED_HOST, value);
-    }
-    let forwarded = written(|out| {
-        match client {
-            IpAddr::V4(client) => write!(out, "for={client}")?,
-            IpAddr::V6(client) => write!(out, "for=\"[{client}]\"")?,
-        }
-        write!(out, ";proto={};host=", forwarding.proto)?;
-        put_value(out, forwarding.host.as_bytes());
-        Ok(())
-    });
-    if let Some(value) = forwarded {
-        headers.insert(FORWARDED, value);
-    }
+    insert(headers, &X_FORWARDED_HOST, HeaderValue::from_str(forwarding.host));
+    insert(headers, &FORWARDED, HeaderValue::from_maybe_shared(forwarded(client, forwarding)));
     let incremental = client_priority(headers).incremental;
     headers.insert(&PRIORITY, priority_value(forwarding.urgency, incremental));
     let via = match forwarding.version {
@@ -172,16 +159,40 @@ fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
-/// A field value that `put` writes; `None` if it cannot be one, as with a control character in a host.
-fn written(put: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Option<HeaderValue> {
-    let mut out = Vec::with_capacity(64);
-    put(&mut out).ok()?;
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(out)).ok()
+/// A host with a control character gives no field, never a broken one.
+fn insert(headers: &mut HeaderMap, name: &HeaderName, value: Result<HeaderValue, InvalidHeaderValue>) {
+    if let Ok(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+/// As many as `Ipv6Addr` ever writes.
+const ADDRESS_BYTES_MAX: usize = 45;
+
+fn address(text: &mut [u8; ADDRESS_BYTES_MAX], address: IpAddr) -> &[u8] {
+    let mut rest = &mut text[..];
+    write!(rest, "{address}").expect("an address fits");
+    let left = rest.len();
+    &text[..ADDRESS_BYTES_MAX - left]
+}
+
+/// `for=…;proto=…;host=…`, with one allocation of just this size.
+fn forwarded(client: &[u8], forwarding: &Forwarding<'_>) -> Bytes {
+    let (proto, host) = (forwarding.proto.as_bytes(), forwarding.host.as_bytes());
+    let (open, close): (&[u8], &[u8]) = if client.contains(&b':') { (b"\"[", b"]\"") } else { (b"", b"") };
+    let quotes = if is_token(host) { 0 } else { 2 };
+    let parts = [b"for=", open, client, close, b";proto=", proto, b";host="];
+    let mut out = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + host.len() + quotes);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    put_value(&mut out, host);
+    Bytes::from(out)
 }
 
 /// A parameter's value: as it is if it is a token, else quoted (a port's colon, the brackets of IPv6).
 fn put_value(out: &mut Vec<u8>, value: &[u8]) {
-    if super::token::is_token(value) {
+    if is_token(value) {
         out.extend_from_slice(value);
         return;
     }
