@@ -77,7 +77,10 @@ fn check_forwarded(request: &Request) {
     headers.insert(HOST, HeaderValue::from_str(&host).unwrap());
     headers.remove("expect");
     let client = IpAddr::from([192, 0, 2, 1]);
-    set_forwarding(&mut headers, &Forwarding { client, proto: "https", host: &host, urgency: 3, version: head.version });
+    set_forwarding(
+        &mut headers,
+        &Forwarding { client, proto: "https", host: &host, urgency: 3, version: head.version },
+    );
     let framing = match head.body {
         BodyPlan::Empty => Framing::None,
         BodyPlan::Exact { bytes } => Framing::ContentLength(bytes),

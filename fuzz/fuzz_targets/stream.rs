@@ -88,7 +88,8 @@ pub fn agree(ours: &HeaderMap, theirs: &[httparse::Header]) {
     assert_eq!(ours.len(), theirs.len());
     for name in ours.keys() {
         let ours = ours.get_all(name).iter().map(http::HeaderValue::as_bytes);
-        let theirs = theirs.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_str())).map(|field| field.value);
+        let theirs =
+            theirs.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_str())).map(|field| field.value);
         assert!(ours.eq(theirs), "{name}");
     }
 }
