@@ -335,7 +335,7 @@ fn walk(seed: u64) {
     }
     // Calm: links for everything, and nothing is left.
     let id = walk.sched.link_up(LinkFacts { pools: (0..).map(PoolId).take(POOLS).collect(), carries_upgrades: true });
-    while walk.plain.waiting.len() > 0 {
+    while !walk.plain.waiting.is_empty() {
         walk.sched.link_credits(id, 100);
         while let Some(grant) = walk.sched.next_grant() {
             let at = walk.plain.waiting.iter().position(|request| request.id == grant.request);
