@@ -90,6 +90,7 @@ impl Carry {
         timer: &mut Timer,
         now: Now,
     ) -> Result<Carried, Lost> {
+        self.owes_continue &= !body.was_asked_for();
         self.head_by = now.plus_ms(self.bounds.response_head_ms);
         self.arm(timer, now);
         let end = std::future::poll_fn(|cx| self.poll(cx, body, answer, back, timer)).await;
@@ -156,6 +157,7 @@ impl Carry {
             match heard {
                 Heard::Dispatched => {
                     if std::mem::take(&mut self.owes_continue) {
+                        body.ask_for();
                         put(answer.interim(StatusCode::CONTINUE, &HeaderMap::new()))?;
                     }
                 }
