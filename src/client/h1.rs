@@ -3,7 +3,6 @@
 
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::header::{EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -47,7 +46,7 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
     let mut scan = HeadScan::request();
     let mut hosts = LastHost::default();
     loop {
-        let (raw, head) = match read_head(&mut conn, &mut scan, &mut timer, drain).await {
+        let head = match read_head(&mut conn, &mut scan, &mut timer, drain).await {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(fault) => {
@@ -58,7 +57,7 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
         if service.takes_over(&head) {
             return Ended::TakenOver(Box::new(TakenOver { conn, head, timer }));
         }
-        match serve_one(&mut conn, (raw, head), &mut hosts, service, drain, &mut timer).await {
+        match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer).await {
             After::Next => {}
             After::Close => break,
             After::Cut => {
@@ -100,7 +99,7 @@ async fn read_head(
     scan: &mut HeadScan,
     timer: &mut Timer,
     drain: &Latch,
-) -> Result<Option<(Bytes, RequestHead)>, Fault> {
+) -> Result<Option<RequestHead>, Fault> {
     scan.reset();
     let mut drained = drain.wait();
     let mut is_idle = true;
@@ -112,7 +111,7 @@ async fn read_head(
                 conn.reader.consume(range.start);
                 let head = conn.reader.take(range.len());
                 timer.clear();
-                return Poll::Ready(wire::parse_request(head.clone()).map(|parsed| Some((head, parsed))));
+                return Poll::Ready(wire::parse_request(head).map(Some));
             }
             if is_idle && !input.is_empty() {
                 is_idle = false;
@@ -147,7 +146,7 @@ enum After {
 
 async fn serve_one<S: Service>(
     conn: &mut Conn,
-    (raw, head): (Bytes, RequestHead),
+    head: RequestHead,
     hosts: &mut LastHost,
     service: &S,
     drain: &Latch,
@@ -165,7 +164,7 @@ async fn serve_one<S: Service>(
         drain,
     };
     let mut body = H1Body { source: H1Source::new(reader, plan, Side::Request) };
-    let served = service.serve(ask_of(raw, head, hosts), &mut body, &mut answer, timer).await;
+    let served = service.serve(ask_of(head, hosts), &mut body, &mut answer, timer).await;
     if let Err(fault) = served {
         if answer.has_begun {
             return After::Cut;
@@ -214,21 +213,27 @@ async fn discard(source: &mut H1Source<'_>, timer: &mut Timer) -> bool {
 }
 
 /// The head as it goes on: framing and hop-by-hop fields end here.
-fn ask_of(raw: Bytes, mut head: RequestHead, hosts: &mut LastHost) -> Ask {
+fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
     let length = match head.body {
         BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
         BodyPlan::Exact { bytes } => Length::Exact(bytes),
         BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
     };
     // The parser has checked Host, and that an absolute target agrees with it.
-    // RFC 9112 §3.2.2: an absolute target counts, also where an HTTP/1.0 client sends no Host.
-    if let (Some(authority), false) = (&head.authority, head.headers.contains_key(HOST))
-        && let Ok(host) = HeaderValue::try_from(authority.to_string())
-    {
-        head.headers.insert(HOST, host);
+    let authority = match (head.headers.get(HOST), &head.authority) {
+        (Some(host), _) => hosts.authority(host),
+        // RFC 9112 §3.2.2: an absolute target counts, also where an HTTP/1.0 client sends no Host.
+        (None, Some(target)) => HeaderValue::try_from(target.to_string()).ok().and_then(|host| {
+            let authority = hosts.authority(&host);
+            head.headers.insert(HOST, host);
+            authority
+        }),
+        (None, None) => None,
+    };
+    wire::strip_hop_by_hop(&mut head.headers);
+    if head.headers.keys().any(|name| *name == EXPECT) {
+        head.headers.remove(EXPECT);
     }
-    let authority = head.headers.get(HOST).and_then(|host| hosts.authority(host));
-    end_hop(&mut head.headers);
     Ask {
         method: head.method,
         version: match head.version {
@@ -239,24 +244,10 @@ fn ask_of(raw: Bytes, mut head: RequestHead, hosts: &mut LastHost) -> Ask {
         authority,
         path: head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
         headers: head.headers,
-        raw: Some(raw),
         length,
         expects_continue: head.expect_continue,
         upgrade: head.upgrade.map(|protocol| Upgrade { protocol }),
     }
-}
-
-fn end_hop(headers: &mut HeaderMap) {
-    wire::strip_hop_by_hop(headers);
-    headers.remove(EXPECT);
-}
-
-/// The fields of [`Ask::raw`] once more, for a request whose first attempt took them along.
-#[cold]
-pub fn headers_again(raw: &Bytes) -> Result<HeaderMap, Fault> {
-    let mut headers = wire::parse_request(raw.clone())?.headers;
-    end_hop(&mut headers);
-    Ok(headers)
 }
 
 /// The host that was asked last on a connection, read: it is the next request's, too.

@@ -177,7 +177,6 @@ fn ask_of(head: http::request::Parts, body: &H2Source) -> Result<Ask, Fault> {
         authority,
         path: uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
         headers,
-        raw: None,
         length,
         expects_continue,
         upgrade,

@@ -48,8 +48,6 @@ pub struct FarBack {
 pub fn send_far(core: &Core, ask: Ask, pool: PoolId, needs: Needs, stamp: Now) -> (FarAsk, FarBack) {
     let (up_tx, up_rx) = pipe(PIPE_PIECES_MAX);
     let (down_tx, down_rx) = pipe(PIPE_PIECES_MAX);
-    // Its head stays at home; a second attempt starts there.
-    let ask = Ask { raw: None, ..ask };
     let far = FarAsk { ask, pool, needs, stamp, up: up_rx, down: down_tx };
     let back = FarBack {
         up: FarUp { pipe: up_tx, home: core.home.clone(), waiting: None },
@@ -160,8 +158,8 @@ pub async fn serve_far(core: Rc<Core>, far: FarAsk) {
     let mut replay = Replay::new(&mut body);
     let bounds = carry_bounds(&core, pool);
     // The 100 is its home's to answer: it hears that the request was dispatched.
-    let mut ask = Ask { expects_continue: false, ..ask };
-    let carried = send_over(credit, &core, &mut ask, &mut replay, &mut answer, &mut timer, bounds, clock::now()).await;
+    let ask = Ask { expects_continue: false, ..ask };
+    let carried = send_over(credit, &core, &ask, &mut replay, &mut answer, &mut timer, bounds, clock::now()).await;
     if let Err(lost) = carried {
         answer.tell(Down::Lost(lost)).await;
     }

@@ -26,7 +26,7 @@ pub fn carry_bounds(core: &Core, pool: PoolId) -> CarryBounds {
 pub async fn send_over<B: RequestBody, A: Answer>(
     credit: Credit,
     core: &Rc<Core>,
-    ask: &mut Ask,
+    ask: &Ask,
     body: &mut Replay<'_, B>,
     answer: &mut A,
     timer: &mut Timer,

@@ -10,7 +10,6 @@ use super::core::{Core, Credit, Message, Offered, arrival};
 use super::far::{FarBack, send_far};
 use super::over::{carry, carry_bounds, send_over};
 use crate::client::Service;
-use crate::client::h1::headers_again;
 use crate::clock::{self, Now};
 use crate::events::{Direction, Dispatch, Requeue, StatusClass};
 use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Replay, RequestBody};
@@ -67,8 +66,8 @@ impl Service for EdgeService {
         };
         self.stamp_headers(&mut ask);
         let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
-        let mut request = Request { ask, pool, needs, stamp };
-        let served = self.exchange(&mut request, body, answer, timer).await;
+        let request = Request { ask, pool, needs, stamp };
+        let served = self.exchange(&request, body, answer, timer).await;
         self.count(&request.ask, Some(pool), stamp, &served);
         served.map(|_| ())
     }
@@ -104,7 +103,7 @@ impl EdgeService {
     /// Waits for a link, carries the request, and again if it was lost and may be.
     async fn exchange(
         &self,
-        request: &mut Request,
+        request: &Request,
         body: &mut impl RequestBody,
         answer: &mut impl Answer,
         timer: &mut Timer,
@@ -120,7 +119,7 @@ impl EdgeService {
             let carried = match granted {
                 Granted::Here(credit) => {
                     self.count_dispatch(request, Dispatch::Local, now);
-                    send_over(credit, core, &mut request.ask, &mut replay, answer, timer, bounds, now).await
+                    send_over(credit, core, &request.ask, &mut replay, answer, timer, bounds, now).await
                 }
                 Granted::There(mut back) => {
                     self.count_dispatch(request, Dispatch::Cross, now);
@@ -135,10 +134,6 @@ impl EdgeService {
             };
             if answer.has_begun() || !may_repeat(lost, &request.ask.method, dispatches <= retries_max) {
                 return Err(lost.fault);
-            }
-            if let (true, Some(raw)) = (request.ask.headers.is_empty(), &request.ask.raw) {
-                request.ask.headers = headers_again(raw)?;
-                self.stamp_headers(&mut request.ask);
             }
             if !replay.rewind() {
                 return Err(if lost.again == Again::Untouched { Fault::NotProcessed } else { lost.fault });

@@ -56,8 +56,6 @@ pub struct Ask {
     pub authority: Option<Authority>,
     pub path: PathAndQuery,
     pub headers: HeaderMap,
-    /// The head as it came. A link may then take `headers` along instead of copying them; they can be read again.
-    pub raw: Option<Bytes>,
     pub length: Length,
     /// The client waits for a 100 (Continue) before it sends its body.
     pub expects_continue: bool,

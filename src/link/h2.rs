@@ -117,8 +117,8 @@ pub struct H2Back {
 }
 
 impl H2Back {
-    /// Opens a stream with the request's head. Takes the headers along where [`Ask::raw`] can give them again.
-    pub fn send(send: &mut SendRequest<Bytes>, ask: &mut Ask, host_fallback: &Authority) -> Result<H2Back, Lost> {
+    /// Opens a stream with the request's head.
+    pub fn send(send: &mut SendRequest<Bytes>, ask: &Ask, host_fallback: &Authority) -> Result<H2Back, Lost> {
         let (request, accept) = request_of(ask, host_fallback)?;
         let ends = ask.length == Length::None && ask.upgrade.is_none();
         // Refused before a byte of it was written: the link is ending.
@@ -170,6 +170,7 @@ impl Back for H2Back {
             self.was_told = true;
             return Poll::Ready(Ok(Heard::Dispatched));
         }
+        // Interim responses first: the engine drops those that a final one overtakes.
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let interim = interim.map_err(|error| lost(&error))?;
             let (head, ()) = interim.into_parts();
@@ -219,7 +220,7 @@ fn lost(error: &h2::Error) -> Lost {
 }
 
 /// The head in HTTP/2's form; for a WebSocket also the answer to its key.
-fn request_of(ask: &mut Ask, host_fallback: &Authority) -> Result<(Request<()>, Option<HeaderValue>), Lost> {
+fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Option<HeaderValue>), Lost> {
     let mut parts = Parts::default();
     parts.scheme = Some(if ask.secure { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(ask.authority.clone().unwrap_or_else(|| host_fallback.clone()));
@@ -229,7 +230,7 @@ fn request_of(ask: &mut Ask, host_fallback: &Authority) -> Result<(Request<()>, 
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| malformed)?;
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = ask.method.clone();
-    *request.headers_mut() = if ask.raw.is_some() { std::mem::take(&mut ask.headers) } else { ask.headers.clone() };
+    *request.headers_mut() = ask.headers.clone();
     request.headers_mut().remove(HOST); // it is :authority here
     let Some(upgrade) = &ask.upgrade else { return Ok((request, None)) };
     *request.method_mut() = Method::CONNECT;
