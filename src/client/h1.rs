@@ -11,7 +11,7 @@ use super::Service;
 use crate::clock;
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{
-    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
+    Answer, Ask, FaultAnswer, Latch, LatchWait, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
 };
 use crate::fault::Fault;
 use crate::io::{Conn, Timer, Writer};
@@ -45,8 +45,9 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
     let mut timer = Timer::new();
     let mut scan = HeadScan::request();
     let mut hosts = LastHost::default();
+    let mut drained = drain.wait();
     loop {
-        let head = match read_head(&mut conn, &mut scan, &mut timer, drain).await {
+        let head = match read_head(&mut conn, &mut scan, &mut timer, &mut drained).await {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(fault) => {
@@ -98,10 +99,9 @@ async fn read_head(
     conn: &mut Conn,
     scan: &mut HeadScan,
     timer: &mut Timer,
-    drain: &Latch,
+    drained: &mut LatchWait<'_>,
 ) -> Result<Option<RequestHead>, Fault> {
     scan.reset();
-    let mut drained = drain.wait();
     let mut is_idle = true;
     let mut is_armed = false;
     std::future::poll_fn(move |cx| {

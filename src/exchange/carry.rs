@@ -139,7 +139,9 @@ impl Carry {
             }
             self.arm(timer, now);
         }
-        if self.phase != Phase::Tunnel && self.up_is_done && body.body().poll_gone(cx).is_ready() {
+        // While the last of a response goes out, its writing tells whether somebody is there.
+        let watches = self.phase != Phase::Tunnel && self.up_is_done && !self.down.is_flushing();
+        if watches && body.body().poll_gone(cx).is_ready() {
             return lost(Fault::ClientGone, Again::Never);
         }
         Poll::Pending
