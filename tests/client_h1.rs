@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::h2_worker::H2Worker;
 use common::origin::{Origin, serving};
-use common::peer::{Framing, start};
-use common::{CORES, End, HOST, Peer, assert_own, edge, get, ok, pattern, post, setting};
+use common::peer::{End, Framing, start};
+use common::{CORES, HOST, Peer, assert_own, edge, get, ok, pattern, post, setting};
 
 // ---- one connection, many requests ----
 
@@ -113,7 +113,7 @@ fn a_hundred_pipelined_requests_are_all_answered() {
 fn an_empty_line_between_two_requests_is_skipped() {
     let edge = edge();
     let mut link = edge.h1_link();
-    let mut client = edge.sent([&post("/a", "xyz"), "\r\n", &get("/b")].concat());
+    let mut client = edge.sent(post("/a", "xyz") + "\r\n" + &get("/b"));
     assert_eq!(link.serve("a").text(), "xyz");
     assert_eq!(link.serve("b").target(), "/b");
     assert_eq!((client.response().text(), client.response().text()), ("a", "b"));
@@ -251,7 +251,8 @@ fn trailers_pass_both_ways() {
         let edge = setting().cores(cores).start();
         let mut link = edge.h1_link();
         let mut client = edge.sent(
-            start("POST", "/") + "Transfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: X-Sum\r\n\r\n\
+            start("POST", "/")
+                + "Transfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: X-Sum\r\n\r\n\
              3\r\nabc\r\n0\r\nX-Sum: 900150983cd24fb0\r\nX-Two: 2\r\n\r\n",
         );
         let seen = link.request();
@@ -280,7 +281,8 @@ fn trailers_of_a_request_cannot_claim_who_asks() {
     let edge = edge();
     let mut link = edge.h1_link();
     let _client = edge.sent(
-        start("POST", "/") + "Transfer-Encoding: chunked\r\n\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n\
+        start("POST", "/")
+            + "Transfer-Encoding: chunked\r\n\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n\
          Authorization: Basic eDp5\r\nHost: evil\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\nX-Ok: 1\r\n\r\n",
     );
     assert_eq!(trailers(&link.serve("")), "x-ok=1");
@@ -291,9 +293,8 @@ fn trailers_pass_through_http2_links() {
     for cores in CORES {
         let edge = setting().cores(cores).start();
         let worker = H2Worker::dial(&edge, 4);
-        let mut client = edge.sent(
-            start("POST", "/") + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
-        );
+        let mut client =
+            edge.sent(start("POST", "/") + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n");
         let mut asked = worker.accept();
         let (body, trailers_up) = asked.read_body().expect("whole");
         assert_eq!(body, b"abc");
@@ -511,8 +512,7 @@ fn sixteen_interim_responses_pass_and_one_more_is_a_502() {
 fn a_100_comes_only_once_a_worker_has_the_request() {
     for cores in CORES {
         let edge = setting().cores(cores).start();
-        let mut client =
-            edge.sent(start("POST", "/") + "Content-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+        let mut client = edge.sent(start("POST", "/") + "Content-Length: 5\r\nExpect: 100-continue\r\n\r\n");
         edge.until_queued(1);
         client.is_quiet();
         let (mut link, answer) = edge.set_up(&common::setup(common::ORIGIN, "http%2F1.1"));
@@ -583,7 +583,9 @@ fn no_100_for_a_request_without_a_body_or_in_http_1_0() {
     for request in [
         start("GET", "/") + "Expect: 100-continue\r\n\r\n",
         start("POST", "/") + "Content-Length: 0\r\nExpect: 100-continue\r\n\r\n",
-        format!("POST / HTTP/1.0\r\nHost: {HOST}\r\nConnection: keep-alive\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\nx"),
+        format!(
+            "POST / HTTP/1.0\r\nHost: {HOST}\r\nConnection: keep-alive\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\nx"
+        ),
     ] {
         client.send(&request);
         link.serve("final");
@@ -648,7 +650,9 @@ fn an_http_1_0_client_gets_no_chunks() {
             let mut link = edge.h1_link();
             let mut client = edge.sent(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n{keep}\r\n"));
             link.request();
-            link.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\nX-T: 1\r\n\r\n");
+            link.send(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\nX-T: 1\r\n\r\n",
+            );
             let answer = client.response();
             assert_eq!((answer.framing, answer.text()), (Framing::UntilClose, "abcdef"), "{answer:?}");
             assert!(!answer.connection("keep-alive"), "{answer:?}");
@@ -726,6 +730,7 @@ fn targets_and_hosts_reach_the_worker_as_they_mean() {
         (format!("GET http://{HOST}/e HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"), "/e", HOST),
     ] {
         client.send(&request);
+        assert_eq!(one_of(&mut client, &mut link), 1, "{request:?} was answered {:?}", client.response());
         let seen = link.serve("");
         assert_eq!((seen.target(), seen.field("host")), (target, Some(host)), "{request}");
         assert_eq!(client.response().status(), 200);
@@ -826,9 +831,8 @@ fn a_404_closes_where_the_body_is_not_read_to_its_end() {
 
 #[test]
 fn paths_divide_pools_of_one_host() {
-    let more = format!(
-        "[[pool]]\nname = \"api\"\norigins = [\"{HOST}\"]\npaths = [\"/api\"]\nhold_without_workers = false\n"
-    );
+    let more =
+        format!("[[pool]]\nname = \"api\"\norigins = [\"{HOST}\"]\npaths = [\"/api\"]\nhold_without_workers = false\n");
     let edge = setting().more(&more).pool("queue = { wait_max = \"60s\" }").start();
     for (path, to_api) in [("/api", true), ("/api/x", true), ("/api?x", true), ("/apix", false), ("/", false)] {
         let mut client = edge.sent(get(path));
@@ -881,7 +885,8 @@ fn a_client_cannot_claim_who_it_is() {
                Priority: u=0, i\r\n\r\n",
     );
     let seen = link.serve("");
-    let claims: Vec<_> = seen.fields.iter().filter(|(_, value)| value.contains("6.6.6.6") || value.contains("evil")).collect();
+    let claims: Vec<_> =
+        seen.fields.iter().filter(|(_, value)| value.contains("6.6.6.6") || value.contains("evil")).collect();
     assert!(claims.is_empty(), "{claims:?}");
     assert_eq!(seen.all("x_forwarded_for"), [""; 0]);
     assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
@@ -903,9 +908,18 @@ fn connection_cannot_name_away_what_the_edge_adds() {
                    Authorization: Basic eDp5\r\nCookie: a=b\r\nX-Gone: 1\r\nContent-Length: 2\r\n\r\nhi",
         );
         let seen = link.serve("");
-        for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via", "priority", "host",
-            "content-length", "authorization", "cookie"]
-        {
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "forwarded",
+            "via",
+            "priority",
+            "host",
+            "content-length",
+            "authorization",
+            "cookie",
+        ] {
             assert!(seen.field(name).is_some(), "{name} is gone: {seen:?}");
         }
         assert_eq!(seen.field("x-gone"), None);
@@ -994,7 +1008,11 @@ fn values_that_are_not_ascii_pass_untouched() {
     let mut client = edge.client();
     client.send([start("GET", "/").as_bytes(), b"X-Latin: caf\xe9\r\nX-Utf: \xc3\xa9\r\n\r\n"].concat());
     let head = link.read_until(b"\r\n\r\n");
-    assert!(contains(&head, b"caf\xe9\r\n") && contains(&head, b"\xc3\xa9\r\n"), "{:?}", String::from_utf8_lossy(&head));
+    assert!(
+        contains(&head, b"caf\xe9\r\n") && contains(&head, b"\xc3\xa9\r\n"),
+        "{:?}",
+        String::from_utf8_lossy(&head)
+    );
     link.send(b"HTTP/1.1 200 OK\r\nX-Latin: caf\xe9\r\nContent-Length: 0\r\n\r\n");
     assert!(contains(&client.read_until(b"\r\n\r\n"), b"caf\xe9\r\n"));
 }
@@ -1022,7 +1040,16 @@ fn the_largest_head_passes_and_the_next_is_refused() {
         (start("GET", "/") + &fields(100) + "\r\n", 431),
         (format!("{}X: {}\r\n\r\n", start("GET", "/"), "y".repeat(8 * 1024 - 2)), 431),
         (format!("{}X: {}\r\nY: {}\r\n\r\n", start("GET", "/"), "y".repeat(8000), "z".repeat(8000)), 200),
-        (format!("{}X: {}\r\nY: {}\r\nZ: {}\r\n\r\n", start("GET", "/"), "y".repeat(8000), "z".repeat(8000), "z".repeat(500)), 431),
+        (
+            format!(
+                "{}X: {}\r\nY: {}\r\nZ: {}\r\n\r\n",
+                start("GET", "/"),
+                "y".repeat(8000),
+                "z".repeat(8000),
+                "z".repeat(500)
+            ),
+            431,
+        ),
         (start("GET", &format!("/{}", "p".repeat(8 * 1024 - 13))) + "\r\n", 414),
     ] {
         let mut client = edge.sent(&request);
@@ -1124,7 +1151,11 @@ fn a_client_that_leaves_leaves_the_queue() {
             for resets in [false, true] {
                 let client = edge.sent(&request);
                 edge.until_queued(1);
-                if resets { client.reset() } else { drop(client) }
+                if resets {
+                    client.reset()
+                } else {
+                    drop(client)
+                }
                 edge.until_queued(0);
             }
         }

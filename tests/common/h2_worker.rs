@@ -24,9 +24,7 @@ pub fn runtime() -> &'static Runtime {
 /// Blocks, but not for longer than anything that works takes.
 #[track_caller]
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    runtime()
-        .block_on(async { tokio::time::timeout(HANG, future).await })
-        .expect("nothing comes on the stream")
+    runtime().block_on(async { tokio::time::timeout(HANG, future).await }).expect("nothing comes on the stream")
 }
 
 /// A turned link and the requests that come over it.

@@ -21,7 +21,7 @@ use ptth::worker::Worker;
 use ptth::worker::config::{EdgeAddress, Secret, Target, WorkerConfig};
 use sha2::{Digest as _, Sha256};
 
-pub use peer::{End, Message, Peer};
+pub use peer::{Message, Peer};
 
 /// Longer than anything that works takes, on the slowest machine.
 pub const HANG: Duration = Duration::from_secs(30);
@@ -177,9 +177,10 @@ impl TestEdge {
     /// A turned HTTP/1.1 link.
     #[track_caller]
     pub fn h1_link(&self) -> Peer {
+        let before = setups(&self.status());
         let (link, answer) = self.set_up(&setup(ORIGIN, "http%2F1.1"));
         assert_eq!(answer.status(), 101, "{answer:?}");
-        self.until(|status| status["pools"][0]["credits"].as_u64() > Some(0));
+        self.until(|status| setups(status) > before);
         link
     }
 
@@ -269,6 +270,11 @@ impl TestEdge {
 /// Requests that the pool's links would take now.
 pub fn credits(status: &serde_json::Value) -> u64 {
     status["pools"][0]["credits"].as_u64().expect("a number")
+}
+
+/// Links that came up since the start.
+pub fn setups(status: &serde_json::Value) -> u64 {
+    status["counters"]["setups"].as_u64().expect("a number")
 }
 
 impl Drop for TestEdge {

@@ -41,7 +41,7 @@ impl Origin {
 }
 
 /// Answers every request on every connection, one thread for each.
-pub fn serving(answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
+pub fn serving<A: AsRef<[u8]>>(answer: impl Fn(&Message) -> A + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let answer = std::sync::Arc::new(answer);

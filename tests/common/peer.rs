@@ -278,9 +278,9 @@ impl Peer {
                 return None;
             }
         };
-        let head: Vec<u8> = self.seen.drain(..end + 4).collect();
-        let head = String::from_utf8(head).expect("a head of ASCII");
-        let mut lines = head[..end].split("\r\n");
+        let head: Vec<u8> = self.seen.drain(..end + 4).take(end).collect();
+        let head: String = head.iter().map(|byte| char::from(*byte)).collect(); // Latin-1: nothing is lost
+        let mut lines = head.split("\r\n");
         let line = lines.next().expect("a first line").to_owned();
         let fields: Vec<_> = lines.map(field_of).collect();
         let mut message = Message {
