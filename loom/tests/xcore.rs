@@ -202,12 +202,25 @@ fn a_wake_that_races_with_sleeping_arrives() {
 fn two_threads_wake_two_tasks_through_one_bell() {
     walk(3, || {
         let core = Core::new();
-        let tasks = [0, 1].map(|_| Arc::new(Task { woken: AtomicBool::new(false), thread: thread::current().id() }));
-        let others = tasks.each_ref().map(|task| {
-            let portable = core.home.wakers().portable(&Waker::from(Arc::clone(task)));
-            thread::spawn(move || portable.wake_by_ref())
+        let pairs = [0, 1].map(|_| {
+            let fact = Arc::new(AtomicBool::new(false));
+            let task = Arc::new(Task { woken: AtomicBool::new(false), thread: thread::current().id() });
+            (fact, task)
         });
-        core.turn_until(|| tasks.iter().all(|task| task.woken.load(Ordering::Relaxed)));
+        let others = pairs.each_ref().map(|(fact, task)| {
+            let (fact, portable) = (Arc::clone(fact), core.home.wakers().portable(&Waker::from(Arc::clone(task))));
+            thread::spawn(move || {
+                fact.store(true, Ordering::Relaxed);
+                portable.wake_by_ref();
+            })
+        });
+        core.turn_until(|| {
+            pairs.iter().all(|(fact, task)| {
+                let woken = task.woken.load(Ordering::Relaxed);
+                assert!(!woken || fact.load(Ordering::Relaxed), "a task ran before what it was woken for");
+                woken
+            })
+        });
         for other in others {
             other.join().unwrap();
         }

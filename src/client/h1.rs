@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use http::header::{EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Service;
 use crate::clock;
@@ -14,7 +14,7 @@ use crate::exchange::{
     Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
 };
 use crate::fault::Fault;
-use crate::io::{Conn, Reader, Timer, Writer};
+use crate::io::{Conn, Timer, Writer};
 use crate::limits::{BODY_STALL_MS_MAX, DISCARD_BYTES_MAX, HEAD_MS_MAX, IDLE_MS_MAX};
 use crate::wire::{self, BodyPlan, Framing, HeadScan, Persistence, RequestHead, Side, Version};
 
@@ -44,6 +44,7 @@ pub struct TakenOver {
 pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> Ended {
     let mut timer = Timer::new();
     let mut scan = HeadScan::request();
+    let mut hosts = LastHost::default();
     loop {
         let head = match read_head(&mut conn, &mut scan, &mut timer, drain).await {
             Ok(Some(head)) => head,
@@ -56,7 +57,7 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
         if service.takes_over(&head) {
             return Ended::TakenOver(Box::new(TakenOver { conn, head, timer }));
         }
-        match serve_one(&mut conn.reader, &mut conn.writer, head, service, drain, &mut timer).await {
+        match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer).await {
             After::Next => {}
             After::Close => break,
             After::Cut => {
@@ -144,13 +145,14 @@ enum After {
 }
 
 async fn serve_one<S: Service>(
-    reader: &mut Reader,
-    writer: &mut Writer,
+    conn: &mut Conn,
     head: RequestHead,
+    hosts: &mut LastHost,
     service: &S,
     drain: &Latch,
     timer: &mut Timer,
 ) -> After {
+    let Conn { reader, writer, .. } = conn;
     let plan = head.body;
     let mut answer = H1Answer {
         sink: H1Sink::new(writer, Frame::Nothing, Side::Response),
@@ -162,7 +164,7 @@ async fn serve_one<S: Service>(
         drain,
     };
     let mut body = H1Body { source: H1Source::new(reader, plan, Side::Request) };
-    let served = service.serve(ask_of(head), &mut body, &mut answer, timer).await;
+    let served = service.serve(ask_of(head, hosts), &mut body, &mut answer, timer).await;
     if let Err(fault) = served {
         if answer.has_begun {
             return After::Cut;
@@ -211,14 +213,14 @@ async fn discard(source: &mut H1Source<'_>, timer: &mut Timer) -> bool {
 }
 
 /// The head as it goes on: framing and hop-by-hop fields end here.
-fn ask_of(mut head: RequestHead) -> Ask {
+fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
     let length = match head.body {
         BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
         BodyPlan::Exact { bytes } => Length::Exact(bytes),
         BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
     };
     // The parser has checked Host, and that an absolute target agrees with it.
-    let host = head.headers.get(HOST).cloned();
+    let authority = head.headers.get(HOST).and_then(|host| hosts.authority(host));
     wire::strip_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
     Ask {
@@ -228,12 +230,27 @@ fn ask_of(mut head: RequestHead) -> Ask {
             Version::H11 => http::Version::HTTP_11,
         },
         secure: false,
-        authority: host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
+        authority,
         path: head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
         headers: head.headers,
         length,
         expects_continue: head.expect_continue,
         upgrade: head.upgrade.map(|protocol| Upgrade { protocol }),
+    }
+}
+
+/// The host that was asked last on a connection, read: it is the next request's, too.
+#[derive(Default)]
+struct LastHost(Option<Authority>);
+
+impl LastHost {
+    /// `None` only for an empty Host.
+    fn authority(&mut self, host: &HeaderValue) -> Option<Authority> {
+        match &self.0 {
+            Some(last) if last.as_str().as_bytes() == host.as_bytes() => {}
+            _ => self.0 = Authority::try_from(host.as_bytes()).ok(),
+        }
+        self.0.clone()
     }
 }
 

@@ -58,7 +58,8 @@ pub enum Message {
 /// How to send over a link of this core.
 #[derive(Clone)]
 pub enum Line {
-    H2(SendRequest<Bytes>),
+    /// Shared, because a clone of the engine's handle takes its lock twice.
+    H2(Rc<RefCell<SendRequest<Bytes>>>),
     H1(Rc<H1Slot>),
 }
 

@@ -205,7 +205,7 @@ async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
         Ok(link) => link,
         Err(why) => return why,
     };
-    let id = core.link_up(about, false, Line::H2(link.sender()));
+    let id = core.link_up(about, false, Line::H2(Rc::new(RefCell::new(link.sender()))));
     let _lives = Lives { core: core.clone(), link: id, _placement: placement };
     link.run(&core.drain, |news| match news {
         News::Credits { streams_max, carries_upgrades } => core.link_credits(id, streams_max, carries_upgrades),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::uri::Authority;
 
 use super::core::{Core, Credit, Line};
-use crate::clock;
+use crate::clock::Now;
 use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Replay, RequestBody};
 use crate::fault::Fault;
 use crate::ids::PoolId;
@@ -21,7 +21,8 @@ pub fn carry_bounds(core: &Core, pool: PoolId) -> CarryBounds {
     CarryBounds { response_head_ms: pool.response_head_ms_max, stall_ms: BODY_STALL_MS_MAX }
 }
 
-/// Sends `ask` over the link of `credit` and carries it to its end.
+/// Sends `ask` over the link of `credit` and carries it to its end. `now` is the moment of its dispatch.
+#[allow(clippy::too_many_arguments)] // each is somebody else's
 pub async fn send_over<B: RequestBody, A: Answer>(
     credit: &Credit,
     core: &Rc<Core>,
@@ -30,17 +31,19 @@ pub async fn send_over<B: RequestBody, A: Answer>(
     answer: &mut A,
     timer: &mut Timer,
     bounds: CarryBounds,
+    now: Now,
 ) -> Result<Carried, Lost> {
     let untouched = Lost { fault: Fault::LinkLost, again: Again::Untouched };
     match core.line(credit.link).ok_or(untouched)? {
-        Line::H2(mut send) => {
-            let mut back = H2Back::send(&mut send, ask, nameless())?;
-            carry(ask, body, answer, &mut back, timer, bounds).await
+        Line::H2(send) => {
+            let mut back = H2Back::send(&mut send.borrow_mut(), ask, nameless())?;
+            drop(send); // a link that ends must not wait for what it carries
+            carry(ask, body, answer, &mut back, timer, bounds, now).await
         }
         Line::H1(slot) => {
             let mut lent = slot.take().ok_or(untouched)?;
             let mut back = H1Back::new(lent.conn(), ask);
-            let carried = carry(ask, body, answer, &mut back, timer, bounds).await;
+            let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
             if carried.is_ok() && back.is_reusable() {
                 drop(back);
                 lent.give_back();
@@ -51,6 +54,7 @@ pub async fn send_over<B: RequestBody, A: Answer>(
 }
 
 /// Runs an exchange over a link of any kind.
+#[allow(clippy::too_many_arguments)] // as above
 pub async fn carry<B: RequestBody, A: Answer, L: Back>(
     ask: &Ask,
     body: &mut Replay<'_, B>,
@@ -58,8 +62,9 @@ pub async fn carry<B: RequestBody, A: Answer, L: Back>(
     back: &mut L,
     timer: &mut Timer,
     bounds: CarryBounds,
+    now: Now,
 ) -> Result<Carried, Lost> {
-    Carry::new(ask.length, ask.expects_continue, bounds).run(body, answer, back, timer, clock::now()).await
+    Carry::new(ask.length, ask.expects_continue, bounds).run(body, answer, back, timer, now).await
 }
 
 /// What stands in `:authority` for an HTTP/1.0 client that named no host; HTTP/2 wants one.

@@ -113,18 +113,18 @@ impl EdgeService {
         let mut replay = Replay::new(body);
         let mut dispatches = 0;
         loop {
-            let granted = self.wait(&request, &mut replay, timer).await?;
+            let (granted, now) = self.wait(&request, &mut replay, timer).await?;
             dispatches += 1;
             let carried = match granted {
                 Granted::Here(credit) => {
-                    self.count_dispatch(&request, Dispatch::Local);
-                    send_over(&credit, core, request.ask, &mut replay, answer, timer, bounds).await
+                    self.count_dispatch(&request, Dispatch::Local, now);
+                    send_over(&credit, core, request.ask, &mut replay, answer, timer, bounds, now).await
                 }
                 Granted::There(mut back) => {
-                    self.count_dispatch(&request, Dispatch::Cross);
+                    self.count_dispatch(&request, Dispatch::Cross, now);
                     // Its clocks run where the link is.
                     let bounds = CarryBounds { response_head_ms: 0, stall_ms: 0 };
-                    carry(request.ask, &mut replay, answer, &mut *back, timer, bounds).await
+                    carry(request.ask, &mut replay, answer, &mut *back, timer, bounds, now).await
                 }
             };
             let lost = match carried {
@@ -145,17 +145,18 @@ impl EdgeService {
         }
     }
 
-    /// Until some link has a credit for the request. Its client may leave, its time may pass.
+    /// Until some link has a credit for the request, and the moment when it had. Its client may leave, its time may pass.
     async fn wait<B: RequestBody>(
         &self,
         request: &Request<'_>,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
-    ) -> Result<Granted, Fault> {
-        let core = &self.core;
-        match core.offer(request.pool, request.needs, request.stamp) {
-            Offered::Granted(credit) => Ok(Granted::Here(credit)),
-            offered => self.wait_long(offered, request, replay, timer).await,
+    ) -> Result<(Granted, Now), Fault> {
+        match self.core.offer(request.pool, request.needs, request.stamp) {
+            // It was offered as it arrived: the clock need not be read again.
+            Offered::Granted(credit) if !replay.was_told() => Ok((Granted::Here(credit), request.stamp)),
+            Offered::Granted(credit) => Ok((Granted::Here(credit), clock::now())),
+            offered => Ok((self.wait_long(offered, request, replay, timer).await?, clock::now())),
         }
     }
 
@@ -259,11 +260,11 @@ impl EdgeService {
         }
     }
 
-    fn count_dispatch(&self, request: &Request<'_>, kind: Dispatch) {
+    fn count_dispatch(&self, request: &Request<'_>, kind: Dispatch, now: Now) {
         let mut counters = self.core.counters.borrow_mut();
         let pool = &mut counters.pools[usize::from(request.pool.0)];
         pool.dispatches.one(kind);
-        pool.queue_wait.observe_ns(clock::now().ns_since(request.stamp));
+        pool.queue_wait.observe_ns(now.ns_since(request.stamp));
     }
 
     /// One line and one count for each exchange, at its end.
@@ -285,7 +286,7 @@ impl EdgeService {
         drop(counters);
         tracing::debug!(
             target: "ptth::exchange",
-            client = ?self.peer,
+            client = self.peer.address(),
             method = %ask.method,
             authority = ask.authority.as_ref().map_or("", |authority| authority.as_str()),
             path = %ask.path.path(),

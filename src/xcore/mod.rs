@@ -14,6 +14,9 @@ mod pipe;
 mod sync;
 mod wakers;
 
+#[cfg(all(test, not(loom)))]
+mod threads;
+
 pub use bell::Ring;
 pub use board::{Board, Placement};
 pub use books::{Held, PoolBooks};
