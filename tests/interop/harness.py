@@ -367,6 +367,44 @@ def far_connection(edge, path="/hello"):
     raise Failed("64 connections, and none on the core without a link")
 
 
+def relay_worker(edge, port):
+    """The smallest worker there is: an HTTP/1.1 link, its bytes passed to a server as they are. The link's address."""
+
+    def pump(source, sink):
+        try:
+            while piece := source.recv(1 << 16):
+                sink.sendall(piece)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    link = socket.create_connection(("127.0.0.1", edge.port))
+    link.sendall(
+        "GET /.well-known/ptth/http%3A%2F%2Flocalhost/ HTTP/1.1\r\nHost: edge\r\nConnection: upgrade\r\n"
+        f"Upgrade: ptth\r\nALPN: http%2F1.1\r\nAuthorization: Basic {edge.basic}\r\n\r\n".encode()
+    )
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        byte = link.recv(1)  # what comes behind the 101 is the channel's
+        check(byte, f"the edge closed during the setup: {answer!r}")
+        answer += byte
+    check(answer.startswith(b"HTTP/1.1 101 "), f"the edge answered the setup with {answer!r}")
+    server = socket.create_connection(("127.0.0.1", port))
+    for ends in ((link, server), (server, link)):
+        threading.Thread(target=pump, args=ends, daemon=True).start()
+    return "%s:%d" % link.getsockname()
+
+
+def kill_sockets(edge, address):
+    """Aborts the edge's end of a link: RST to the worker, an error to the edge."""
+    port = address.rsplit(":", 1)[1]
+    command = ["ss", "-K", "-t", "state", "established", f"sport = :{edge.port} and dport = :{port}"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    check(told.stdout.count(f":{port}") == 1, f"ss -K killed nothing: {told.stdout} {told.stderr}")
+
+
 def curl(*arguments, timeout=60):
     """stdout; fails where curl does. No proxy of the machine is asked."""
     command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(timeout), *arguments]

@@ -5,7 +5,7 @@ Any path may carry ?id=X: a line "X METHOD path" is appended to LOG once the who
     /hello                  "hello"
     /echo                   the request's body
     /sha256                 the digest of the request's body, and its length
-    /fields                 the request's fields, as JSON
+    /fields                 the request's fields and trailers, as JSON
     /slow?ms=N              "slow" after N ms
     /bytes?n=N              N bytes with a Content-Length
     /chunks?n=N&ms=M        N chunks, M ms between two
@@ -44,8 +44,8 @@ class Handler(BaseHTTPRequestHandler):
             while size := int(self.rfile.readline().split(b";")[0], 16):
                 yield self.rfile.read(size)
                 self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
+            while line := self.rfile.readline().strip():
+                self.trailers.append(line.decode())
             return
         left = int(self.headers.get("Content-Length", 0))
         while left > 0:
@@ -68,6 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def serve(self):
+        self.trailers = []
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if url.path == "/early":
@@ -87,7 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             case "/echo":
                 self.answer(body, kind=self.headers.get("Content-Type", "application/octet-stream"))
             case "/fields":
-                self.answer(json.dumps(self.headers.items()).encode(), kind="application/json")
+                told = {"fields": self.headers.items(), "trailers": self.trailers}
+                self.answer(json.dumps(told).encode(), kind="application/json")
             case "/slow":
                 time.sleep(ms / 1000)
                 self.answer(f"slow {query.get('id', '')}\n".encode())
