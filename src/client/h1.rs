@@ -11,7 +11,7 @@ use super::Service;
 use crate::clock;
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{
-    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
+    Answer, Ask, FaultAnswer, Latch, LatchWait, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
 };
 use crate::fault::Fault;
 use crate::io::{Conn, Timer, Writer};
@@ -45,8 +45,9 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
     let mut timer = Timer::new();
     let mut scan = HeadScan::request();
     let mut hosts = LastHost::default();
+    let mut drained = drain.wait();
     loop {
-        let head = match read_head(&mut conn, &mut scan, &mut timer, drain).await {
+        let head = match read_head(&mut conn, &mut scan, &mut timer, &mut drained).await {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(fault) => {
@@ -98,10 +99,9 @@ async fn read_head(
     conn: &mut Conn,
     scan: &mut HeadScan,
     timer: &mut Timer,
-    drain: &Latch,
+    drained: &mut LatchWait<'_>,
 ) -> Result<Option<RequestHead>, Fault> {
     scan.reset();
-    let mut drained = drain.wait();
     let mut is_idle = true;
     let mut is_armed = false;
     std::future::poll_fn(move |cx| {
@@ -220,9 +220,20 @@ fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
         BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
     };
     // The parser has checked Host, and that an absolute target agrees with it.
-    let authority = head.headers.get(HOST).and_then(|host| hosts.authority(host));
+    let authority = match (head.headers.get(HOST), &head.authority) {
+        (Some(host), _) => hosts.authority(host),
+        // RFC 9112 §3.2.2: an absolute target counts, also where an HTTP/1.0 client sends no Host.
+        (None, Some(target)) => HeaderValue::try_from(target.to_string()).ok().and_then(|host| {
+            let authority = hosts.authority(&host);
+            head.headers.insert(HOST, host);
+            authority
+        }),
+        (None, None) => None,
+    };
     wire::strip_hop_by_hop(&mut head.headers);
-    head.headers.remove(EXPECT);
+    if head.headers.keys().any(|name| *name == EXPECT) {
+        head.headers.remove(EXPECT);
+    }
     Ask {
         method: head.method,
         version: match head.version {
@@ -244,11 +255,11 @@ fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
 struct LastHost(Option<Authority>);
 
 impl LastHost {
-    /// `None` only for an empty Host.
+    /// In lower case (RFC 9110 §4.2.3). `None` only for an empty Host.
     fn authority(&mut self, host: &HeaderValue) -> Option<Authority> {
         match &self.0 {
             Some(last) if last.as_str().as_bytes() == host.as_bytes() => {}
-            _ => self.0 = Authority::try_from(host.as_bytes()).ok(),
+            _ => self.0 = Authority::try_from(host.as_bytes().to_ascii_lowercase()).ok(),
         }
         self.0.clone()
     }

@@ -159,8 +159,7 @@ pub async fn serve_far(core: Rc<Core>, far: FarAsk) {
     let bounds = carry_bounds(&core, pool);
     // The 100 is its home's to answer: it hears that the request was dispatched.
     let ask = Ask { expects_continue: false, ..ask };
-    let carried = send_over(&credit, &core, &ask, &mut replay, &mut answer, &mut timer, bounds, clock::now()).await;
-    drop(credit);
+    let carried = send_over(credit, &core, &ask, &mut replay, &mut answer, &mut timer, bounds, clock::now()).await;
     if let Err(lost) = carried {
         answer.tell(Down::Lost(lost)).await;
     }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use http::uri::Authority;
 
 use super::core::{Core, Credit, Line};
-use crate::clock::Now;
+use crate::clock::{self, Now};
 use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Replay, RequestBody};
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::ids::PoolId;
-use crate::io::Timer;
-use crate::limits::BODY_STALL_MS_MAX;
+use crate::io::{self, Timer};
+use crate::limits::{BODY_STALL_MS_MAX, RESET_DELAY_MS};
 use crate::link::h1::H1Back;
 use crate::link::h2::H2Back;
 
@@ -24,7 +24,7 @@ pub fn carry_bounds(core: &Core, pool: PoolId) -> CarryBounds {
 /// Sends `ask` over the link of `credit` and carries it to its end. `now` is the moment of its dispatch.
 #[allow(clippy::too_many_arguments)] // each is somebody else's
 pub async fn send_over<B: RequestBody, A: Answer>(
-    credit: &Credit,
+    credit: Credit,
     core: &Rc<Core>,
     ask: &Ask,
     body: &mut Replay<'_, B>,
@@ -38,7 +38,13 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         Line::H2(send) => {
             let mut back = H2Back::send(&mut send.borrow_mut(), ask, nameless())?;
             drop(send); // a link that ends must not wait for what it carries
-            carry(ask, body, answer, &mut back, timer, bounds, now).await
+            let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
+            if let Err(lost) = carried
+                && lost.fault.blame() == Blame::Client
+            {
+                give_up(back, credit, now);
+            }
+            carried
         }
         Line::H1(slot) => {
             let mut lent = slot.take().ok_or(untouched)?;
@@ -50,6 +56,17 @@ pub async fn send_over<B: RequestBody, A: Answer>(
             }
             carried
         }
+    }
+}
+
+/// Ends a request that nobody wants any more, but not before its worker can have seen it. It holds its credit until then.
+#[cold]
+fn give_up(back: H2Back, credit: Credit, dispatched: Now) {
+    if clock::now().ms_since(dispatched) < RESET_DELAY_MS {
+        io::spawn(async move {
+            io::sleep_ms(RESET_DELAY_MS).await;
+            drop((back, credit));
+        });
     }
 }
 

@@ -285,7 +285,7 @@ impl Walk {
             assert_eq!(self.sched.oldest(pool), waiting.map(|request| request.stamp).min());
             let links = self.plain.links.iter().filter(|link| link.pools.contains(&pool));
             assert_eq!(self.sched.links(pool), links.clone().filter(|link| !link.draining).count());
-            assert_eq!(self.sched.pool_credits(pool), links.map(PlainLink::free).sum());
+            assert_eq!(self.sched.pool_credits(pool), links.map(PlainLink::free).sum::<u32>());
         }
         for link in &self.plain.links {
             assert_eq!(self.sched.credits(link.id), link.free());

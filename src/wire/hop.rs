@@ -23,6 +23,26 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 /// `Connection` cannot name away what the edge or the worker relies on: a client could else hide from the worker who
 /// it is, or what the edge said about it. Safe to repeat.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most heads have none of them: one look along the names is cheaper than eight into the table (2 % of an edge's CPU
+    // for each request).
+    if headers.keys().any(ends_here) {
+        strip(headers);
+    }
+}
+
+fn ends_here(name: &HeaderName) -> bool {
+    match name.as_str().len() {
+        2 => *name == TE,
+        7 => *name == UPGRADE,
+        10 => *name == CONNECTION || *name == KEEP_ALIVE,
+        14 => *name == HTTP2_SETTINGS,
+        16 => *name == PROXY_CONNECTION,
+        17 => *name == TRANSFER_ENCODING,
+        _ => false,
+    }
+}
+
+fn strip(headers: &mut HeaderMap) {
     if headers.get_all(CONNECTION).iter().flat_map(|value| list(value.as_bytes())).any(names_a_field) {
         strip_named(headers);
     }

@@ -11,6 +11,7 @@ mod books;
 mod claim;
 mod home;
 mod pipe;
+mod seats;
 mod sync;
 mod wakers;
 
@@ -23,4 +24,5 @@ pub use books::{Held, PoolBooks};
 pub use claim::Claim;
 pub use home::{Home, Post};
 pub use pipe::{Closed, PipeRx, PipeTx, SendError, pipe};
+pub use seats::{Seat, Seats};
 pub use wakers::HomeWakers;
