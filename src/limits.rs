@@ -123,7 +123,7 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const ACCEPT_BACKOFF_MS: u64 = 100;
 /// After the last response: how long, and for how many bytes, a closing connection still reads (RFC 9112 §9.6).
 pub const LINGER_MS_MAX: u64 = 2_000;
-pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Default of `drain_max`.
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// Turn of the timer wheel: every timer is late by at most this.

@@ -280,6 +280,5 @@ fn what_crosses_cores_may_cross() {
     crosses::<super::Placement>();
     is_shared::<Post<Cell<u8>>>();
     is_shared::<super::Board>();
-    is_shared::<super::Claim>();
     is_shared::<super::PoolBooks>();
 }
