@@ -79,8 +79,11 @@ pub const LINK_STREAMS_MAX: u32 = 1024;
 pub const LINK_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * LINK_STREAMS_MAX;
 /// Bytes of one stream that the h2 engine holds for sending.
 pub const STREAM_SEND_BYTES_MAX: usize = 256 * 1024;
-/// Streams that the peer reset and nobody has looked at yet (h2's bound against rapid reset).
-pub const RESET_STREAMS_PENDING_MAX: usize = 20;
+/// Streams that an edge may open and reset before its worker has looked at them: clients that leave in a burst.
+pub const EDGE_RESETS_PENDING_MAX: usize = 4096;
+/// A request that its client gave up this soon after its dispatch is reset that much later: the worker has seen its head
+/// by then, so that a burst of them is no rapid reset, for which an HTTP/2 server would end the link.
+pub const RESET_DELAY_MS: u64 = 50;
 /// Resets that a peer may provoke from us.
 pub const LOCAL_RESETS_MAX: usize = 1024;
 /// Probes of the kernel that an idle TCP peer may leave unanswered.
@@ -120,7 +123,7 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const ACCEPT_BACKOFF_MS: u64 = 100;
 /// After the last response: how long, and for how many bytes, a closing connection still reads (RFC 9112 §9.6).
 pub const LINGER_MS_MAX: u64 = 2_000;
-pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Default of `drain_max`.
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// Turn of the timer wheel: every timer is late by at most this.

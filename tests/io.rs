@@ -434,6 +434,7 @@ fn a_closed_connection_delivers_its_last_response_to_a_peer_that_still_sends() {
         conn.writer.put(b"the last response");
         conn.writer.flush().await.unwrap();
         let client = thread::spawn(move || {
+            #[allow(clippy::disallowed_methods)] // a peer has no core that it could block
             thread::sleep(Duration::from_millis(100));
             peer.write_all(b"and more").unwrap();
             let mut got = Vec::new();

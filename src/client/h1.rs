@@ -5,16 +5,16 @@ use std::task::{Context, Poll};
 
 use http::header::{EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Service;
 use crate::clock;
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{
-    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
+    Answer, Ask, FaultAnswer, Latch, LatchWait, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
 };
 use crate::fault::Fault;
-use crate::io::{Conn, Reader, Timer, Writer};
+use crate::io::{Conn, Timer, Writer};
 use crate::limits::{BODY_STALL_MS_MAX, DISCARD_BYTES_MAX, HEAD_MS_MAX, IDLE_MS_MAX};
 use crate::wire::{self, BodyPlan, Framing, HeadScan, Persistence, RequestHead, Side, Version};
 
@@ -44,8 +44,10 @@ pub struct TakenOver {
 pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> Ended {
     let mut timer = Timer::new();
     let mut scan = HeadScan::request();
+    let mut hosts = LastHost::default();
+    let mut drained = drain.wait();
     loop {
-        let head = match read_head(&mut conn, &mut scan, &mut timer, drain).await {
+        let head = match read_head(&mut conn, &mut scan, &mut timer, &mut drained).await {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(fault) => {
@@ -56,7 +58,7 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
         if service.takes_over(&head) {
             return Ended::TakenOver(Box::new(TakenOver { conn, head, timer }));
         }
-        match serve_one(&mut conn.reader, &mut conn.writer, head, service, drain, &mut timer).await {
+        match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer).await {
             After::Next => {}
             After::Close => break,
             After::Cut => {
@@ -97,10 +99,9 @@ async fn read_head(
     conn: &mut Conn,
     scan: &mut HeadScan,
     timer: &mut Timer,
-    drain: &Latch,
+    drained: &mut LatchWait<'_>,
 ) -> Result<Option<RequestHead>, Fault> {
     scan.reset();
-    let mut drained = drain.wait();
     let mut is_idle = true;
     let mut is_armed = false;
     std::future::poll_fn(move |cx| {
@@ -144,13 +145,14 @@ enum After {
 }
 
 async fn serve_one<S: Service>(
-    reader: &mut Reader,
-    writer: &mut Writer,
+    conn: &mut Conn,
     head: RequestHead,
+    hosts: &mut LastHost,
     service: &S,
     drain: &Latch,
     timer: &mut Timer,
 ) -> After {
+    let Conn { reader, writer, .. } = conn;
     let plan = head.body;
     let mut answer = H1Answer {
         sink: H1Sink::new(writer, Frame::Nothing, Side::Response),
@@ -162,7 +164,7 @@ async fn serve_one<S: Service>(
         drain,
     };
     let mut body = H1Body { source: H1Source::new(reader, plan, Side::Request) };
-    let served = service.serve(ask_of(head), &mut body, &mut answer, timer).await;
+    let served = service.serve(ask_of(head, hosts), &mut body, &mut answer, timer).await;
     if let Err(fault) = served {
         if answer.has_begun {
             return After::Cut;
@@ -211,16 +213,27 @@ async fn discard(source: &mut H1Source<'_>, timer: &mut Timer) -> bool {
 }
 
 /// The head as it goes on: framing and hop-by-hop fields end here.
-fn ask_of(mut head: RequestHead) -> Ask {
+fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
     let length = match head.body {
         BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
         BodyPlan::Exact { bytes } => Length::Exact(bytes),
         BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
     };
     // The parser has checked Host, and that an absolute target agrees with it.
-    let host = head.headers.get(HOST).cloned();
+    let authority = match (head.headers.get(HOST), &head.authority) {
+        (Some(host), _) => hosts.authority(host),
+        // RFC 9112 §3.2.2: an absolute target counts, also where an HTTP/1.0 client sends no Host.
+        (None, Some(target)) => HeaderValue::try_from(target.to_string()).ok().and_then(|host| {
+            let authority = hosts.authority(&host);
+            head.headers.insert(HOST, host);
+            authority
+        }),
+        (None, None) => None,
+    };
     wire::strip_hop_by_hop(&mut head.headers);
-    head.headers.remove(EXPECT);
+    if head.headers.keys().any(|name| *name == EXPECT) {
+        head.headers.remove(EXPECT);
+    }
     Ask {
         method: head.method,
         version: match head.version {
@@ -228,12 +241,27 @@ fn ask_of(mut head: RequestHead) -> Ask {
             Version::H11 => http::Version::HTTP_11,
         },
         secure: false,
-        authority: host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
+        authority,
         path: head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
         headers: head.headers,
         length,
         expects_continue: head.expect_continue,
         upgrade: head.upgrade.map(|protocol| Upgrade { protocol }),
+    }
+}
+
+/// The host that was asked last on a connection, read: it is the next request's, too.
+#[derive(Default)]
+struct LastHost(Option<Authority>);
+
+impl LastHost {
+    /// In lower case (RFC 9110 §4.2.3). `None` only for an empty Host.
+    fn authority(&mut self, host: &HeaderValue) -> Option<Authority> {
+        match &self.0 {
+            Some(last) if last.as_str().as_bytes() == host.as_bytes() => {}
+            _ => self.0 = Authority::try_from(host.as_bytes().to_ascii_lowercase()).ok(),
+        }
+        self.0.clone()
     }
 }
 

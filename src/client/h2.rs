@@ -23,7 +23,7 @@ use crate::exchange::{
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Timer};
 use crate::limits::{
-    HEAD_BYTES_MAX, LOCAL_RESETS_MAX, RESET_STREAMS_PENDING_MAX, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, LOCAL_RESETS_MAX, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 
@@ -44,7 +44,8 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, streams_max
         .initial_connection_window_size(STREAM_WINDOW_BYTES.saturating_mul(streams_max.max(1)).min((1 << 31) - 1))
         .max_concurrent_streams(streams_max)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .max_pending_accept_reset_streams(RESET_STREAMS_PENDING_MAX)
+        // The peer is the edge that we dialed, and its clients may leave in a burst; it is not the one to guard against.
+        .max_pending_accept_reset_streams(EDGE_RESETS_PENDING_MAX)
         .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
         .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
         .enable_connect_protocol()

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -23,7 +22,7 @@ use crate::events::Counters;
 use crate::exchange::Latch;
 use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::sched::{LinkFacts, Needs, Offer, PoolBounds, Sched};
-use crate::xcore::{Board, HomeWakers, PoolBooks, Post};
+use crate::xcore::{Board, HomeWakers, PoolBooks, Post, Seats};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
 pub struct Shared {
@@ -35,7 +34,7 @@ pub struct Shared {
     /// Waiting requests and their bytes, over all cores; one for each pool.
     pub books: Vec<Arc<PoolBooks>>,
     /// Links that each credential holds, over all cores.
-    pub seats: Vec<AtomicU32>,
+    pub seats: Vec<Arc<Seats>>,
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
     pub started: Now,
@@ -58,7 +57,8 @@ pub enum Message {
 /// How to send over a link of this core.
 #[derive(Clone)]
 pub enum Line {
-    H2(SendRequest<Bytes>),
+    /// Shared, because a clone of the engine's handle takes its lock twice.
+    H2(Rc<RefCell<SendRequest<Bytes>>>),
     H1(Rc<H1Slot>),
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::core::{Core, Credit, Offered};
 use super::over::{carry_bounds, send_over};
-use crate::clock::Now;
+use crate::clock::{self, Now};
 use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source};
 use crate::fault::Fault;
 use crate::ids::PoolId;
@@ -159,8 +159,7 @@ pub async fn serve_far(core: Rc<Core>, far: FarAsk) {
     let bounds = carry_bounds(&core, pool);
     // The 100 is its home's to answer: it hears that the request was dispatched.
     let ask = Ask { expects_continue: false, ..ask };
-    let carried = send_over(&credit, &core, &ask, &mut replay, &mut answer, &mut timer, bounds).await;
-    drop(credit);
+    let carried = send_over(credit, &core, &ask, &mut replay, &mut answer, &mut timer, bounds, clock::now()).await;
     if let Err(lost) = carried {
         answer.tell(Down::Lost(lost)).await;
     }

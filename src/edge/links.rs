@@ -5,8 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -20,7 +18,7 @@ use crate::io::{self, Conn};
 use crate::limits::{LINK_PING_MS, SETUP_MS_MAX};
 use crate::link::h2::{H2Link, News};
 use crate::wire::{self, ChannelVersion, RequestHead, Scope, Setup};
-use crate::xcore::Placement;
+use crate::xcore::{Placement, Seat};
 
 /// A connection whose setup was accepted, on its way to the core where it will live.
 pub struct Turned {
@@ -29,32 +27,10 @@ pub struct Turned {
     version: ChannelVersion,
     pools: Vec<PoolId>,
     address: SocketAddr,
+    credential: CredentialId,
     seat: Seat,
     /// Counts on the board as long as it lives.
     placement: Placement,
-}
-
-/// One of the links that a credential may hold. Dropping it makes room for the next.
-struct Seat {
-    shared: Arc<Shared>,
-    credential: CredentialId,
-}
-
-impl Seat {
-    fn take(shared: &Arc<Shared>, credential: CredentialId) -> Option<Seat> {
-        let links_max = shared.credentials.get(credential).links_max;
-        // Relaxed: only the number counts, nothing is published with it.
-        shared.seats[usize::from(credential.0)]
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < links_max).then_some(held + 1))
-            .ok()
-            .map(|_| Seat { shared: shared.clone(), credential })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.shared.seats[usize::from(self.credential.0)].fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Answers a setup and, if it is accepted, turns the connection into a link.
@@ -87,10 +63,10 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool) {
     }
     let Some(address) = conn.peer_addr() else { return };
     let Ok((fd, leftover)) = conn.into_fd().await else { return };
-    let Accepted { version, pools, seat, .. } = setup;
+    let Accepted { version, pools, credential, seat, .. } = setup;
     let placement = core.shared.board.place(&pools, core.id);
     let home = placement.core();
-    let turned = Turned { fd, leftover, version, pools, address, seat, placement };
+    let turned = Turned { fd, leftover, version, pools, address, credential, seat, placement };
     if home == core.id {
         live(core, turned).await;
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
@@ -103,6 +79,7 @@ struct Accepted {
     dialect: wire::Dialect,
     version: ChannelVersion,
     pools: Vec<PoolId>,
+    credential: CredentialId,
     seat: Seat,
 }
 
@@ -124,8 +101,9 @@ fn check(core: &Rc<Core>, head: &RequestHead, accepts_workers: bool) -> Result<A
     if core.drain.is_set() {
         return Err(Fault::Draining);
     }
-    let seat = Seat::take(shared, credential).ok_or(Fault::SetupLimit)?;
-    Ok(Accepted { dialect, version, pools, seat })
+    let links_max = shared.credentials.get(credential).links_max;
+    let seat = shared.seats[usize::from(credential.0)].try_take(links_max).ok_or(Fault::SetupLimit)?;
+    Ok(Accepted { dialect, version, pools, credential, seat })
 }
 
 /// The pools that this worker will serve. Every origin must be covered by the credential and by a pool.
@@ -161,12 +139,12 @@ fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<
 
 /// A link's life on its own core.
 pub async fn live(core: Rc<Core>, turned: Turned) {
-    let Turned { fd, leftover, version, pools, address, seat, placement } = turned;
+    let Turned { fd, leftover, version, pools, address, credential, seat, placement } = turned;
     let conn = match Conn::from_fd(fd, leftover) {
         Ok(conn) => conn,
         Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
     };
-    let worker = core.shared.credentials.get(seat.credential).id.clone();
+    let worker = core.shared.credentials.get(credential).id.clone();
     let about = LinkAbout {
         worker: worker.clone(),
         address,
@@ -205,7 +183,7 @@ async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
         Ok(link) => link,
         Err(why) => return why,
     };
-    let id = core.link_up(about, false, Line::H2(link.sender()));
+    let id = core.link_up(about, false, Line::H2(Rc::new(RefCell::new(link.sender()))));
     let _lives = Lives { core: core.clone(), link: id, _placement: placement };
     link.run(&core.drain, |news| match news {
         News::Credits { streams_max, carries_upgrades } => core.link_credits(id, streams_max, carries_upgrades),

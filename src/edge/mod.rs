@@ -17,7 +17,6 @@ mod service;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -33,7 +32,7 @@ use crate::ids::CoreId;
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX};
 use crate::wire::ForwardedFor;
-use crate::xcore::{Board, PoolBooks, Post};
+use crate::xcore::{Board, PoolBooks, Post, Seats};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
 pub struct Edge {
@@ -71,7 +70,7 @@ impl Edge {
             credentials: Credentials::new(&config.credentials),
             board: Board::new(config.pools.len(), cpus.len()),
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
-            seats: config.credentials.iter().map(|_| AtomicU32::new(0)).collect(),
+            seats: config.credentials.iter().map(|_| Seats::new()).collect(),
             posts,
             started: clock::now(),
             config,

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use http::uri::Authority;
 
 use super::core::{Core, Credit, Line};
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Replay, RequestBody};
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::ids::PoolId;
-use crate::io::Timer;
-use crate::limits::BODY_STALL_MS_MAX;
+use crate::io::{self, Timer};
+use crate::limits::{BODY_STALL_MS_MAX, RESET_DELAY_MS};
 use crate::link::h1::H1Back;
 use crate::link::h2::H2Back;
 
@@ -21,26 +21,35 @@ pub fn carry_bounds(core: &Core, pool: PoolId) -> CarryBounds {
     CarryBounds { response_head_ms: pool.response_head_ms_max, stall_ms: BODY_STALL_MS_MAX }
 }
 
-/// Sends `ask` over the link of `credit` and carries it to its end.
+/// Sends `ask` over the link of `credit` and carries it to its end. `now` is the moment of its dispatch.
+#[allow(clippy::too_many_arguments)] // each is somebody else's
 pub async fn send_over<B: RequestBody, A: Answer>(
-    credit: &Credit,
+    credit: Credit,
     core: &Rc<Core>,
     ask: &Ask,
     body: &mut Replay<'_, B>,
     answer: &mut A,
     timer: &mut Timer,
     bounds: CarryBounds,
+    now: Now,
 ) -> Result<Carried, Lost> {
     let untouched = Lost { fault: Fault::LinkLost, again: Again::Untouched };
     match core.line(credit.link).ok_or(untouched)? {
-        Line::H2(mut send) => {
-            let mut back = H2Back::send(&mut send, ask, nameless())?;
-            carry(ask, body, answer, &mut back, timer, bounds).await
+        Line::H2(send) => {
+            let mut back = H2Back::send(&mut send.borrow_mut(), ask, nameless())?;
+            drop(send); // a link that ends must not wait for what it carries
+            let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
+            if let Err(lost) = carried
+                && lost.fault.blame() == Blame::Client
+            {
+                give_up(back, credit, now);
+            }
+            carried
         }
         Line::H1(slot) => {
             let mut lent = slot.take().ok_or(untouched)?;
             let mut back = H1Back::new(lent.conn(), ask);
-            let carried = carry(ask, body, answer, &mut back, timer, bounds).await;
+            let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
             if carried.is_ok() && back.is_reusable() {
                 drop(back);
                 lent.give_back();
@@ -50,7 +59,19 @@ pub async fn send_over<B: RequestBody, A: Answer>(
     }
 }
 
+/// Ends a request that nobody wants any more, but not before its worker can have seen it. It holds its credit until then.
+#[cold]
+fn give_up(back: H2Back, credit: Credit, dispatched: Now) {
+    if clock::now().ms_since(dispatched) < RESET_DELAY_MS {
+        io::spawn(async move {
+            io::sleep_ms(RESET_DELAY_MS).await;
+            drop((back, credit));
+        });
+    }
+}
+
 /// Runs an exchange over a link of any kind.
+#[allow(clippy::too_many_arguments)] // as above
 pub async fn carry<B: RequestBody, A: Answer, L: Back>(
     ask: &Ask,
     body: &mut Replay<'_, B>,
@@ -58,8 +79,9 @@ pub async fn carry<B: RequestBody, A: Answer, L: Back>(
     back: &mut L,
     timer: &mut Timer,
     bounds: CarryBounds,
+    now: Now,
 ) -> Result<Carried, Lost> {
-    Carry::new(ask.length, ask.expects_continue, bounds).run(body, answer, back, timer, clock::now()).await
+    Carry::new(ask.length, ask.expects_continue, bounds).run(body, answer, back, timer, now).await
 }
 
 /// What stands in `:authority` for an HTTP/1.0 client that named no host; HTTP/2 wants one.

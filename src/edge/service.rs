@@ -29,8 +29,8 @@ pub struct EdgeService {
 }
 
 /// A request and where it belongs.
-struct Request<'a> {
-    ask: &'a Ask,
+struct Request {
+    ask: Ask,
     pool: PoolId,
     needs: Needs,
     /// Its arrival; its place in every queue that it ever waits in.
@@ -57,17 +57,18 @@ impl Service for EdgeService {
         timer: &mut Timer,
     ) -> Result<(), Fault> {
         let stamp = arrival();
-        let pool = self.route(&ask);
-        let served = match pool {
-            Err(fault) => Err(fault),
-            Ok(pool) => {
-                self.stamp_headers(&mut ask);
-                let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
-                let request = Request { ask: &ask, pool, needs, stamp };
-                self.exchange(request, body, answer, timer).await
+        let pool = match self.route(&ask) {
+            Ok(pool) => pool,
+            Err(fault) => {
+                self.count(&ask, None, stamp, &Err(fault));
+                return Err(fault);
             }
         };
-        self.count(&ask, pool.ok(), stamp, &served);
+        self.stamp_headers(&mut ask);
+        let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
+        let request = Request { ask, pool, needs, stamp };
+        let served = self.exchange(&request, body, answer, timer).await;
+        self.count(&request.ask, Some(pool), stamp, &served);
         served.map(|_| ())
     }
 }
@@ -102,7 +103,7 @@ impl EdgeService {
     /// Waits for a link, carries the request, and again if it was lost and may be.
     async fn exchange(
         &self,
-        request: Request<'_>,
+        request: &Request,
         body: &mut impl RequestBody,
         answer: &mut impl Answer,
         timer: &mut Timer,
@@ -113,18 +114,18 @@ impl EdgeService {
         let mut replay = Replay::new(body);
         let mut dispatches = 0;
         loop {
-            let granted = self.wait(&request, &mut replay, timer).await?;
+            let (granted, now) = self.wait(request, &mut replay, timer).await?;
             dispatches += 1;
             let carried = match granted {
                 Granted::Here(credit) => {
-                    self.count_dispatch(&request, Dispatch::Local);
-                    send_over(&credit, core, request.ask, &mut replay, answer, timer, bounds).await
+                    self.count_dispatch(request, Dispatch::Local, now);
+                    send_over(credit, core, &request.ask, &mut replay, answer, timer, bounds, now).await
                 }
                 Granted::There(mut back) => {
-                    self.count_dispatch(&request, Dispatch::Cross);
+                    self.count_dispatch(request, Dispatch::Cross, now);
                     // Its clocks run where the link is.
                     let bounds = CarryBounds { response_head_ms: 0, stall_ms: 0 };
-                    carry(request.ask, &mut replay, answer, &mut *back, timer, bounds).await
+                    carry(&request.ask, &mut replay, answer, &mut *back, timer, bounds, now).await
                 }
             };
             let lost = match carried {
@@ -145,17 +146,18 @@ impl EdgeService {
         }
     }
 
-    /// Until some link has a credit for the request. Its client may leave, its time may pass.
+    /// Until some link has a credit for the request, and the moment when it had. Its client may leave, its time may pass.
     async fn wait<B: RequestBody>(
         &self,
-        request: &Request<'_>,
+        request: &Request,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
-    ) -> Result<Granted, Fault> {
-        let core = &self.core;
-        match core.offer(request.pool, request.needs, request.stamp) {
-            Offered::Granted(credit) => Ok(Granted::Here(credit)),
-            offered => self.wait_long(offered, request, replay, timer).await,
+    ) -> Result<(Granted, Now), Fault> {
+        match self.core.offer(request.pool, request.needs, request.stamp) {
+            // It was offered as it arrived: the clock need not be read again.
+            Offered::Granted(credit) if !replay.was_told() => Ok((Granted::Here(credit), request.stamp)),
+            Offered::Granted(credit) => Ok((Granted::Here(credit), clock::now())),
+            offered => Ok((self.wait_long(offered, request, replay, timer).await?, clock::now())),
         }
     }
 
@@ -164,7 +166,7 @@ impl EdgeService {
     async fn wait_long<B: RequestBody>(
         &self,
         mut offered: Offered,
-        request: &Request<'_>,
+        request: &Request,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
     ) -> Result<Granted, Fault> {
@@ -176,7 +178,7 @@ impl EdgeService {
         }
         let until = request.stamp.plus_ms(pool.queue.wait_ms_max);
         let bytes_max = pool.queue.bytes_max;
-        let mut counted = head_bytes(request.ask) + replay.held_bytes();
+        let mut counted = head_bytes(&request.ask) + replay.held_bytes();
         let books = &shared.books[usize::from(request.pool.0)];
         let mut held = books.try_take(counted, pool.queue.requests_max, bytes_max).ok_or(Fault::QueueFull)?;
         loop {
@@ -216,7 +218,7 @@ impl EdgeService {
                 if replay.body().poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(Fault::ClientGone));
                 }
-                let now_held = head_bytes(request.ask) + replay.held_bytes();
+                let now_held = head_bytes(&request.ask) + replay.held_bytes();
                 if now_held > counted {
                     if !held.add_bytes(now_held - counted, bytes_max) {
                         return Poll::Ready(Err(Fault::QueueFull));
@@ -248,7 +250,7 @@ impl EdgeService {
     }
 
     /// Hands the request to a core that has links of its pool; `None` if there is none after all.
-    fn send_elsewhere(&self, request: &Request<'_>) -> Result<Option<Box<FarBack>>, Fault> {
+    fn send_elsewhere(&self, request: &Request) -> Result<Option<Box<FarBack>>, Fault> {
         let core = &self.core;
         let Some(there) = core.shared.board.core_with_links(request.pool, request.stamp.0) else { return Ok(None) };
         let (far, back) = send_far(core, request.ask.clone(), request.pool, request.needs, request.stamp);
@@ -259,11 +261,11 @@ impl EdgeService {
         }
     }
 
-    fn count_dispatch(&self, request: &Request<'_>, kind: Dispatch) {
+    fn count_dispatch(&self, request: &Request, kind: Dispatch, now: Now) {
         let mut counters = self.core.counters.borrow_mut();
         let pool = &mut counters.pools[usize::from(request.pool.0)];
         pool.dispatches.one(kind);
-        pool.queue_wait.observe_ns(clock::now().ns_since(request.stamp));
+        pool.queue_wait.observe_ns(now.ns_since(request.stamp));
     }
 
     /// One line and one count for each exchange, at its end.
@@ -285,7 +287,7 @@ impl EdgeService {
         drop(counters);
         tracing::debug!(
             target: "ptth::exchange",
-            client = ?self.peer,
+            client = self.peer.address(),
             method = %ask.method,
             authority = ask.authority.as_ref().map_or("", |authority| authority.as_str()),
             path = %ask.path.path(),

@@ -90,6 +90,7 @@ impl Carry {
         timer: &mut Timer,
         now: Now,
     ) -> Result<Carried, Lost> {
+        self.owes_continue &= !body.was_asked_for();
         self.head_by = now.plus_ms(self.bounds.response_head_ms);
         self.arm(timer, now);
         let end = std::future::poll_fn(|cx| self.poll(cx, body, answer, back, timer)).await;
@@ -138,7 +139,9 @@ impl Carry {
             }
             self.arm(timer, now);
         }
-        if self.phase != Phase::Tunnel && self.up_is_done && body.body().poll_gone(cx).is_ready() {
+        // While the last of a response goes out, its writing tells whether somebody is there.
+        let watches = self.phase != Phase::Tunnel && self.up_is_done && !self.down.is_flushing();
+        if watches && body.body().poll_gone(cx).is_ready() {
             return lost(Fault::ClientGone, Again::Never);
         }
         Poll::Pending
@@ -156,6 +159,7 @@ impl Carry {
             match heard {
                 Heard::Dispatched => {
                     if std::mem::take(&mut self.owes_continue) {
+                        body.ask_for();
                         put(answer.interim(StatusCode::CONTINUE, &HeaderMap::new()))?;
                     }
                 }

@@ -8,8 +8,8 @@ use http::HeaderMap;
 
 use super::{Length, Piece, Sink, Source};
 use crate::fault::Fault;
-use crate::io::{Reader, Writer};
-use crate::limits::{READ_AHEAD_BYTES_MAX, READ_BYTES_SMALL};
+use crate::io::{self, Reader, Writer};
+use crate::limits::{READ_AHEAD_BYTES_MAX, READ_BYTES_SMALL, WRITE_COPY_BYTES_MAX};
 use crate::wire::{self, BodyDecoder, BodyPlan, Found, Side};
 
 /// A body that arrives.
@@ -145,12 +145,14 @@ pub struct H1Sink<'a> {
     pub writer: &'a mut Writer,
     frame: Frame,
     side: Side,
+    /// What waits was held for the end of this turn already.
+    was_held: bool,
 }
 
 impl<'a> H1Sink<'a> {
     /// `side` is what is written here: a request to a worker, or a response to a client.
     pub fn new(writer: &'a mut Writer, frame: Frame, side: Side) -> Self {
-        H1Sink { writer, frame, side }
+        H1Sink { writer, frame, side, was_held: false }
     }
 
     pub fn set_frame(&mut self, frame: Frame) {
@@ -243,7 +245,14 @@ impl Sink for H1Sink<'_> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let queued = self.writer.queued();
+        if queued > 0 && queued < WRITE_COPY_BYTES_MAX && !self.was_held {
+            self.was_held = true;
+            io::at_end_of_turn(cx);
+            return Poll::Pending;
+        }
         let flushed = ready!(self.writer.poll_flush(cx));
+        self.was_held = false;
         if flushed.is_err() {
             return Poll::Ready(Err(self.gone()));
         }

@@ -61,9 +61,12 @@ impl Source for H2Source {
         if !self.data_is_over {
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(bytes)) => {
-                    let released = stream.flow_control().release_capacity(bytes.len());
-                    debug_assert!(released.is_ok(), "what was received can be released");
                     self.is_ended = stream.is_end_stream();
+                    // A stream that ended gives its window back when it is dropped.
+                    if !self.is_ended {
+                        let released = stream.flow_control().release_capacity(bytes.len());
+                        debug_assert!(released.is_ok(), "what was received can be released");
+                    }
                     return Poll::Ready(Ok(Piece::Data { bytes, last: self.is_ended }));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(self.fault_of(&error))),

@@ -14,7 +14,7 @@ mod replay;
 pub use answer::{FaultAnswer, fault_answer};
 pub use carry::{Carried, Carry, CarryBounds};
 pub use keepalive::keepalive;
-pub use latch::Latch;
+pub use latch::{Latch, LatchWait};
 pub use pump::{Pump, PumpEnd};
 pub use replay::Replay;
 

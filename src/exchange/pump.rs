@@ -52,6 +52,12 @@ impl Pump {
         self.bytes
     }
 
+    /// The last piece was put; it has to go out.
+    #[must_use]
+    pub fn is_flushing(&self) -> bool {
+        self.state == State::Flushing
+    }
+
     /// Who is waited for: the sink (true) or the source.
     #[must_use]
     pub fn waits_for_sink(&self) -> bool {

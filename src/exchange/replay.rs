@@ -27,16 +27,47 @@ pub struct Replay<'a, B> {
     told: usize,
     /// The last piece was read from `body`.
     ended: bool,
+    /// How often it was rewound.
+    attempts: u32,
+    /// The client was told to send it.
+    was_asked_for: bool,
 }
 
 impl<'a, B: RequestBody> Replay<'a, B> {
     pub fn new(body: &'a mut B) -> Self {
-        Replay { body, state: State::Keeping, kept: Vec::new(), kept_bytes: 0, told: 0, ended: false }
+        Replay {
+            body,
+            state: State::Keeping,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            told: 0,
+            ended: false,
+            attempts: 0,
+            was_asked_for: false,
+        }
+    }
+
+    /// The client waits for a 100 and is sent one now; one only, however often the request is sent.
+    pub fn ask_for(&mut self) {
+        self.was_asked_for = true;
+    }
+
+    /// A client that waited for a 100 was sent one.
+    #[must_use]
+    pub fn was_asked_for(&self) -> bool {
+        self.was_asked_for
+    }
+
+    /// There was an attempt before this one.
+    #[must_use]
+    pub fn was_told(&self) -> bool {
+        self.attempts > 0
     }
 
     /// The next attempt starts with the first piece. False: too much is gone, the request cannot be sent again.
     #[must_use]
     pub fn rewind(&mut self) -> bool {
+        self.attempts += 1;
         self.told = 0;
         self.state == State::Keeping
     }

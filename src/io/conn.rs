@@ -82,9 +82,11 @@ impl Conn {
         self.socket.peer_gone()
     }
 
-    /// Closes with a reset: what was sent is not to be taken for complete. Bytes on their way may be lost.
+    /// Ends the connection with a reset: what was sent is not to be taken for complete. Bytes on their way may be lost.
     pub fn abort(self) {
-        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)); // refused: then a FIN has to do
+        // Dissolves the association at once and wakes a read in flight, whose shutdown on drop would send a FIN instead.
+        // A Unix socket refuses; its peer sees an end.
+        let _ = rustix::net::connect_unspec(&self.socket);
     }
 
     /// Has the kernel probe an idle peer, so that a dead one is found within two times `every_ms`. TCP only.

@@ -14,6 +14,7 @@ mod read;
 mod run;
 mod socket;
 mod timer;
+mod turn;
 mod wheel;
 mod write;
 
@@ -24,4 +25,5 @@ pub use listen::{Listener, accept_backoffs, open_listener};
 pub use read::Reader;
 pub use run::{BootFault, panics, raise_fd_limit, run, spawn};
 pub use timer::{Timer, sleep_ms, timeout};
+pub use turn::at_end_of_turn;
 pub use write::Writer;

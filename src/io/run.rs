@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::bell::bell;
-use super::timer;
+use super::{timer, turn};
 use crate::limits::{RING_COMPLETIONS, RING_ENTRIES};
 
 thread_local! {
@@ -103,6 +103,7 @@ pub fn run<F: Future>(main: impl FnOnce() -> F) -> Result<F::Output, BootFault> 
     let mut runtime = std::mem::ManuallyDrop::new(runtime);
     runtime.block_on(async {
         spawn(timer::drive(tick));
+        spawn(turn::drive());
         let output = main().await;
         settle().await.map_err(BootFault::from_io)?;
         Ok(output)

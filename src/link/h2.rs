@@ -170,6 +170,7 @@ impl Back for H2Back {
             self.was_told = true;
             return Poll::Ready(Ok(Heard::Dispatched));
         }
+        // Interim responses first: the engine drops those that a final one overtakes.
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let interim = interim.map_err(|error| lost(&error))?;
             let (head, ()) = interim.into_parts();

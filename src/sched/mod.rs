@@ -487,3 +487,228 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POOL: PoolId = PoolId(0);
+    const OTHER: PoolId = PoolId(1);
+
+    fn two_pools() -> Sched {
+        let bounds = |per_link_max| PoolBounds { per_link_max, hold_without_workers: per_link_max == 3 };
+        Sched::new(vec![bounds(3), bounds(5)])
+    }
+
+    fn link(sched: &mut Sched, pools: &[PoolId], credits: u32) -> LinkId {
+        let link = sched.link_up(LinkFacts { pools: pools.to_vec(), carries_upgrades: false });
+        sched.link_credits(link, credits);
+        link
+    }
+
+    #[track_caller]
+    fn waits(sched: &mut Sched, pool: PoolId, needs: Needs, stamp: u64) -> RequestId {
+        match sched.offer(pool, needs, Now(stamp)) {
+            Offer::Waits(request) => request,
+            Offer::Granted(link) => panic!("granted to {link:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn granted(sched: &mut Sched, pool: PoolId, stamp: u64) -> LinkId {
+        match sched.offer(pool, Needs::Any, Now(stamp)) {
+            Offer::Granted(link) => link,
+            Offer::Waits(_) => panic!("waits"),
+        }
+    }
+
+    fn grants(sched: &mut Sched) -> Vec<RequestId> {
+        std::iter::from_fn(|| sched.next_grant()).map(|grant| grant.request).collect()
+    }
+
+    #[test]
+    fn a_request_that_finds_a_credit_never_waits() {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 1);
+        assert_eq!(granted(&mut sched, POOL, 1), link);
+        let second = waits(&mut sched, POOL, Needs::Any, 2);
+        assert_eq!(grants(&mut sched), [], "nothing is parked on a busy link");
+        sched.release(link);
+        assert_eq!(sched.next_grant(), Some(Grant { request: second, link }));
+    }
+
+    #[test]
+    fn a_new_request_does_not_overtake_one_that_waits_for_the_same_credit() {
+        let mut sched = two_pools();
+        let first = waits(&mut sched, POOL, Needs::Any, 1);
+        let link = link(&mut sched, &[POOL, OTHER], 1);
+        let second = waits(&mut sched, OTHER, Needs::Any, 1);
+        assert_eq!(grants(&mut sched), [first]);
+        sched.release(link);
+        assert_eq!(grants(&mut sched), [second]);
+    }
+
+    #[test]
+    fn a_returned_request_goes_to_its_old_place() {
+        let mut sched = two_pools();
+        let young: Vec<_> = (5..8).map(|stamp| waits(&mut sched, POOL, Needs::Any, stamp)).collect();
+        let second = waits(&mut sched, POOL, Needs::Any, 2);
+        let first = waits(&mut sched, POOL, Needs::Any, 1);
+        let third = waits(&mut sched, POOL, Needs::Any, 5);
+        let last = waits(&mut sched, POOL, Needs::Any, 7);
+        link(&mut sched, &[POOL], 3);
+        link(&mut sched, &[POOL], 3);
+        link(&mut sched, &[POOL], 3);
+        assert_eq!(grants(&mut sched), [first, second, young[0], third, young[1], young[2], last]);
+    }
+
+    #[test]
+    fn a_returned_request_takes_a_credit_before_younger_ones_see_it() {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 1);
+        assert_eq!(granted(&mut sched, POOL, 1), link);
+        waits(&mut sched, POOL, Needs::Any, 9);
+        sched.release(link);
+        assert_eq!(granted(&mut sched, POOL, 1), link, "older than all that waits: no queue");
+    }
+
+    #[test]
+    fn an_upgrade_waits_for_a_link_that_carries_it_and_stops_nobody_else() {
+        let mut sched = two_pools();
+        let plain = link(&mut sched, &[POOL], 3);
+        let upgrade = waits(&mut sched, POOL, Needs::Upgrade, 1);
+        assert_eq!(granted(&mut sched, POOL, 2), plain);
+        assert_eq!(grants(&mut sched), []);
+        sched.carries_upgrades(plain, true);
+        assert_eq!(grants(&mut sched), [upgrade]);
+    }
+
+    #[test]
+    fn a_link_of_two_pools_serves_the_older_request_first() {
+        let mut sched = two_pools();
+        let b = waits(&mut sched, OTHER, Needs::Any, 2);
+        let c = waits(&mut sched, POOL, Needs::Any, 3);
+        let a = waits(&mut sched, POOL, Needs::Any, 1);
+        link(&mut sched, &[POOL, OTHER], 5);
+        assert_eq!(grants(&mut sched), [a, b, c]);
+    }
+
+    #[test]
+    fn work_spreads_over_links_and_goes_round_among_equals() {
+        let mut sched = two_pools();
+        let links: Vec<_> = (0..3).map(|_| link(&mut sched, &[POOL], 1)).collect();
+        for round in 0..4 {
+            for &link in &links {
+                assert_eq!(granted(&mut sched, POOL, round), link);
+                sched.release(link);
+            }
+        }
+        let large = link(&mut sched, &[POOL], 3);
+        assert_eq!((granted(&mut sched, POOL, 9), granted(&mut sched, POOL, 9)), (large, large), "most credits first");
+        assert_eq!(granted(&mut sched, POOL, 9), links[0]);
+    }
+
+    #[test]
+    fn credits_keep_within_the_largest_bound_of_the_pools() {
+        let mut sched = two_pools();
+        let one = link(&mut sched, &[POOL], u32::MAX);
+        let both = link(&mut sched, &[POOL, OTHER], u32::MAX);
+        assert_eq!((sched.credits(one), sched.credits(both)), (3, 5));
+        sched.link_credits(both, 2);
+        assert_eq!((sched.streams_max(both), sched.pool_credits(POOL), sched.pool_credits(OTHER)), (2, 5, 2));
+    }
+
+    #[test]
+    fn credits_below_what_is_in_flight_mean_none_until_enough_has_ended() {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 3);
+        (0..3).for_each(|stamp| _ = granted(&mut sched, POOL, stamp));
+        sched.link_credits(link, 1);
+        let request = waits(&mut sched, POOL, Needs::Any, 4);
+        sched.release(link);
+        sched.release(link);
+        assert_eq!((sched.in_flight(link), sched.credits(link)), (1, 0));
+        assert_eq!(grants(&mut sched), []);
+        sched.release(link);
+        assert_eq!(grants(&mut sched), [request]);
+    }
+
+    #[test]
+    fn requests_of_a_pool_that_does_not_hold_are_stranded_without_a_link() {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL, OTHER], 0);
+        let requests = [waits(&mut sched, OTHER, Needs::Any, 1), waits(&mut sched, OTHER, Needs::Upgrade, 2)];
+        waits(&mut sched, POOL, Needs::Any, 1);
+        assert!(!sched.stranded(OTHER), "a link without credits is a link");
+        sched.link_drains(link);
+        assert!(sched.stranded(OTHER) && !sched.stranded(POOL));
+        assert_eq!(sched.take_waiting(OTHER, 9), requests);
+        assert!(!sched.stranded(OTHER));
+        assert!(!sched.cancel(requests[0]), "what was taken is not here any more");
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Offer,
+        Release,
+        Credits,
+        Carries,
+        Drains,
+        Down,
+    }
+
+    /// One request is in flight and one credit is left, then the link comes into the state and the event happens.
+    #[track_caller]
+    fn check(state: LinkState, event: Event, want: (LinkState, u32, u32)) {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 2);
+        granted(&mut sched, POOL, 0);
+        match state {
+            LinkState::Open => (),
+            LinkState::Draining => sched.link_drains(link),
+            LinkState::Gone => sched.link_down(link),
+        }
+        assert_eq!(sched.state(link), state);
+        match event {
+            Event::Offer => _ = sched.offer(POOL, Needs::Any, Now(1)),
+            Event::Release => sched.release(link),
+            Event::Credits => sched.link_credits(link, 3),
+            Event::Carries => sched.carries_upgrades(link, true),
+            Event::Drains => sched.link_drains(link),
+            Event::Down => sched.link_down(link),
+        }
+        let got = (sched.state(link), sched.in_flight(link), sched.credits(link));
+        assert_eq!(got, want, "{state:?} x {event:?}");
+        assert_eq!(sched.links(POOL), usize::from(got.0 == LinkState::Open), "{state:?} x {event:?}");
+        assert_eq!(sched.pool_credits(POOL), got.2, "{state:?} x {event:?}");
+    }
+
+    #[test]
+    fn every_event_in_every_state_of_a_link() {
+        use {Event::*, LinkState::*};
+        // state and event, then state, in flight, credits
+        check(Open, Offer, (Open, 2, 0));
+        check(Open, Release, (Open, 0, 2));
+        check(Open, Credits, (Open, 1, 2));
+        check(Open, Carries, (Open, 1, 1));
+        check(Open, Drains, (Draining, 1, 0));
+        check(Open, Down, (Gone, 0, 0));
+        check(Draining, Offer, (Draining, 1, 0));
+        check(Draining, Release, (Draining, 0, 0));
+        check(Draining, Credits, (Draining, 1, 0));
+        check(Draining, Carries, (Draining, 1, 0));
+        check(Draining, Drains, (Draining, 1, 0));
+        check(Draining, Down, (Gone, 0, 0));
+        for event in [Offer, Release, Credits, Carries, Drains, Down] {
+            check(Gone, event, (Gone, 0, 0));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "released more often than granted")]
+    fn a_release_without_a_grant_is_loud() {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 1);
+        sched.release(link);
+    }
+}

@@ -5,7 +5,7 @@
 //! nothing is repaired.
 
 use bytes::Bytes;
-use http::header::UPGRADE;
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use memchr::{memchr, memchr_iter};
@@ -117,7 +117,8 @@ pub fn parse_request(head: Bytes) -> Result<RequestHead, Fault> {
 
     let fields_start = line.len() + 2;
     let mut seen = Seen::default();
-    let headers = fields(&head, fields_start, Side::Request, |name, value| seen.note(name, value, Side::Request))?;
+    let mut headers = fields(&head, fields_start, Side::Request, |name, value| seen.note(name, value, Side::Request))?;
+    seen.tidy(&mut headers);
 
     let authority = authority(target.authority, target.scheme, seen.host.as_ref(), version)?;
     let body = match seen.transfer(version, Side::Request)? {
@@ -171,7 +172,9 @@ pub fn parse_response(head: Bytes, asked: Asked) -> Result<ResponseHead, Fault> 
     let status = status.ok_or(malformed("an impossible status"))?;
 
     let mut seen = Seen::default();
-    let headers = fields(&head, line.len() + 2, Side::Response, |name, value| seen.note(name, value, Side::Response))?;
+    let mut headers =
+        fields(&head, line.len() + 2, Side::Response, |name, value| seen.note(name, value, Side::Response))?;
+    seen.tidy(&mut headers);
 
     // RFC 9112 §6.3, in its order. What must not be there (RFC 9112 §6.1, RFC 9110 §8.6) but changes nothing, like
     // the Content-Length: 0 that many servers send with a 204, passes; what could be read in two ways does not.
@@ -294,7 +297,8 @@ fn target(text: &Bytes, method: &Method) -> Result<Target, Fault> {
     }
 }
 
-/// The path of `http://host?query` is `/`.
+/// The path of `http://host?query` is `/`. The one allocation of this file beyond the table of fields: no client that
+/// we know sends such a target.
 #[cold]
 fn slash_before(query: &[u8]) -> Bytes {
     [b"/", query].concat().into()
@@ -339,6 +343,8 @@ enum Transfer {
 struct Seen {
     host: Option<Bytes>,
     length: Option<u64>,
+    /// It was there more than once, or with leading zeros.
+    length_is_odd: bool,
     /// `Transfer-Encoding` was there, with `chunked` at its end, or with something that is not known.
     coded: bool,
     chunked: bool,
@@ -367,9 +373,11 @@ impl Seen {
             10 if name.eq_ignore_ascii_case(b"connection") => self.note_connection(value, side)?,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = decimal(value).ok_or_else(|| side.malformed("an impossible Content-Length"))?;
-                if self.length.replace(length).is_some_and(|before| before != length) {
+                let before = self.length.replace(length);
+                if before.is_some_and(|before| before != length) {
                     return Err(side.malformed("two values of Content-Length"));
                 }
+                self.length_is_odd |= before.is_some() || (value.len() > 1 && value.first() == Some(&b'0'));
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.note_coding(value, side)?,
             _ => {}
@@ -430,6 +438,13 @@ impl Seen {
             (true, None) if version == Version::H10 => Err(side.malformed("Transfer-Encoding in HTTP/1.0")),
             (true, None) if self.coded_otherwise => Ok(Transfer::Unknown),
             (true, None) => Ok(Transfer::Chunked),
+        }
+    }
+
+    /// RFC 9110 §8.6: a length that was said twice goes on once, in the one form that nobody reads differently.
+    fn tidy(&self, headers: &mut HeaderMap) {
+        if let (true, Some(length)) = (self.length_is_odd, self.length) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
     }
 

@@ -35,12 +35,13 @@ impl Origin {
         Origin { target, resolver, idle: RefCell::new(Vec::new()) }
     }
 
-    /// An idle connection that is still open, else a new one.
-    pub async fn take(&self) -> Result<Taken, Fault> {
+    /// An idle connection, else a new one. One that the server has closed is found here for a request that cannot be
+    /// sent twice; any other finds it out itself, and is sent again.
+    pub async fn take(&self, is_idempotent: bool) -> Result<Taken, Fault> {
         loop {
             let idle = self.idle.borrow_mut().pop();
             match idle {
-                Some(Idle { conn, .. }) if conn.peer_gone() => drop(conn),
+                Some(Idle { conn, .. }) if !is_idempotent && conn.peer_gone() => drop(conn),
                 Some(Idle { conn, .. }) => return Ok(Taken { conn, was_used: true }),
                 None => return self.dial().await,
             }

@@ -1,5 +1,4 @@
-//! What cores tell each other without asking: which of them have links of a pool, and which have requests that wait for
-//! one. No request and no link enters, only counts and bits.
+//! What cores tell each other without asking: which of them have links of a pool, and how many. No request and no link enters, only counts and bits.
 //!
 //! Links come and go rarely, so nothing here is padded but the words that every request without a local link reads.
 
@@ -14,8 +13,6 @@ pub struct Board {
     cores: usize,
     /// For each pool, a bit for each core that has a link of it.
     linked: CoreSets,
-    /// For each pool, a bit for each core where requests wait although it has no link of that pool.
-    held: CoreSets,
     /// Links by pool and core. Written by that core alone; partner: the loads of status pages. Relaxed, a number only.
     links: Box<[AtomicU32]>,
     /// Links placed by pool and core, those on their way included. Partner: `place` on other cores; relaxed, and two
@@ -35,19 +32,13 @@ impl Board {
     pub fn new(pools: usize, cores: usize) -> Arc<Board> {
         assert!(cores > 0, "an edge has at least one core");
         let zeros = || (0..pools * cores).map(|_| AtomicU32::new(0)).collect();
-        Arc::new(Board {
-            cores,
-            linked: CoreSets::new(pools, cores),
-            held: CoreSets::new(pools, cores),
-            links: zeros(),
-            placed: zeros(),
-        })
+        Arc::new(Board { cores, linked: CoreSets::new(pools, cores), links: zeros(), placed: zeros() })
     }
 
     // ---- links ----
 
-    /// Core `core` now has `links` links of the pool that take requests. That core alone calls this; when the first one
-    /// came up, it looks at [`cores_that_hold`](Self::cores_that_hold) afterwards.
+    /// Core `core` now has `links` links of the pool that take requests. That core alone calls this. A core that waits
+    /// for one hears of the first by message: it looked at the board before it began to wait.
     pub fn publish_links(&self, core: CoreId, pool: PoolId, links: u32) {
         let before = self.links[self.cell(core, pool)].swap(links, Ordering::Relaxed);
         if (before > 0) != (links > 0) {
@@ -73,20 +64,6 @@ impl Board {
         let count = u64::try_from(self.linked.iter(pool).count()).expect("fits");
         let nth = usize::try_from(salt.checked_rem(count)?).expect("fewer than cores");
         self.linked.iter(pool).nth(nth).or_else(|| self.linked.iter(pool).next()) // the set may just have shrunk
-    }
-
-    // ---- requests that wait without a link ----
-
-    /// Whether requests of the pool wait on `core`, which has no link of it. That core alone calls this, and looks at
-    /// [`core_with_links`](Self::core_with_links) after it said true: of two cores, one of which holds a request while
-    /// the other gets a link, at least one then sees the other.
-    pub fn publish_held(&self, core: CoreId, pool: PoolId, holds: bool) {
-        self.held.publish(pool, core, holds);
-    }
-
-    /// The cores on which requests of the pool wait for a link anywhere.
-    pub fn cores_that_hold(&self, pool: PoolId) -> impl Iterator<Item = CoreId> {
-        self.held.iter(pool)
     }
 
     // ---- placing links ----
@@ -137,9 +114,8 @@ impl Drop for Placement {
 /// A set of cores for each pool.
 struct CoreSets {
     words_per_pool: usize,
-    /// Partners, in the manner of Dekker: a core changes its bit in one set, fences, and looks at the board's *other*
-    /// set; the core that it looks for does the same the other way round. Relaxed accesses, ordered by the SeqCst fence
-    /// in `publish`.
+    /// Partner: the loads of other cores that look for a link. Relaxed accesses; the fence in `publish` orders a change
+    /// before the message that tells of it.
     words: Box<[CachePadded<AtomicU64>]>,
 }
 
@@ -158,7 +134,7 @@ impl CoreSets {
         } else {
             word.fetch_and(!bit, Ordering::Relaxed);
         }
-        fence(Ordering::SeqCst); // partner: the same fence on the core that publishes the other fact
+        fence(Ordering::SeqCst); // partner: the fence in `Bell::nudge`, which sends the word of it
     }
 
     fn iter(&self, pool: PoolId) -> impl Iterator<Item = CoreId> {
@@ -205,16 +181,5 @@ mod tests {
         assert_eq!(cores, [2, 3, 0, 1, 2, 3, 0, 1]);
         drop(placements.into_iter().nth(3)); // all are dropped, whichever was taken out
         assert_eq!(board.place(&[POOL, PoolId(0)], CoreId(1)).core(), CoreId(1), "nothing is left behind");
-    }
-
-    #[test]
-    fn cores_that_hold_requests_are_listed_until_they_do_not() {
-        let board = Board::new(2, 70);
-        board.publish_held(CoreId(69), POOL, true);
-        board.publish_held(CoreId(3), POOL, true);
-        assert_eq!(board.cores_that_hold(POOL).collect::<Vec<_>>(), [CoreId(3), CoreId(69)]);
-        board.publish_held(CoreId(3), POOL, false);
-        assert_eq!(board.cores_that_hold(POOL).collect::<Vec<_>>(), [CoreId(69)]);
-        assert_eq!(board.cores_that_hold(PoolId(0)).count(), 0);
     }
 }

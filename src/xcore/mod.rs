@@ -8,16 +8,19 @@
 mod bell;
 mod board;
 mod books;
-mod claim;
 mod home;
 mod pipe;
+mod seats;
 mod sync;
 mod wakers;
+
+#[cfg(all(test, not(loom)))]
+mod threads;
 
 pub use bell::Ring;
 pub use board::{Board, Placement};
 pub use books::{Held, PoolBooks};
-pub use claim::Claim;
 pub use home::{Home, Post};
 pub use pipe::{Closed, PipeRx, PipeTx, SendError, pipe};
+pub use seats::{Seat, Seats};
 pub use wakers::HomeWakers;

@@ -4,13 +4,13 @@
 mod chosen {
     pub use atomic_waker::AtomicWaker;
     pub use crossbeam_queue::ArrayQueue;
-    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub use std::thread_local;
 }
 
 #[cfg(loom)]
 mod chosen {
-    pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub use loom::thread_local;
 
     use loom::sync::Mutex;
