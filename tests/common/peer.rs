@@ -110,6 +110,10 @@ impl Peer {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
     #[track_caller]
     pub fn get(&mut self, path: &str) {
         self.send(super::get(path));
@@ -218,6 +222,24 @@ impl Peer {
         !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
+    /// As [`Peer::has_some`], after a moment.
+    pub fn has_some_soon(&mut self) -> bool {
+        let until = Instant::now() + QUIET;
+        while !self.has_some() {
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Until something is there to read, or the end.
+    #[track_caller]
+    pub fn wait_for_some(&mut self) {
+        until(|| self.has_some());
+    }
+
     /// The socket, ready for tokio, and what was read of it.
     pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
         self.stream.set_nonblocking(true).expect("nonblocking");
@@ -293,6 +315,23 @@ impl Peer {
         };
         message.framing = framing_of(&message);
         Some(message)
+    }
+
+    /// As [`Peer::try_head`], where the head itself may be cut.
+    #[track_caller]
+    pub fn try_head_or_cut(&mut self) -> Option<Message> {
+        while !self.seen.windows(4).any(|four| four == b"\r\n\r\n") {
+            if !self.fill() {
+                return None;
+            }
+        }
+        self.try_head()
+    }
+
+    /// As [`Peer::try_head_or_cut`], if it comes in a moment.
+    #[track_caller]
+    pub fn try_head_soon(&mut self) -> Option<Message> {
+        if self.has_some_soon() { self.try_head_or_cut() } else { None }
     }
 
     #[track_caller]
