@@ -14,7 +14,7 @@ use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Repl
 use crate::fault::Fault;
 use crate::ids::PoolId;
 use crate::io::{self, Timer};
-use crate::limits::{BODY_STALL_MS_MAX, PIPE_PIECES_MAX};
+use crate::limits::{BODY_STALL_MS_MAX, GONE_LOOK_MS, PIPE_PIECES_MAX};
 use crate::sched::Needs;
 use crate::xcore::{HomeWakers, PipeRx, PipeTx, pipe};
 
@@ -176,15 +176,21 @@ async fn wait_here(
     match core.offer(pool, needs, stamp) {
         Offered::Granted(credit) => Ok(Some(credit)),
         Offered::Elsewhere => Err(gone_again),
-        Offered::Waits(mut waiting) => {
-            std::future::poll_fn(|cx| {
+        Offered::Waits(mut waiting) => loop {
+            if needs == Needs::Upgrade && core.cannot_upgrade(pool) {
+                return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
+            }
+            let given = std::future::poll_fn(|cx| {
                 if let Poll::Ready(given) = waiting.poll(cx) {
                     return Poll::Ready(given.map(Some).ok_or(gone_again));
                 }
                 body.poll_left(cx).map(|()| Ok(None))
-            })
-            .await
-        }
+            });
+            // What the links can carry may be known only later.
+            if let Some(given) = io::timeout(GONE_LOOK_MS, given).await {
+                return given;
+            }
+        },
     }
 }
 

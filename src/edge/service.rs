@@ -221,6 +221,9 @@ impl EdgeService {
                     timer.set(until.min(now.plus_ms(GONE_LOOK_MS)));
                     // In case that the word of a link elsewhere met a full mailbox.
                     core.links_changed(request.pool);
+                    if request.needs == Needs::Upgrade && core.cannot_upgrade(request.pool) {
+                        return Poll::Ready(Err(Fault::NoUpgrade));
+                    }
                 }
                 if replay.body().poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(Fault::ClientGone));
@@ -240,6 +243,7 @@ impl EdgeService {
                 Given::Now => {}
                 Given::Here(Some(credit)) => offered = Offered::Granted(credit),
                 // It has to move, or the other core lost its links: look again from the start, with the old stamp.
+                Given::There(Err(Lost { fault, again: Again::Never })) => return Err(fault),
                 Given::Here(None) | Given::There(Err(_)) => {
                     offered = core.offer(request.pool, request.needs, request.stamp);
                     continue;

@@ -174,12 +174,16 @@ impl Back for H2Back {
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let interim = interim.map_err(|error| lost(&error))?;
             let (head, ()) = interim.into_parts();
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(no_switch()));
+            }
             let mut headers = head.headers;
             wire::strip_hop_by_hop(&mut headers);
             return Poll::Ready(Ok(Heard::Interim(head.status, headers)));
         }
         let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx));
         Poll::Ready(match response {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(no_switch()),
             Ok(response) => Ok(self.take_head(response)),
             Err(error) => Err(lost(&error)),
         })
@@ -199,6 +203,12 @@ impl Drop for H2Back {
         // A request that was not finished must not look finished.
         self.up.reset(Reason::CANCEL);
     }
+}
+
+/// RFC 9113 §8.6: there is no 101 in HTTP/2.
+#[cold]
+fn no_switch() -> Lost {
+    Lost { fault: Fault::WorkerMalformed("a 101 over HTTP/2"), again: Again::Never }
 }
 
 /// What a stream's error says about its request (RFC 9113 §8.7).
