@@ -50,6 +50,8 @@ pub enum Message {
     LinksChanged(PoolId),
     /// Stop taking new work, finish what runs, end.
     Drain,
+    /// A core that drains has no client left, and will send no request over another's links.
+    Idle,
     /// Tell what you hold.
     Report(Box<dyn FnOnce(CorePart) + Send>),
 }
@@ -57,8 +59,8 @@ pub enum Message {
 /// How to send over a link of this core.
 #[derive(Clone)]
 pub enum Line {
-    /// Shared, because a clone of the engine's handle takes its lock twice.
-    H2(Rc<RefCell<SendRequest<Bytes>>>),
+    /// A clone for each request: the engine's handle holds on to the stream that it opened last.
+    H2(SendRequest<Bytes>),
     H1(Rc<H1Slot>),
 }
 
@@ -85,7 +87,11 @@ pub struct Core {
     pub cpu: Option<usize>,
     pub shared: Arc<Shared>,
     pub home: HomeWakers,
+    /// No new clients; what runs, and what waits, is finished.
     pub drain: Latch,
+    /// No core has a client any more: the links may go.
+    pub links_drain: Latch,
+    idle_cores: Cell<usize>,
     pub counters: RefCell<Counters>,
     pub connections: Cell<usize>,
     sched: RefCell<Sched>,
@@ -142,6 +148,8 @@ impl Core {
             shared,
             home,
             drain: Latch::default(),
+            links_drain: Latch::default(),
+            idle_cores: Cell::new(0),
             counters: RefCell::new(counters),
             connections: Cell::new(0),
             sched: RefCell::new(sched),
@@ -263,6 +271,14 @@ impl Core {
                 }
             }
             self.links_changed(pool);
+        }
+    }
+
+    /// A core has no client left; links drain after the last one.
+    pub fn core_is_idle(&self) {
+        self.idle_cores.set(self.idle_cores.get() + 1);
+        if self.idle_cores.get() >= self.shared.posts.len() {
+            self.links_drain.set();
         }
     }
 

@@ -13,8 +13,8 @@ use crate::clock::{self, Now};
 use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source};
 use crate::fault::Fault;
 use crate::ids::PoolId;
-use crate::io::Timer;
-use crate::limits::PIPE_PIECES_MAX;
+use crate::io::{self, Timer};
+use crate::limits::{BODY_STALL_MS_MAX, PIPE_PIECES_MAX};
 use crate::sched::Needs;
 use crate::xcore::{HomeWakers, PipeRx, PipeTx, pipe};
 
@@ -247,8 +247,8 @@ impl FarAnswer {
 
     async fn tell(&mut self, last: Down) {
         self.backlog.push_back(last);
-        // A home that left does not need to hear it.
-        let _ = std::future::poll_fn(|cx| self.poll_push(cx)).await;
+        // A home that left, or that is stuck with its client, does not need to hear it.
+        let _ = io::timeout(BODY_STALL_MS_MAX, std::future::poll_fn(|cx| self.poll_push(cx))).await;
     }
 }
 

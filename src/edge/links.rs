@@ -183,9 +183,9 @@ async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
         Ok(link) => link,
         Err(why) => return why,
     };
-    let id = core.link_up(about, false, Line::H2(Rc::new(RefCell::new(link.sender()))));
+    let id = core.link_up(about, false, Line::H2(link.sender()));
     let _lives = Lives { core: core.clone(), link: id, _placement: placement };
-    link.run(&core.drain, |news| match news {
+    link.run(&core.links_drain, |news| match news {
         News::Credits { streams_max, carries_upgrades } => core.link_credits(id, streams_max, carries_upgrades),
         News::Drains => core.link_drains(id),
     })
@@ -200,7 +200,7 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
     let id = core.link_up(about, true, Line::H1(slot.clone()));
     let _lives = Lives { core: core.clone(), link: id, _placement: placement };
     core.link_credits(id, 1, true);
-    let mut drained = core.drain.wait();
+    let mut drained = core.links_drain.wait();
     std::future::poll_fn(|cx| {
         if let Poll::Ready(why) = slot.poll_end(cx) {
             return Poll::Ready(why.to_owned());

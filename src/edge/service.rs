@@ -123,8 +123,8 @@ impl EdgeService {
                 }
                 Granted::There(mut back) => {
                     self.count_dispatch(request, Dispatch::Cross, now);
-                    // Its clocks run where the link is.
-                    let bounds = CarryBounds { response_head_ms: 0, stall_ms: 0 };
+                    // The worker's clock runs where the link is; the client's runs here.
+                    let bounds = CarryBounds { response_head_ms: 0, ..bounds };
                     carry(&request.ask, &mut replay, answer, &mut *back, timer, bounds, now).await
                 }
             };
@@ -153,6 +153,13 @@ impl EdgeService {
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
     ) -> Result<(Granted, Now), Fault> {
+        if replay.was_told() {
+            // A worker may give it back as often as it likes, but not for longer than any request waits.
+            let wait_ms_max = self.core.shared.config.pools[usize::from(request.pool.0)].queue.wait_ms_max;
+            if clock::now() >= request.stamp.plus_ms(wait_ms_max) {
+                return Err(Fault::WaitedTooLong);
+            }
+        }
         match self.core.offer(request.pool, request.needs, request.stamp) {
             // It was offered as it arrived: the clock need not be read again.
             Offered::Granted(credit) if !replay.was_told() => Ok((Granted::Here(credit), request.stamp)),

@@ -159,12 +159,24 @@ impl Frames {
     #[track_caller]
     pub fn next(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
         let mut skipped = Vec::new();
+        let from = std::time::Instant::now();
         loop {
+            // PING keeps coming: a read alone would not time out.
+            assert!(from.elapsed() < super::HANG, "never came, but {skipped:?}");
             match self.frame() {
                 Some(frame) if wanted(&frame) => return frame,
                 Some(frame) => skipped.push(frame),
                 None => panic!("the link ended; before that came {skipped:?}"),
             }
+        }
+    }
+
+    /// Nothing but the end of the connection.
+    #[track_caller]
+    pub fn ends(&mut self) {
+        let from = std::time::Instant::now();
+        while let Some(frame) = self.frame() {
+            assert!(from.elapsed() < super::HANG && frame.kind != HEADERS, "no end, but {frame:?}");
         }
     }
 

@@ -73,7 +73,7 @@ impl H2Worker {
         let builder = builder.clone();
         runtime().spawn(async move {
             let (stream, left) = link.into_parts();
-            let io = Prefixed { left: left.into(), stream: tokio::net::TcpStream::from_std(stream).expect("a socket") };
+            let io = Prefixed::new(stream, left);
             let mut connection = match builder.handshake::<_, Bytes>(io).await {
                 Ok(connection) => connection,
                 Err(error) => {
@@ -173,11 +173,15 @@ impl Asked {
     /// At least one byte of the body.
     #[track_caller]
     pub fn read_some(&mut self) -> Option<Result<Bytes, h2::Error>> {
-        let piece = block_on(self.body.data());
-        if let Some(Ok(piece)) = &piece {
-            self.body.flow_control().release_capacity(piece.len()).expect("what came can be released");
+        loop {
+            let piece = block_on(self.body.data());
+            match &piece {
+                Some(Ok(piece)) if piece.is_empty() => continue, // no more than the end's carrier
+                Some(Ok(piece)) => self.body.flow_control().release_capacity(piece.len()).expect("it came"),
+                _ => {}
+            }
+            return piece;
         }
-        piece
     }
 
     /// A whole answer. Whether the edge still wants it is not asked.
@@ -208,9 +212,16 @@ impl Asked {
 }
 
 /// A stream with bytes that were read too early.
-struct Prefixed {
+pub struct Prefixed {
     left: Bytes,
     stream: tokio::net::TcpStream,
+}
+
+impl Prefixed {
+    /// Call it inside of the runtime. `stream` does not block.
+    pub fn new(stream: std::net::TcpStream, left: Vec<u8>) -> Prefixed {
+        Prefixed { left: left.into(), stream: tokio::net::TcpStream::from_std(stream).expect("a socket") }
+    }
 }
 
 impl tokio::io::AsyncRead for Prefixed {

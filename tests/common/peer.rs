@@ -110,6 +110,10 @@ impl Peer {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
     #[track_caller]
     pub fn get(&mut self, path: &str) {
         self.send(super::get(path));
@@ -218,6 +222,24 @@ impl Peer {
         !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
+    /// As [`Peer::has_some`], after a moment.
+    pub fn has_some_soon(&mut self) -> bool {
+        let until = Instant::now() + QUIET;
+        while !self.has_some() {
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Until something is there to read, or the end.
+    #[track_caller]
+    pub fn wait_for_some(&mut self) {
+        until(|| self.has_some());
+    }
+
     /// The socket, ready for tokio, and what was read of it.
     pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
         self.stream.set_nonblocking(true).expect("nonblocking");
@@ -295,6 +317,23 @@ impl Peer {
         Some(message)
     }
 
+    /// As [`Peer::try_head`], where the head itself may be cut.
+    #[track_caller]
+    pub fn try_head_or_cut(&mut self) -> Option<Message> {
+        while !self.seen.windows(4).any(|four| four == b"\r\n\r\n") {
+            if !self.fill() {
+                return None;
+            }
+        }
+        self.try_head()
+    }
+
+    /// As [`Peer::try_head_or_cut`], if it comes in a moment.
+    #[track_caller]
+    pub fn try_head_soon(&mut self) -> Option<Message> {
+        if self.has_some_soon() { self.try_head_or_cut() } else { None }
+    }
+
     #[track_caller]
     pub fn head(&mut self) -> Message {
         self.try_head().unwrap_or_else(|| panic!("ended ({:?}) before a head", self.ended))
@@ -357,7 +396,7 @@ impl Peer {
         loop {
             if let Some(at) = self.seen.windows(2).position(|two| two == b"\r\n") {
                 let line: Vec<u8> = self.seen.drain(..at + 2).collect();
-                return Ok(String::from_utf8(line[..at].to_vec()).expect("a line of ASCII"));
+                return Ok(String::from_utf8_lossy(&line[..at]).into_owned());
             }
             if !self.fill() {
                 return Err(self.ended.expect("it ended"));
