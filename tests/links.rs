@@ -1,5 +1,6 @@
 //! Workers that come, serve, misbehave and go: setups and their answers, credits, GOAWAY, lost links, malformed
 //! responses, upgrades. Foreign workers only; our own is in `dispatch.rs`.
+#![allow(clippy::disallowed_methods)] // peers are no cores: they have a clock of their own and may sleep
 
 mod common;
 
