@@ -84,6 +84,11 @@ pub const EDGE_RESETS_PENDING_MAX: usize = 4096;
 /// A request that its client gave up this soon after its dispatch is reset that much later: the worker has seen its head
 /// by then, so that a burst of them is no rapid reset, for which an HTTP/2 server would end the link.
 pub const RESET_DELAY_MS: u64 = 50;
+/// What the h2 engine may spend on small DATA frames that nobody has read yet, before it ends the connection. Some
+/// hundred streams with 64 KiB of 100-byte messages each.
+pub const SMALL_FRAMES_BYTES: usize = 64 * 1024 * 1024;
+/// Small pieces of a body that arrived together go on as one of this size.
+pub const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// Resets that a peer may provoke from us.
 pub const LOCAL_RESETS_MAX: usize = 1024;
 /// Probes of the kernel that an idle TCP peer may leave unanswered.

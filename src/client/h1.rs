@@ -79,7 +79,7 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
     let FaultAnswer { reply, body } = fault_answer(fault);
     let framing = Framing::ContentLength(body.len() as u64);
     let persistence = match reply.headers.get(UPGRADE) {
-        Some(protocol) => Persistence::Upgrade(protocol), // a 426 names what it wants; the connection closes all the same
+        Some(protocol) => Persistence::UpgradeNext(protocol), // a 426
         None => Persistence::Close,
     };
     wire::put_response_head(writer.buf(), reply.status, &reply.headers, framing, persistence);

@@ -173,9 +173,9 @@ async fn wait_here(
     body: &mut FarBody,
 ) -> Result<Option<Credit>, Lost> {
     let gone_again = Lost { fault: Fault::LinkLost, again: Again::Untouched };
-    match core.offer(pool, needs, stamp) {
+    match core.offer_here(pool, needs, stamp) {
         Offered::Granted(credit) => Ok(Some(credit)),
-        Offered::Elsewhere => Err(gone_again),
+        Offered::Elsewhere(_) => Err(gone_again),
         Offered::Waits(mut waiting) => loop {
             if needs == Needs::Upgrade && core.cannot_upgrade(pool) {
                 return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
@@ -189,6 +189,9 @@ async fn wait_here(
             // What the links can carry may be known only later.
             if let Some(given) = io::timeout(GONE_LOOK_MS, given).await {
                 return given;
+            }
+            if core.better_core(pool, needs).is_some() {
+                return Err(gone_again);
             }
         },
     }
