@@ -29,6 +29,8 @@ pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
 pub const BODY_STALL_MS_MAX: u64 = 30_000;
 /// Bytes of a request body kept so that the request can be sent again.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// Pieces that they may be in: one of a few bytes costs some hundred more.
+pub const REPLAY_PIECES_MAX: usize = 256;
 /// Bytes of a request body that are read and thrown away after an early answer, so that the connection can be kept.
 pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
 /// Interim (1xx) responses to one request.
