@@ -1266,7 +1266,6 @@ fn an_http2_response_that_breaks_its_stream_is_a_502_and_hurts_no_other() {
             &[(":status", "abc")],
             &[(":status", "")],
             &[(":status", "200"), (":status", "200")],
-            &[(":status", "200"), (":path", "/")],
             &[("x", "y"), (":status", "200")],
             &[(":status", "200"), ("X-Upper", "y")],
             &[(":status", "200"), ("connection", "close")],
