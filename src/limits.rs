@@ -29,6 +29,8 @@ pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
 pub const BODY_STALL_MS_MAX: u64 = 30_000;
 /// Bytes of a request body kept so that the request can be sent again.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// Pieces that they may be in: one of a few bytes costs some hundred more.
+pub const REPLAY_PIECES_MAX: usize = 256;
 /// Bytes of a request body that are read and thrown away after an early answer, so that the connection can be kept.
 pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
 /// Interim (1xx) responses to one request.
@@ -84,6 +86,11 @@ pub const EDGE_RESETS_PENDING_MAX: usize = 4096;
 /// A request that its client gave up this soon after its dispatch is reset that much later: the worker has seen its head
 /// by then, so that a burst of them is no rapid reset, for which an HTTP/2 server would end the link.
 pub const RESET_DELAY_MS: u64 = 50;
+/// What the h2 engine may spend on small DATA frames that nobody has read yet, before it ends the connection. Some
+/// hundred streams with 64 KiB of 100-byte messages each.
+pub const SMALL_FRAMES_BYTES: usize = 64 * 1024 * 1024;
+/// Small pieces of a body that arrived together go on as one of this size.
+pub const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// Resets that a peer may provoke from us.
 pub const LOCAL_RESETS_MAX: usize = 1024;
 /// Probes of the kernel that an idle TCP peer may leave unanswered.

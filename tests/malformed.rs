@@ -1,5 +1,6 @@
 //! Malformed and ambiguous requests, over real sockets, in front of a worker that records: each whole, cut at every byte,
 //! and byte by byte. Behind each stands a valid request that must never be answered, nor reach anybody.
+#![allow(clippy::disallowed_methods)] // peers are no cores: they have a clock of their own and may sleep
 
 mod common;
 

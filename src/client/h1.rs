@@ -78,7 +78,11 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
     }
     let FaultAnswer { reply, body } = fault_answer(fault);
     let framing = Framing::ContentLength(body.len() as u64);
-    wire::put_response_head(writer.buf(), reply.status, &reply.headers, framing, Persistence::Close);
+    let persistence = match reply.headers.get(UPGRADE) {
+        Some(protocol) => Persistence::UpgradeNext(protocol), // a 426
+        None => Persistence::Close,
+    };
+    wire::put_response_head(writer.buf(), reply.status, &reply.headers, framing, persistence);
     writer.put_bytes(body);
     flush_by(writer, timer).await;
 }

@@ -23,7 +23,8 @@ use crate::exchange::{
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Timer};
 use crate::limits::{
-    EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, LOCAL_RESETS_MAX, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, LOCAL_RESETS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX,
+    STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 
@@ -47,6 +48,7 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, streams_max
         // The peer is the edge that we dialed, and its clients may leave in a burst; it is not the one to guard against.
         .max_pending_accept_reset_streams(EDGE_RESETS_PENDING_MAX)
         .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .data_frame_budget(SMALL_FRAMES_BYTES)
         .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
         .enable_connect_protocol()
         .handshake::<_, Bytes>(Duplex::new(conn));

@@ -50,6 +50,8 @@ pub enum Message {
     LinksChanged(PoolId),
     /// Stop taking new work, finish what runs, end.
     Drain,
+    /// A core that drains has no client left, and will send no request over another's links.
+    Idle,
     /// Tell what you hold.
     Report(Box<dyn FnOnce(CorePart) + Send>),
 }
@@ -57,8 +59,8 @@ pub enum Message {
 /// How to send over a link of this core.
 #[derive(Clone)]
 pub enum Line {
-    /// Shared, because a clone of the engine's handle takes its lock twice.
-    H2(Rc<RefCell<SendRequest<Bytes>>>),
+    /// A clone for each request: the engine's handle holds on to the stream that it opened last.
+    H2(SendRequest<Bytes>),
     H1(Rc<H1Slot>),
 }
 
@@ -85,10 +87,16 @@ pub struct Core {
     pub cpu: Option<usize>,
     pub shared: Arc<Shared>,
     pub home: HomeWakers,
+    /// No new clients; what runs, and what waits, is finished.
     pub drain: Latch,
+    /// No core has a client any more: the links may go.
+    pub links_drain: Latch,
+    idle_cores: Cell<usize>,
     pub counters: RefCell<Counters>,
     pub connections: Cell<usize>,
     sched: RefCell<Sched>,
+    /// By pool: the board says that this core has idle credits.
+    idle: RefCell<Vec<bool>>,
     links: RefCell<HashMap<LinkId, LinkEntry>>,
     waiting: RefCell<HashMap<RequestId, Rc<Ticket>>>,
 }
@@ -116,8 +124,8 @@ pub struct Credit {
 /// Where a request that was offered stands.
 pub enum Offered {
     Granted(Credit),
-    /// No link here; send it to a core that has one.
-    Elsewhere,
+    /// Send it to this core, which has what is missing here.
+    Elsewhere(CoreId),
     Waits(Waiting),
 }
 
@@ -136,15 +144,19 @@ impl Core {
         });
         let sched = Sched::new(bounds.collect());
         let counters = Counters::new(shared.config.pools.len());
+        let idle = RefCell::new(vec![false; shared.config.pools.len()]);
         Rc::new(Core {
             id,
             cpu,
             shared,
             home,
             drain: Latch::default(),
+            links_drain: Latch::default(),
+            idle_cores: Cell::new(0),
             counters: RefCell::new(counters),
             connections: Cell::new(0),
             sched: RefCell::new(sched),
+            idle,
             links: RefCell::new(HashMap::new()),
             waiting: RefCell::new(HashMap::new()),
         })
@@ -152,16 +164,63 @@ impl Core {
 
     /// Offers a request with its arrival stamp; the same stamp again after a loss brings it back to its old place.
     pub fn offer(self: &Rc<Self>, pool: PoolId, needs: Needs, stamp: Now) -> Offered {
+        let offered = self.offer_here(pool, needs, stamp);
+        let Offered::Waits(_) = &offered else { return offered };
+        // An idle credit elsewhere is used at once, and so is the only link that carries an upgrade.
+        let board = &self.shared.board;
+        let elsewhere = match needs {
+            Needs::Any => board.core_with_credit(pool, self.id),
+            Needs::Upgrade if self.cannot_upgrade(pool) => board.core_that_carries(pool, self.id),
+            Needs::Upgrade => None,
+        };
+        elsewhere.map_or(offered, Offered::Elsewhere)
+    }
+
+    /// Where a request that has waited here for a while would find its link at once.
+    #[must_use]
+    pub fn better_core(&self, pool: PoolId, needs: Needs) -> Option<CoreId> {
+        match needs {
+            Needs::Any => self.shared.board.core_with_credit(pool, self.id),
+            Needs::Upgrade => self.shared.board.core_that_carries(pool, self.id),
+        }
+    }
+
+    /// As [`Core::offer`], for a request that came from another core: it waits here as long as there is a link.
+    pub fn offer_here(self: &Rc<Self>, pool: PoolId, needs: Needs, stamp: Now) -> Offered {
         let mut sched = self.sched.borrow_mut();
-        if sched.links(pool) == 0 && self.shared.board.any_links(pool) {
-            return Offered::Elsewhere;
+        if sched.links(pool) == 0
+            && let Some(core) = self.shared.board.core_with_links(pool, stamp.0)
+        {
+            return Offered::Elsewhere(core);
         }
         match sched.offer(pool, needs, stamp) {
-            Offer::Granted(link) => Offered::Granted(Credit { core: self.clone(), link }),
+            Offer::Granted(link) => {
+                let was_last = sched.credits(link) == 0;
+                drop(sched);
+                if was_last {
+                    self.publish_idle(link);
+                }
+                Offered::Granted(Credit { core: self.clone(), link })
+            }
             Offer::Waits(request) => {
                 let ticket = Rc::new(Ticket::default());
                 self.waiting.borrow_mut().insert(request, ticket.clone());
                 Offered::Waits(Waiting { core: self.clone(), request, ticket })
+            }
+        }
+    }
+
+    /// Tells the other cores whether the pools of a link have idle credits here. Called where a link's last credit went or
+    /// its first one came.
+    fn publish_idle(&self, link: LinkId) {
+        let links = self.links.borrow();
+        let Some(entry) = links.get(&link) else { return };
+        let sched = self.sched.borrow();
+        let mut idle = self.idle.borrow_mut();
+        for &pool in &entry.about.pools {
+            let is_idle = sched.pool_credits(pool) > 0;
+            if std::mem::replace(&mut idle[usize::from(pool.0)], is_idle) != is_idle {
+                self.shared.board.publish_idle(self.id, pool, is_idle);
             }
         }
     }
@@ -195,11 +254,15 @@ impl Core {
             sched.link_credits(link, streams_max);
         }
         self.settle();
+        self.publish_idle(link);
+        self.publish_carriers(link);
     }
 
     /// Nothing new may be sent over this link; what runs goes on. Safe to repeat.
     pub fn link_drains(&self, link: LinkId) {
         self.sched.borrow_mut().link_drains(link);
+        self.publish_idle(link);
+        self.publish_carriers(link);
         let pools = self.links.borrow_mut().get_mut(&link).map(|entry| {
             entry.line = None;
             entry.about.pools.clone()
@@ -209,6 +272,7 @@ impl Core {
 
     /// The link is gone.
     pub fn link_down(&self, link: LinkId) {
+        self.link_drains(link);
         self.sched.borrow_mut().link_down(link);
         let entry = self.links.borrow_mut().remove(&link);
         if let Some(entry) = entry {
@@ -247,6 +311,14 @@ impl Core {
         }
     }
 
+    fn publish_carriers(&self, link: LinkId) {
+        let links = self.links.borrow();
+        let Some(entry) = links.get(&link) else { return };
+        for &pool in &entry.about.pools {
+            self.shared.board.publish_carrier(self.id, pool, self.sched.borrow().carries_any(pool));
+        }
+    }
+
     /// Tells the other cores where this one's links of `pools` stand, if that changed whether there are some.
     fn publish(&self, pools: &[PoolId]) {
         for &pool in pools {
@@ -263,6 +335,14 @@ impl Core {
                 }
             }
             self.links_changed(pool);
+        }
+    }
+
+    /// A core has no client left; links drain after the last one.
+    pub fn core_is_idle(&self) {
+        self.idle_cores.set(self.idle_cores.get() + 1);
+        if self.idle_cores.get() >= self.shared.posts.len() {
+            self.links_drain.set();
         }
     }
 
@@ -352,8 +432,15 @@ impl Drop for Waiting {
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        self.core.sched.borrow_mut().release(self.link);
+        let is_first = {
+            let mut sched = self.core.sched.borrow_mut();
+            sched.release(self.link);
+            sched.credits(self.link) == 1
+        };
         self.core.settle();
+        if is_first {
+            self.core.publish_idle(self.link);
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::clock::{self, Now};
 use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source};
 use crate::fault::Fault;
 use crate::ids::PoolId;
-use crate::io::Timer;
-use crate::limits::PIPE_PIECES_MAX;
+use crate::io::{self, Timer};
+use crate::limits::{BODY_STALL_MS_MAX, GONE_LOOK_MS, PIPE_PIECES_MAX};
 use crate::sched::Needs;
 use crate::xcore::{HomeWakers, PipeRx, PipeTx, pipe};
 
@@ -173,18 +173,27 @@ async fn wait_here(
     body: &mut FarBody,
 ) -> Result<Option<Credit>, Lost> {
     let gone_again = Lost { fault: Fault::LinkLost, again: Again::Untouched };
-    match core.offer(pool, needs, stamp) {
+    match core.offer_here(pool, needs, stamp) {
         Offered::Granted(credit) => Ok(Some(credit)),
-        Offered::Elsewhere => Err(gone_again),
-        Offered::Waits(mut waiting) => {
-            std::future::poll_fn(|cx| {
+        Offered::Elsewhere(_) => Err(gone_again),
+        Offered::Waits(mut waiting) => loop {
+            if needs == Needs::Upgrade && core.cannot_upgrade(pool) {
+                return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
+            }
+            let given = std::future::poll_fn(|cx| {
                 if let Poll::Ready(given) = waiting.poll(cx) {
                     return Poll::Ready(given.map(Some).ok_or(gone_again));
                 }
                 body.poll_left(cx).map(|()| Ok(None))
-            })
-            .await
-        }
+            });
+            // What the links can carry may be known only later.
+            if let Some(given) = io::timeout(GONE_LOOK_MS, given).await {
+                return given;
+            }
+            if core.better_core(pool, needs).is_some() {
+                return Err(gone_again);
+            }
+        },
     }
 }
 
@@ -247,8 +256,8 @@ impl FarAnswer {
 
     async fn tell(&mut self, last: Down) {
         self.backlog.push_back(last);
-        // A home that left does not need to hear it.
-        let _ = std::future::poll_fn(|cx| self.poll_push(cx)).await;
+        // A home that left, or that is stuck with its client, does not need to hear it.
+        let _ = io::timeout(BODY_STALL_MS_MAX, std::future::poll_fn(|cx| self.poll_push(cx))).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //! an h2 or HTTP/1.1 link. Requests never enter; they reach a link through its core's credits.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -10,12 +11,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::core::{Core, Line, LinkAbout, Message, Shared};
+use super::wait_for;
 use crate::client::h1::{TakenOver, refuse};
 use crate::clock;
+use crate::exchange::Latch;
 use crate::fault::Fault;
 use crate::ids::{CredentialId, LinkId, PoolId};
 use crate::io::{self, Conn};
-use crate::limits::{LINK_PING_MS, SETUP_MS_MAX};
+use crate::limits::{DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX};
 use crate::link::h2::{H2Link, News};
 use crate::wire::{self, ChannelVersion, RequestHead, Scope, Setup};
 use crate::xcore::{Placement, Seat};
@@ -156,12 +159,57 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
         pools,
     };
     tracing::info!(worker, %address, core = core.id.0, protocol = about.protocol, "link up");
-    let why = match version {
-        ChannelVersion::H2 => live_h2(&core, conn, about, placement).await,
-        ChannelVersion::H1 => live_h1(&core, conn, about, placement).await,
+    let ends = Rc::new(Latch::default());
+    io::spawn(watch_end(core.clone(), ends.clone(), core.shared.credentials.get(credential).expires_unix));
+    let why = {
+        let mut life = std::pin::pin!(async {
+            match version {
+                ChannelVersion::H2 => live_h2(&core, conn, about, placement, &ends).await,
+                ChannelVersion::H1 => live_h1(&core, conn, about, placement, &ends).await,
+            }
+        });
+        let mut cut = std::pin::pin!(async {
+            wait_for(&ends).await;
+            io::sleep_ms(core.shared.config.drain_ms_max).await;
+        });
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(why) = life.as_mut().poll(cx) {
+                return Poll::Ready(why);
+            }
+            cut.as_mut().poll(cx).map(|()| "the drain time is over".to_owned())
+        })
+        .await
     };
+    ends.set();
     tracing::info!(worker, %address, core = core.id.0, why, "link down");
     drop(seat);
+}
+
+/// Sets `ends` when the edge drains or the link's credential expires; ends itself when somebody else has set it.
+async fn watch_end(core: Rc<Core>, ends: Rc<Latch>, expires_unix: Option<u64>) {
+    let expired = async {
+        match expires_unix {
+            // A week at a time: no timer lasts longer, and the wall clock may be set meanwhile.
+            Some(expires) => loop {
+                let left_s = expires.saturating_sub(clock::unix_seconds());
+                if left_s == 0 {
+                    return;
+                }
+                io::sleep_ms(left_s.saturating_mul(1_000).min(DURATION_MS_MAX)).await;
+            },
+            None => std::future::pending().await,
+        }
+    };
+    {
+        let mut expired = std::pin::pin!(expired);
+        let (mut drained, mut over) = (core.links_drain.wait(), ends.wait());
+        std::future::poll_fn(|cx| {
+            let any = drained.poll(cx).is_ready() | over.poll(cx).is_ready() | expired.as_mut().poll(cx).is_ready();
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+    ends.set();
 }
 
 /// Takes the link out of its core when its life ends, also by a panic.
@@ -178,14 +226,14 @@ impl Drop for Lives {
     }
 }
 
-async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement) -> String {
+async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement, ends: &Latch) -> String {
     let link = match H2Link::start(conn).await {
         Ok(link) => link,
         Err(why) => return why,
     };
-    let id = core.link_up(about, false, Line::H2(Rc::new(RefCell::new(link.sender()))));
+    let id = core.link_up(about, false, Line::H2(link.sender()));
     let _lives = Lives { core: core.clone(), link: id, _placement: placement };
-    link.run(&core.drain, |news| match news {
+    link.run(ends, |news| match news {
         News::Credits { streams_max, carries_upgrades } => core.link_credits(id, streams_max, carries_upgrades),
         News::Drains => core.link_drains(id),
     })
@@ -193,14 +241,14 @@ async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
 }
 
 /// An HTTP/1.1 link is one credit: its connection is either here or lent to the request that runs.
-async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement) -> String {
+async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement, ends: &Latch) -> String {
     // An idle HTTP/1.1 link has no PING; the kernel's probes find a dead peer within the same time.
     conn.keepalive(LINK_PING_MS);
     let slot = Rc::new(H1Slot::new(conn));
     let id = core.link_up(about, true, Line::H1(slot.clone()));
     let _lives = Lives { core: core.clone(), link: id, _placement: placement };
     core.link_credits(id, 1, true);
-    let mut drained = core.drain.wait();
+    let mut drained = ends.wait();
     std::future::poll_fn(|cx| {
         if let Poll::Ready(why) = slot.poll_end(cx) {
             return Poll::Ready(why.to_owned());
@@ -208,7 +256,7 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
         if drained.poll(cx).is_ready() {
             core.link_drains(id);
             if slot.is_home() {
-                return Poll::Ready("the edge drains".to_owned());
+                return Poll::Ready("it was told to end".to_owned());
             }
         }
         Poll::Pending

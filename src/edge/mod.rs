@@ -30,7 +30,7 @@ use crate::clock;
 use crate::exchange::Latch;
 use crate::ids::CoreId;
 use crate::io::{self, Conn, Doorbell, Listener};
-use crate::limits::{FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX};
+use crate::limits::{ACCEPT_BACKOFF_MS, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS};
 use crate::wire::ForwardedFor;
 use crate::xcore::{Board, PoolBooks, Post, Seats};
 
@@ -239,8 +239,18 @@ async fn wait_for(latch: &Latch) {
 
 /// Until nothing runs on this core. Looked at in steps: a drain may be late by one.
 async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
-    while core.connections.get() > 0 || core.links_len() > 0 || accepting.get() > 0 {
-        io::sleep_ms(crate::limits::TICK_MS).await;
+    while core.connections.get() > 0 || accepting.get() > 0 {
+        io::sleep_ms(TICK_MS).await;
+    }
+    for post in &core.shared.posts {
+        // A full box is read by a core that runs; it will have room.
+        while post.send(Message::Idle).is_err() {
+            io::sleep_ms(TICK_MS).await;
+        }
+    }
+    wait_for(&core.links_drain).await;
+    while core.links_len() > 0 {
+        io::sleep_ms(TICK_MS).await;
     }
 }
 
@@ -256,7 +266,7 @@ async fn accept(
     loop {
         // At the cap the backlog waits in the kernel; descriptors are left for links, logs and files.
         while core.connections.get() >= connections_max && !core.drain.is_set() {
-            io::sleep_ms(crate::limits::ACCEPT_BACKOFF_MS).await;
+            io::sleep_ms(ACCEPT_BACKOFF_MS).await;
         }
         let accepted = {
             let mut next = std::pin::pin!(listener.accept());
@@ -313,6 +323,7 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
                 Message::Far(far) => io::spawn(far::serve_far(core.clone(), *far)),
                 Message::LinksChanged(pool) => core.links_changed(pool),
                 Message::Drain => core.drain.set(),
+                Message::Idle => core.core_is_idle(),
                 Message::Report(tell) => tell(core.report()),
             }
         }

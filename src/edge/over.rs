@@ -34,9 +34,14 @@ pub async fn send_over<B: RequestBody, A: Answer>(
     now: Now,
 ) -> Result<Carried, Lost> {
     let untouched = Lost { fault: Fault::LinkLost, again: Again::Untouched };
+    // A link that cannot take what it was granted is out of the game at once, or it would be granted again and again.
+    let unusable = |lost| {
+        core.link_drains(credit.link);
+        lost
+    };
     match core.line(credit.link).ok_or(untouched)? {
-        Line::H2(send) => {
-            let mut back = H2Back::send(&mut send.borrow_mut(), ask, nameless())?;
+        Line::H2(mut send) => {
+            let mut back = H2Back::send(&mut send, ask, nameless()).map_err(unusable)?;
             drop(send); // a link that ends must not wait for what it carries
             let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
             if let Err(lost) = carried
@@ -47,12 +52,14 @@ pub async fn send_over<B: RequestBody, A: Answer>(
             carried
         }
         Line::H1(slot) => {
-            let mut lent = slot.take().ok_or(untouched)?;
+            let mut lent = slot.take().ok_or(untouched).map_err(unusable)?;
             let mut back = H1Back::new(lent.conn(), ask);
             let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
             if carried.is_ok() && back.is_reusable() {
                 drop(back);
                 lent.give_back();
+            } else {
+                core.link_drains(credit.link);
             }
             carried
         }

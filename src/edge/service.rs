@@ -14,7 +14,7 @@ use crate::clock::{self, Now};
 use crate::events::{Direction, Dispatch, Requeue, StatusClass};
 use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Replay, RequestBody};
 use crate::fault::Fault;
-use crate::ids::PoolId;
+use crate::ids::{CoreId, PoolId};
 use crate::io::Timer;
 use crate::limits::GONE_LOOK_MS;
 use crate::sched::Needs;
@@ -123,8 +123,8 @@ impl EdgeService {
                 }
                 Granted::There(mut back) => {
                     self.count_dispatch(request, Dispatch::Cross, now);
-                    // Its clocks run where the link is.
-                    let bounds = CarryBounds { response_head_ms: 0, stall_ms: 0 };
+                    // The worker's clock runs where the link is; the client's runs here.
+                    let bounds = CarryBounds { response_head_ms: 0, ..bounds };
                     carry(&request.ask, &mut replay, answer, &mut *back, timer, bounds, now).await
                 }
             };
@@ -153,6 +153,13 @@ impl EdgeService {
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
     ) -> Result<(Granted, Now), Fault> {
+        if replay.was_told() {
+            // A worker may give it back as often as it likes, but not for longer than any request waits.
+            let wait_ms_max = self.core.shared.config.pools[usize::from(request.pool.0)].queue.wait_ms_max;
+            if clock::now() >= request.stamp.plus_ms(wait_ms_max) {
+                return Err(Fault::WaitedTooLong);
+            }
+        }
         match self.core.offer(request.pool, request.needs, request.stamp) {
             // It was offered as it arrived: the clock need not be read again.
             Offered::Granted(credit) if !replay.was_told() => Ok((Granted::Here(credit), request.stamp)),
@@ -182,19 +189,15 @@ impl EdgeService {
         let books = &shared.books[usize::from(request.pool.0)];
         let mut held = books.try_take(counted, pool.queue.requests_max, bytes_max).ok_or(Fault::QueueFull)?;
         loop {
-            if request.needs == Needs::Upgrade && core.cannot_upgrade(request.pool) {
+            if matches!(offered, Offered::Waits(_))
+                && request.needs == Needs::Upgrade
+                && core.cannot_upgrade(request.pool)
+            {
                 return Err(Fault::NoUpgrade);
             }
             let mut far = match &offered {
                 Offered::Granted(_) | Offered::Waits(_) => None,
-                Offered::Elsewhere => match self.send_elsewhere(request)? {
-                    Some(far) => Some(far),
-                    // Its last link went away since: the request waits here.
-                    None => {
-                        offered = core.offer(request.pool, request.needs, request.stamp);
-                        continue;
-                    }
-                },
+                Offered::Elsewhere(there) => Some(self.send_to(*there, request)?),
             };
             timer.set(until.min(clock::now().plus_ms(GONE_LOOK_MS)));
             let ended = std::future::poll_fn(|cx| {
@@ -214,6 +217,13 @@ impl EdgeService {
                     timer.set(until.min(now.plus_ms(GONE_LOOK_MS)));
                     // In case that the word of a link elsewhere met a full mailbox.
                     core.links_changed(request.pool);
+                    if request.needs == Needs::Upgrade && core.cannot_upgrade(request.pool) {
+                        return Poll::Ready(Err(Fault::NoUpgrade));
+                    }
+                    if let (Offered::Waits(_), Some(there)) = (&offered, core.better_core(request.pool, request.needs))
+                    {
+                        return Poll::Ready(Ok(Given::Move(there)));
+                    }
                 }
                 if replay.body().poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(Fault::ClientGone));
@@ -231,8 +241,13 @@ impl EdgeService {
             timer.clear();
             match ended? {
                 Given::Now => {}
+                Given::Move(there) => {
+                    offered = Offered::Elsewhere(there);
+                    continue;
+                }
                 Given::Here(Some(credit)) => offered = Offered::Granted(credit),
                 // It has to move, or the other core lost its links: look again from the start, with the old stamp.
+                Given::There(Err(Lost { fault, again: Again::Never })) => return Err(fault),
                 Given::Here(None) | Given::There(Err(_)) => {
                     offered = core.offer(request.pool, request.needs, request.stamp);
                     continue;
@@ -249,14 +264,13 @@ impl EdgeService {
         }
     }
 
-    /// Hands the request to a core that has links of its pool; `None` if there is none after all.
-    fn send_elsewhere(&self, request: &Request) -> Result<Option<Box<FarBack>>, Fault> {
+    /// Hands the request to another core.
+    fn send_to(&self, there: CoreId, request: &Request) -> Result<Box<FarBack>, Fault> {
         let core = &self.core;
-        let Some(there) = core.shared.board.core_with_links(request.pool, request.stamp.0) else { return Ok(None) };
         let (far, back) = send_far(core, request.ask.clone(), request.pool, request.needs, request.stamp);
         let post = &core.shared.posts[usize::from(there.0)];
         match post.send(Message::Far(Box::new(far))) {
-            Ok(()) => Ok(Some(Box::new(back))),
+            Ok(()) => Ok(Box::new(back)),
             Err(_) => Err(Fault::QueueFull),
         }
     }
@@ -301,6 +315,8 @@ impl EdgeService {
 
 enum Given {
     Now,
+    /// It has waited for a while, and this core has an idle credit.
+    Move(CoreId),
     Here(Option<Credit>),
     There(Result<(), Lost>),
 }

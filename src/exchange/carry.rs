@@ -49,8 +49,9 @@ pub struct Carry {
     status: StatusCode,
     bounds: CarryBounds,
     head_by: Now,
-    /// Bytes that had moved when the stall clock was last looked at.
+    /// Bytes that had moved when the stall clock was last looked at, and since when there have been no more.
     moved_before: u64,
+    still_since: Now,
     interims: usize,
     owes_continue: bool,
     up: Pump,
@@ -71,6 +72,7 @@ impl Carry {
             bounds,
             head_by: Now::default(),
             moved_before: 0,
+            still_since: Now::default(),
             interims: 0,
             owes_continue: expects_continue && length != Length::None,
             up: Pump::new(),
@@ -92,7 +94,8 @@ impl Carry {
     ) -> Result<Carried, Lost> {
         self.owes_continue &= !body.was_asked_for();
         self.head_by = now.plus_ms(self.bounds.response_head_ms);
-        self.arm(timer, now);
+        self.still_since = now;
+        self.arm(timer);
         let end = std::future::poll_fn(|cx| self.poll(cx, body, answer, back, timer)).await;
         timer.clear();
         end
@@ -137,7 +140,7 @@ impl Carry {
             if let Some(fault) = self.overdue(now) {
                 return lost(fault, Again::Never);
             }
-            self.arm(timer, now);
+            self.arm(timer);
         }
         // While the last of a response goes out, its writing tells whether somebody is there.
         let watches = self.phase != Phase::Tunnel && self.up_is_done && !self.down.is_flushing();
@@ -198,6 +201,7 @@ impl Carry {
     ) -> Result<(), Lost> {
         self.status = reply.status;
         self.phase = Phase::Streaming;
+        self.moved_before = u64::MAX; // a head is progress, too
         if reply.status == StatusCode::SWITCHING_PROTOCOLS {
             self.phase = Phase::Tunnel;
             self.up_is_done = false;
@@ -219,23 +223,28 @@ impl Carry {
     }
 
     /// The next moment at which something could be overdue.
-    fn arm(&mut self, timer: &mut Timer, now: Now) {
-        self.moved_before = self.up.bytes() + self.down.bytes();
+    fn arm(&mut self, timer: &mut Timer) {
         let head_by = (self.phase == Phase::Heading && self.bounds.response_head_ms > 0).then_some(self.head_by);
-        let stall_by = (self.bounds.stall_ms > 0).then(|| now.plus_ms(self.bounds.stall_ms));
+        let stall_by = (self.bounds.stall_ms > 0).then(|| self.still_since.plus_ms(self.bounds.stall_ms));
         if let Some(by) = head_by.into_iter().chain(stall_by).min() {
             timer.set(by);
         }
     }
 
     /// Who is late, if somebody is. Called when the timer that [`Carry::arm`] set has passed.
-    fn overdue(&self, now: Now) -> Option<Fault> {
+    fn overdue(&mut self, now: Now) -> Option<Fault> {
         if self.phase == Phase::Heading && self.bounds.response_head_ms > 0 && now >= self.head_by {
             return Some(Fault::ResponseTimeout);
         }
-        if self.bounds.stall_ms == 0 || self.up.bytes() + self.down.bytes() != self.moved_before {
+        let moved = self.up.bytes() + self.down.bytes();
+        if moved != self.moved_before {
+            self.moved_before = moved;
+            self.still_since = now;
+        }
+        if self.bounds.stall_ms == 0 || now < self.still_since.plus_ms(self.bounds.stall_ms) {
             return None;
         }
+        self.still_since = now; // silence that is nobody's fault is looked at again as late
         let up_runs = !self.up_is_done && !self.up_is_refused && !self.owes_continue;
         match self.phase {
             // Both ways open: silence is a tunnel's right. One way closed: the other gets as long as any body.

@@ -9,7 +9,9 @@ use http::HeaderMap;
 use super::{Length, Piece, Sink, Source};
 use crate::fault::Fault;
 use crate::io::{self, Reader, Writer};
-use crate::limits::{READ_AHEAD_BYTES_MAX, READ_BYTES_SMALL, WRITE_COPY_BYTES_MAX};
+use crate::limits::{
+    GATHER_BYTES_MAX, READ_AHEAD_BYTES_MAX, READ_BYTES_SMALL, TAKE_COPY_BYTES_MAX, WRITE_COPY_BYTES_MAX,
+};
 use crate::wire::{self, BodyDecoder, BodyPlan, Found, Side};
 
 /// A body that arrives.
@@ -18,12 +20,15 @@ pub struct H1Source<'a> {
     decoder: BodyDecoder,
     side: Side,
     is_ended: bool,
+    /// The end, met while small pieces were gathered in front of it.
+    end: Option<Option<HeaderMap>>,
 }
 
 impl<'a> H1Source<'a> {
     /// `side` is who sends: its malformed bytes and its leaving are its fault.
     pub fn new(reader: &'a mut Reader, plan: BodyPlan, side: Side) -> Self {
-        let mut source = H1Source { reader, decoder: BodyDecoder::new(BodyPlan::Empty, side), side, is_ended: false };
+        let mut source =
+            H1Source { reader, decoder: BodyDecoder::new(BodyPlan::Empty, side), side, is_ended: false, end: None };
         source.plan(plan);
         source
     }
@@ -68,6 +73,31 @@ impl<'a> H1Source<'a> {
         if self.reader.peer_gone() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Small chunks that arrived together, as one piece: each would else cost its own frame, and far more memory than its
+    /// bytes wherever it waits.
+    fn gather(&mut self, first_bytes: usize) -> Result<Piece, Fault> {
+        let mut gathered = Vec::with_capacity(self.reader.buffer().len().min(GATHER_BYTES_MAX));
+        let mut bytes = first_bytes;
+        loop {
+            gathered.extend_from_slice(&self.reader.buffer()[..bytes]);
+            self.reader.consume(bytes);
+            if gathered.len() >= GATHER_BYTES_MAX {
+                break;
+            }
+            let step = self.decoder.step(self.reader.buffer())?;
+            self.reader.consume(step.skip);
+            match step.found {
+                Found::Data { bytes: more } => bytes = more,
+                Found::End { trailers } => {
+                    self.end = Some(trailers);
+                    break;
+                }
+                Found::NeedMore => break,
+            }
+        }
+        Ok(Piece::Data { bytes: Bytes::from(gathered), last: false })
+    }
+
     #[cold]
     fn gone(&self) -> Fault {
         match self.side {
@@ -79,11 +109,19 @@ impl<'a> H1Source<'a> {
 
 impl Source for H1Source<'_> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+        if let Some(trailers) = self.end.take() {
+            self.is_ended = true;
+            return Poll::Ready(Ok(Piece::End { trailers }));
+        }
         loop {
             let step = self.decoder.step(self.reader.buffer())?;
             self.reader.consume(step.skip);
             match step.found {
                 Found::Data { bytes } => {
+                    let is_small = bytes < TAKE_COPY_BYTES_MAX && self.reader.buffer().len() > bytes;
+                    if is_small && !self.decoder.is_ended() {
+                        return Poll::Ready(self.gather(bytes));
+                    }
                     let bytes = self.reader.take(bytes);
                     self.is_ended = self.decoder.is_ended();
                     return Poll::Ready(Ok(Piece::Data { bytes, last: self.is_ended }));

@@ -1,11 +1,11 @@
 //! Keeps the first pieces of a request's body until the first response byte, so that the request can be sent again.
-//! What it keeps is bounded by `REPLAY_BYTES_MAX`; a body that outgrew it can no longer be replayed.
+//! What it keeps is bounded by `REPLAY_BYTES_MAX` and `REPLAY_PIECES_MAX`; a body that outgrew them can no longer be replayed.
 
 use std::task::{Context, Poll};
 
 use super::{Piece, RequestBody, Source};
 use crate::fault::Fault;
-use crate::limits::REPLAY_BYTES_MAX;
+use crate::limits::{REPLAY_BYTES_MAX, REPLAY_PIECES_MAX};
 
 /// ```text
 /// Keeping --rewind--> Keeping (from the first piece)
@@ -103,7 +103,7 @@ impl<'a, B: RequestBody> Replay<'a, B> {
             Piece::Data { bytes, .. } => bytes.len(),
             Piece::End { .. } => 0,
         };
-        if self.kept_bytes + bytes > REPLAY_BYTES_MAX {
+        if self.kept_bytes + bytes > REPLAY_BYTES_MAX || self.kept.len() >= REPLAY_PIECES_MAX {
             self.kept = Vec::new();
             self.kept_bytes = 0;
             self.told = 0;

@@ -76,7 +76,9 @@ impl<'a> H1Back<'a> {
     /// After the exchange ended well: the connection may carry the next request.
     #[must_use]
     pub fn is_reusable(&self) -> bool {
-        self.was_heard && self.keeps_alive && self.up.is_complete() && self.down.is_ended()
+        // Bytes behind the response belong to nobody; the next request's answer must never begin with them.
+        let is_clean = self.down.read_ahead() == 0;
+        self.was_heard && self.keeps_alive && self.up.is_complete() && self.down.is_ended() && is_clean
     }
 
     fn reader(&mut self) -> &mut Reader {

@@ -17,8 +17,8 @@ use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Reply, keepa
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex};
 use crate::limits::{
-    HEAD_BYTES_MAX, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, SETUP_MS_MAX, STREAM_SEND_BYTES_MAX,
-    STREAM_WINDOW_BYTES,
+    HEAD_BYTES_MAX, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES,
+    STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 
@@ -46,6 +46,7 @@ impl H2Link {
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+            .data_frame_budget(SMALL_FRAMES_BYTES)
             .initial_max_send_streams(0)
             .enable_push(false)
             .handshake(Duplex::new(conn));
@@ -174,12 +175,16 @@ impl Back for H2Back {
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let interim = interim.map_err(|error| lost(&error))?;
             let (head, ()) = interim.into_parts();
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(no_switch()));
+            }
             let mut headers = head.headers;
             wire::strip_hop_by_hop(&mut headers);
             return Poll::Ready(Ok(Heard::Interim(head.status, headers)));
         }
         let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx));
         Poll::Ready(match response {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(no_switch()),
             Ok(response) => Ok(self.take_head(response)),
             Err(error) => Err(lost(&error)),
         })
@@ -201,6 +206,12 @@ impl Drop for H2Back {
     }
 }
 
+/// RFC 9113 §8.6: there is no 101 in HTTP/2.
+#[cold]
+fn no_switch() -> Lost {
+    Lost { fault: Fault::WorkerMalformed("a 101 over HTTP/2"), again: Again::Never }
+}
+
 /// What a stream's error says about its request (RFC 9113 §8.7).
 fn lost(error: &h2::Error) -> Lost {
     if error.is_remote() && error.is_go_away() {
@@ -212,6 +223,10 @@ fn lost(error: &h2::Error) -> Lost {
             Some(Reason::REFUSED_STREAM) => Lost { fault: Fault::NotProcessed, again: Again::Untouched },
             _ => Lost { fault: Fault::WorkerReset, again: Again::MayHaveRun },
         };
+    }
+    if error.is_library() && error.is_go_away() {
+        // The worker broke the connection itself: this request may be as good as any.
+        return Lost { fault: Fault::WorkerMalformed("the worker breaks HTTP/2"), again: Again::MayHaveRun };
     }
     if error.is_library() {
         return Lost { fault: Fault::WorkerMalformed("the response breaks HTTP/2"), again: Again::Never };

@@ -252,6 +252,15 @@ impl Sched {
 
     // ---- what others read ----
 
+    /// Some link of the pool carries upgrades.
+    #[must_use]
+    pub fn carries_any(&self, pool: PoolId) -> bool {
+        let links = self.links.iter().map(|(_, link)| link);
+        links
+            .filter(|link| !link.draining && link.carries_upgrades)
+            .any(|link| link.memberships.iter().any(|m| m.pool == pool))
+    }
+
     /// The pool has links, every one of them has said how much it takes, and none can carry an upgrade.
     #[must_use]
     pub fn cannot_upgrade(&self, pool: PoolId) -> bool {

@@ -26,6 +26,8 @@ pub enum Persistence<'a> {
     KeepAlive,
     /// `Connection: upgrade` and this `Upgrade`.
     Upgrade(&'a HeaderValue),
+    /// As `Upgrade`, and `close`: this one would have been taken.
+    UpgradeNext(&'a HeaderValue),
 }
 
 /// Appends a request head in HTTP/1.1. `path_and_query` is `uri.path_and_query()` of a [`Uri`](http::Uri), or `*`.
@@ -98,6 +100,10 @@ fn put_fields(
         Persistence::Upgrade(protocol) => {
             put_field(out, &UPGRADE, protocol);
             b"upgrade"
+        }
+        Persistence::UpgradeNext(protocol) => {
+            put_field(out, &UPGRADE, protocol);
+            b"upgrade, close"
         }
     };
     // RFC 9110 §10.1.4: who sends TE names it in Connection.

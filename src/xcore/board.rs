@@ -13,6 +13,10 @@ pub struct Board {
     cores: usize,
     /// For each pool, a bit for each core that has a link of it.
     linked: CoreSets,
+    /// For each pool, a bit for each core with a credit that nobody there waits for.
+    idle: CoreSets,
+    /// For each pool, a bit for each core that has a link of it which carries upgrades.
+    carriers: CoreSets,
     /// Links by pool and core. Written by that core alone; partner: the loads of status pages. Relaxed, a number only.
     links: Box<[AtomicU32]>,
     /// Links placed by pool and core, those on their way included. Partner: `place` on other cores; relaxed, and two
@@ -32,7 +36,8 @@ impl Board {
     pub fn new(pools: usize, cores: usize) -> Arc<Board> {
         assert!(cores > 0, "an edge has at least one core");
         let zeros = || (0..pools * cores).map(|_| AtomicU32::new(0)).collect();
-        Arc::new(Board { cores, linked: CoreSets::new(pools, cores), links: zeros(), placed: zeros() })
+        let set = || CoreSets::new(pools, cores);
+        Arc::new(Board { cores, linked: set(), idle: set(), carriers: set(), links: zeros(), placed: zeros() })
     }
 
     // ---- links ----
@@ -64,6 +69,29 @@ impl Board {
         let count = u64::try_from(self.linked.iter(pool).count()).expect("fits");
         let nth = usize::try_from(salt.checked_rem(count)?).expect("fewer than cores");
         self.linked.iter(pool).nth(nth).or_else(|| self.linked.iter(pool).next()) // the set may just have shrunk
+    }
+
+    /// Whether core `core` has a credit for the pool that it does not need itself. That core alone calls this, and only
+    /// when it changes: a core with many credits never writes here.
+    pub fn publish_idle(&self, core: CoreId, pool: PoolId, is_idle: bool) {
+        self.idle.publish(pool, core, is_idle);
+    }
+
+    /// A core other than `here` that had an idle credit for the pool a moment ago.
+    #[must_use]
+    pub fn core_with_credit(&self, pool: PoolId, here: CoreId) -> Option<CoreId> {
+        self.idle.iter(pool).find(|core| *core != here)
+    }
+
+    /// Whether core `core` has a link of the pool that carries upgrades. That core alone calls this.
+    pub fn publish_carrier(&self, core: CoreId, pool: PoolId, carries: bool) {
+        self.carriers.publish(pool, core, carries);
+    }
+
+    /// A core other than `here` with a link of the pool that carries upgrades.
+    #[must_use]
+    pub fn core_that_carries(&self, pool: PoolId, here: CoreId) -> Option<CoreId> {
+        self.carriers.iter(pool).find(|core| *core != here)
     }
 
     // ---- placing links ----
@@ -181,5 +209,17 @@ mod tests {
         assert_eq!(cores, [2, 3, 0, 1, 2, 3, 0, 1]);
         drop(placements.into_iter().nth(3)); // all are dropped, whichever was taken out
         assert_eq!(board.place(&[POOL, PoolId(0)], CoreId(1)).core(), CoreId(1), "nothing is left behind");
+    }
+
+    #[test]
+    fn idle_and_carrying_cores_are_found_from_every_core_but_themselves() {
+        let board = Board::new(2, 3);
+        board.publish_idle(CoreId(1), POOL, true);
+        board.publish_carrier(CoreId(2), POOL, true);
+        assert_eq!(board.core_with_credit(POOL, CoreId(0)), Some(CoreId(1)));
+        assert_eq!(board.core_with_credit(POOL, CoreId(1)), None);
+        assert_eq!(board.core_that_carries(POOL, CoreId(0)), Some(CoreId(2)));
+        board.publish_idle(CoreId(1), POOL, false);
+        assert_eq!(board.core_with_credit(POOL, CoreId(0)), None);
     }
 }

@@ -406,7 +406,7 @@ impl Peer {
         loop {
             if let Some(at) = self.seen.windows(2).position(|two| two == b"\r\n") {
                 let line: Vec<u8> = self.seen.drain(..at + 2).collect();
-                return Ok(String::from_utf8(line[..at].to_vec()).expect("a line of ASCII"));
+                return Ok(String::from_utf8_lossy(&line[..at]).into_owned());
             }
             if !self.fill() {
                 return Err(self.ended.expect("it ended"));

@@ -1,0 +1,209 @@
+//! What README.md says is so: every command in it is run by a machine, and every key in its tables is one that the
+//! configuration takes, or knows and refuses. A `sh` block says who runs it: `ci` is a line of `.ci/run` itself, `once` and
+//! `stays` are run in their order on loopback by tests/interop/readme.py, which `.ci/run` calls.
+
+use std::path::Path;
+
+use ptth::edge::config::EdgeConfig;
+use ptth::settings::Mistakes;
+use ptth::worker::config::{WorkerConfig, WorkerFlags};
+
+const LISTEN: &str = "address = \"127.0.0.1:8080\"\naccept = [\"clients\", \"workers\"]\n";
+const POOL: &str = "name = \"app\"\norigins = [\"app.example\"]\n";
+const CREDENTIAL: &str = "id = \"web-1\"\norigins = [\"app.example\"]\n\
+    secret_hash = \"sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n";
+const WORKER: &str = "edges = [\"http://127.0.0.1:8080\"]\nserve = [\"http://app.example\"]\n\
+    to = \"http://127.0.0.1:3000\"\ncredential_file = \"web-1.secret\"\n";
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The fenced blocks: what stands behind the fence, and the lines.
+fn blocks(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut blocks: Vec<(String, Vec<String>)> = Vec::new();
+    let mut is_open = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(info) if !is_open => blocks.push((info.to_owned(), Vec::new())),
+            Some(_) => {}
+            None if is_open => blocks.last_mut().expect("a block is open").1.push(line.to_owned()),
+            None => continue,
+        }
+        is_open ^= line.starts_with("```");
+    }
+    assert!(!is_open, "a block does not end");
+    blocks
+}
+
+/// The keys of each table: first cells, without their backticks. Lists of keys that are not there come last.
+fn tables(text: &str) -> Vec<Vec<(String, String)>> {
+    let mut tables = Vec::new();
+    let mut rows = Vec::new();
+    for line in text.lines().chain([""]) {
+        match line.strip_prefix("| `") {
+            Some(row) => {
+                let mut cells = row.split(" | ").map(|cell| cell.trim_end_matches(" |").trim_matches('`').to_owned());
+                rows.push((cells.next().unwrap_or_default(), cells.next().unwrap_or_default()));
+            }
+            None if !line.starts_with('|') && !rows.is_empty() => tables.push(std::mem::take(&mut rows)),
+            None => {}
+        }
+    }
+    tables
+}
+
+/// An `edge.toml` with one more line in the table that `key` begins with; it replaces the table's own line.
+fn edge_with(key: &str, value: &str) -> Result<EdgeConfig, Mistakes> {
+    let (table, key) = key.split_once('.').expect("a table and a key");
+    let lines = |name: &str, base: &str| {
+        let kept = base.lines().filter(|line| name != table || !line.starts_with(&format!("{key} =")));
+        let kept: Vec<&str> = kept.collect();
+        let more = if name == table { format!("{key} = {value}\n") } else { String::new() };
+        format!("{}\n{more}", kept.join("\n"))
+    };
+    let admin = if table == "admin" { format!("[admin]\n{}", lines("admin", "")) } else { String::new() };
+    let edge = lines("edge", "");
+    let (listen, pool, credential) = (lines("listen", LISTEN), lines("pool", POOL), lines("credential", CREDENTIAL));
+    let text = format!("[edge]\n{edge}{admin}[[listen]]\n{listen}[[pool]]\n{pool}[[credential]]\n{credential}");
+    EdgeConfig::parse("edge.toml", &text, 0).map(|(config, _)| config)
+}
+
+fn worker_with(key: &str, value: &str) -> Result<WorkerConfig, Mistakes> {
+    let replaced = match key {
+        "pool" => "serve",
+        "bearer_file" => "credential_file",
+        key => key,
+    };
+    let kept: Vec<&str> = WORKER.lines().filter(|line| !line.starts_with(&format!("{replaced} ="))).collect();
+    let text = format!("{}\n{key} = {value}\n", kept.join("\n"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/worker.toml"); // its secret lies beside it
+    WorkerConfig::parse(Some((&file, &text)), &WorkerFlags::default()).map(|(config, _)| config)
+}
+
+fn token_file() -> String {
+    let path = std::env::temp_dir().join(format!("ptth-readme-{}.token", std::process::id()));
+    std::fs::write(&path, "a-token\n").expect("a temporary file");
+    path.display().to_string()
+}
+
+/// What stands for a key that has no default.
+fn example(key: &str, default: &str) -> String {
+    let own = match key {
+        "listen.address" => "\"0.0.0.0:8080\"",
+        "listen.accept" => "[\"clients\", \"workers\"]",
+        "admin.address" => "\"127.0.0.1:9090\"",
+        "pool.name" | "pool" => "\"app\"",
+        "pool.origins" | "credential.origins" => "[\"app.example\"]",
+        "credential.id" => "\"web-1\"",
+        "credential.secret_hash" => return format!("\"sha256:{}\"", "0a".repeat(32)),
+        "credential.expires" => "\"2099-01-01T00:00:00Z\"",
+        "edges" => "[\"http://edge.example:8080\"]",
+        "serve" => "[\"http://app.example.com\"]",
+        "to" => "\"http://127.0.0.1:3000\"",
+        "credential_file" => "\"web-1.secret\"",
+        "bearer_file" => return format!("\"{}\"", token_file()),
+        _ => default,
+    };
+    own.to_owned()
+}
+
+#[test]
+fn every_command_has_a_machine_that_runs_it() {
+    let (readme, ci, runner) = (read("README.md"), read(".ci/run"), read("tests/interop/readme.py"));
+    let run: Vec<&str> = ci.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let mut seen = (0, 0);
+    for (info, lines) in blocks(&readme) {
+        match info.as_str() {
+            "sh ci" => {
+                for line in lines {
+                    assert!(run.iter().any(|runs| runs.contains(&line)), ".ci/run does not run: {line}");
+                    seen.0 += 1;
+                }
+            }
+            "sh once" | "sh stays" => {
+                assert!(lines.iter().any(|line| line.contains("ptth") || line.contains("curl")), "{lines:?}");
+                seen.1 += 1;
+            }
+            "text" => {}
+            other => panic!("who runs a block of {other:?}?"),
+        }
+    }
+    assert!(seen.0 >= 5 && seen.1 >= 4, "{seen:?}");
+    assert!(ci.contains("tests/interop/") && runner.contains("sh once") && runner.contains("sh stays"));
+}
+
+#[test]
+fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
+    let tables = tables(&read("README.md"));
+    let [edge, worker, _] = tables.as_slice() else { panic!("{} tables", tables.len()) };
+    assert!(edge.len() == 18 && worker.len() == 8, "{} and {} keys", edge.len(), worker.len());
+    for (key, default) in edge {
+        let value = example(key, default);
+        edge_with(key, &value).unwrap_or_else(|mistakes| panic!("{key} = {value}\n{mistakes}"));
+    }
+    for (key, default) in worker {
+        let value = example(key, default);
+        worker_with(key, &value).unwrap_or_else(|mistakes| panic!("{key} = {value}\n{mistakes}"));
+    }
+}
+
+#[test]
+fn no_key_is_left_out() {
+    let tables = tables(&read("README.md"));
+    let check = |mistakes: Mistakes, mut listed: Vec<&str>| {
+        listed.sort_unstable();
+        let mistakes = mistakes.to_string();
+        let (_, known) = mistakes.split_once("known are ").expect(&mistakes);
+        let mut known: Vec<&str> = known.trim().split(", ").collect();
+        known.sort_unstable();
+        assert_eq!(listed, known);
+    };
+    for table in ["edge", "listen", "admin", "pool", "credential"] {
+        let keys = tables[0].iter().filter_map(|(key, _)| key.strip_prefix(table)?.strip_prefix('.'));
+        check(edge_with(&format!("{table}.qqqqqqqq"), "1").expect_err(table), keys.collect());
+    }
+    let keys = tables[1].iter().map(|(key, _)| key.as_str());
+    check(worker_with("qqqqqqqq", "1").expect_err("worker.toml"), keys.collect());
+}
+
+#[test]
+fn a_default_in_the_tables_is_the_real_one() {
+    let tables = tables(&read("README.md"));
+    let plain = edge_with("pool.name", "\"app\"").expect("the smallest configuration");
+    for (key, default) in &tables[0] {
+        if example(key, default) == *default {
+            assert_eq!(edge_with(key, default).as_ref().ok(), Some(&plain), "{key} = {default}");
+        }
+    }
+    let plain = worker_with("to", "\"http://127.0.0.1:3000\"").expect("the smallest configuration");
+    for (key, default) in &tables[1] {
+        if example(key, default) == *default {
+            assert_eq!(worker_with(key, default).as_ref().ok(), Some(&plain), "{key} = {default}");
+        }
+    }
+}
+
+#[test]
+fn every_key_that_is_listed_as_missing_is_known_and_refused() {
+    let tables = tables(&read("README.md"));
+    for (key, _) in &tables[2] {
+        let value = if key == "pool.priority" { "{}" } else { "true" };
+        let refused = match key.contains('.') {
+            true => edge_with(key, value).map(|_| ()),
+            false => worker_with(key, value).map(|_| ()),
+        };
+        let mistakes = refused.expect_err(key).to_string();
+        assert!(mistakes.contains("not available in this version"), "{key}: {mistakes}");
+    }
+}
+
+#[test]
+fn the_configuration_files_of_the_readme_are_good() {
+    let readme = read("README.md");
+    let (start, end) = (readme.find("<<'EOF'\n").expect("edge.toml"), readme.find("\nEOF\n").expect("its end"));
+    let text = format!("{}\n[[credential]]\n{CREDENTIAL}", &readme[start + 8..end]);
+    let text = text.replace("app.example\"", "http://app.example.com\"");
+    EdgeConfig::parse("edge.toml", &text, 0).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+}
