@@ -65,6 +65,14 @@ impl H2Worker {
         worker
     }
 
+    /// As [`H2Worker::dial`], where requests wait for it already.
+    #[track_caller]
+    pub fn dial_at_once(edge: &TestEdge, streams: u32) -> H2Worker {
+        let (link, answer) = edge.set_up(&setup(ORIGIN, "h2"));
+        assert_eq!(answer.status(), 101, "{answer:?}");
+        H2Worker::on(link, Builder::new().max_concurrent_streams(streams))
+    }
+
     /// On a connection that was turned.
     pub fn on(link: super::Peer, builder: &Builder) -> H2Worker {
         let (told, requests) = mpsc::channel();
@@ -138,8 +146,10 @@ impl H2Worker {
 
     /// Serves every request with `answer` from now on.
     pub fn serve_all(self, answer: impl Fn(&http::request::Parts) -> String + Send + 'static) {
+        let H2Worker { requests, orders, ended } = self;
         std::thread::spawn(move || {
-            while let Ok(asked) = self.requests.recv() {
+            let _lives = (orders, ended);
+            while let Ok(asked) = requests.recv() {
                 let body = answer(&asked.head);
                 asked.ok(&body);
             }

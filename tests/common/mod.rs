@@ -199,6 +199,18 @@ impl TestEdge {
     }
 
     pub fn worker_of(&self, origin: SocketAddr, change: impl FnOnce(&mut WorkerConfig)) -> TestWorker {
+        let before = setups(&self.status());
+        let mut links = 0;
+        let worker = self.worker_at_once(origin, |config| {
+            change(config);
+            links = u64::from(config.links);
+        });
+        self.until(|status| setups(status) >= before + links && credits(status) > 0);
+        worker
+    }
+
+    /// As [`TestEdge::worker_of`], without waiting for its links.
+    pub fn worker_at_once(&self, origin: SocketAddr, change: impl FnOnce(&mut WorkerConfig)) -> TestWorker {
         let scope = ptth::wire::Scope::Origins(vec![format!("http://{HOST}").parse().expect("an origin")]);
         let mut config = WorkerConfig {
             edges: vec![EdgeAddress { host: self.address.ip().to_string(), port: self.address.port() }],
@@ -209,10 +221,7 @@ impl TestEdge {
             concurrency: 64,
         };
         change(&mut config);
-        let links = u64::from(config.links);
-        let worker = Worker::start(config).expect("a worker on loopback");
-        self.until(|status| status["pools"][0]["links"].as_u64() >= Some(links) && credits(status) > 0);
-        TestWorker(Some(worker))
+        TestWorker(Some(Worker::start(config).expect("a worker on loopback")))
     }
 
     /// `GET` from the admin address.

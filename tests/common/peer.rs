@@ -200,6 +200,16 @@ impl Peer {
         Some(self.seen.drain(..bytes).collect())
     }
 
+    /// Some of the next bytes, at most so many; `None` at the end.
+    #[track_caller]
+    pub fn read_up_to(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        if self.seen.is_empty() && !self.fill() {
+            return None;
+        }
+        let bytes = bytes.min(self.seen.len());
+        Some(self.seen.drain(..bytes).collect())
+    }
+
     /// Up to and with `end`.
     #[track_caller]
     pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
