@@ -104,6 +104,8 @@ pub const LINK_PING_MS: u64 = 10_000;
 pub const QUEUE_REQUESTS_MAX: usize = 10_000;
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const QUEUE_WAIT_MS_MAX: u64 = 30_000;
+/// How long the admin address waits for a core's part of a report.
+pub const REPORT_MS_MAX: u64 = 1_000;
 /// How often a waiting client is looked at whose bytes fill the read-ahead, so that no read can tell that it left.
 pub const GONE_LOOK_MS: u64 = 1_000;
 /// Default of `per_link_max`.

@@ -213,7 +213,7 @@ fn metrics_count_what_happened() {
             ("ptth_requests_total", &[app, ("status", "3xx")], 1.0),
             ("ptth_requests_total", &[app, ("status", "5xx")], 3.0),
             ("ptth_requests_total", &[app, ("status", "4xx")], 2.0), // a 404, and 499 for who left
-            ("ptth_requests_total", &[("pool", ""), ("status", "4xx")], 1.0),
+            ("ptth_requests_total", &[("pool", ""), ("status", "4xx")], 2.0), // no pool; and one that was no request
             ("ptth_refusals_total", &[("reason", "queue_full")], 1.0),
             ("ptth_refusals_total", &[("reason", "no_pool")], 1.0),
             ("ptth_refusals_total", &[("reason", "link_lost")], 1.0),

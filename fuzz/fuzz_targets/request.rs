@@ -14,8 +14,8 @@ use ptth::fault::Fault;
 use ptth::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use ptth::wire::setup::put_setup_request;
 use ptth::wire::{
-    BodyPlan, Forwarding, Framing, HeadScan, Persistence, RequestHead, Side, is_setup, parse_request, parse_setup,
-    put_request_head, set_forwarding, strip_hop_by_hop,
+    BodyPlan, ForwardedFor, Forwarding, Framing, HeadScan, Persistence, RequestHead, Side, Version, is_setup,
+    parse_request, parse_setup, put_request_head, set_forwarding, strip_hop_by_hop,
 };
 use stream::{Body, Stream, agree, put_body, read_body};
 
@@ -76,11 +76,12 @@ fn check_forwarded(request: &Request) {
     let host = head.authority.as_ref().map_or("none".to_owned(), |authority| authority.to_string());
     headers.insert(HOST, HeaderValue::from_str(&host).unwrap());
     headers.remove("expect");
-    let client = IpAddr::from([192, 0, 2, 1]);
-    set_forwarding(
-        &mut headers,
-        &Forwarding { client, proto: "https", host: &host, urgency: 3, version: head.version },
-    );
+    let client = ForwardedFor::new(IpAddr::from([192, 0, 2, 1]));
+    let version = match head.version {
+        Version::H10 => http::Version::HTTP_10,
+        Version::H11 => http::Version::HTTP_11,
+    };
+    set_forwarding(&mut headers, &Forwarding { client: &client, proto: "https", host: &host, urgency: 3, version });
     let framing = match head.body {
         BodyPlan::Empty => Framing::None,
         BodyPlan::Exact { bytes } => Framing::ContentLength(bytes),

@@ -51,6 +51,7 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(fault) => {
+                service.refused(fault);
                 refuse(&mut conn.writer, fault, &mut timer).await;
                 break;
             }

@@ -23,6 +23,9 @@ pub trait Service {
         timer: &mut Timer,
     ) -> impl Future<Output = Result<(), Fault>>;
 
+    /// A head was refused before it became a request; the caller has answered it.
+    fn refused(&self, _fault: Fault) {}
+
     /// This request is not for HTTP: its connection becomes something else (a link). Asked before anything is answered.
     fn takes_over(&self, _head: &RequestHead) -> bool {
         false

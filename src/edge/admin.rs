@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::core::{Core, Message};
@@ -13,7 +13,8 @@ use crate::client::{Service, h1};
 use crate::clock;
 use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
-use crate::io::{Conn, Timer};
+use crate::io::{self, Conn, Timer};
+use crate::limits::REPORT_MS_MAX;
 use crate::xcore::{PipeRx, pipe};
 
 /// Serves one connection to the admin address.
@@ -33,11 +34,17 @@ struct Page {
     status: StatusCode,
     kind: &'static str,
     text: String,
+    allow: Option<&'static str>,
 }
 
 impl Page {
     fn text(status: StatusCode, text: &str) -> Page {
-        Page { status, kind: "text/plain; charset=utf-8", text: text.to_owned() }
+        Page { status, kind: "text/plain; charset=utf-8", text: text.to_owned(), allow: None }
+    }
+
+    fn only(allow: &'static str) -> Page {
+        let page = Page::text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted; Allow names it\n");
+        Page { allow: Some(allow), ..page }
     }
 }
 
@@ -55,6 +62,9 @@ impl Service for AdminService {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.kind));
         headers.insert("cache-control", HeaderValue::from_static("no-store"));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        if let Some(allow) = page.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
         answer.head(Reply { status: page.status, headers, length: Length::Exact(body.len() as u64) })?;
         if ask.method != Method::HEAD {
             answer.put(Piece::Data { bytes: body, last: true })?;
@@ -67,26 +77,30 @@ impl AdminService {
     async fn page(&self, ask: &Ask) -> Page {
         let reads = matches!(ask.method, Method::GET | Method::HEAD);
         match ask.path.path() {
+            // A page that a browser shows may post here, too; only a tool leaves out where it comes from.
+            "/drain" if ask.headers.contains_key(ORIGIN) || ask.headers.contains_key("sec-fetch-site") => {
+                Page::text(StatusCode::FORBIDDEN, "not from a web page\n")
+            }
             "/drain" if ask.method == Method::POST => {
                 super::drain_all(&self.core.shared);
                 Page::text(StatusCode::ACCEPTED, "draining\n")
             }
-            "/drain" => Page::text(StatusCode::METHOD_NOT_ALLOWED, "POST /drain\n"),
-            _ if !reads => Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"),
+            "/drain" => Page::only("POST"),
+            _ if !reads => Page::only("GET, HEAD"),
             "/status" => {
                 let report = self.report().await;
                 let text = serde_json::to_string_pretty(&report).unwrap_or_else(|error| error.to_string());
-                Page { status: StatusCode::OK, kind: "application/json", text: text + "\n" }
+                Page { status: StatusCode::OK, kind: "application/json", text: text + "\n", allow: None }
             }
             "/metrics" => {
                 let text = self.report().await.prometheus();
-                Page { status: StatusCode::OK, kind: "text/plain; version=0.0.4; charset=utf-8", text }
+                Page { status: StatusCode::OK, kind: "text/plain; version=0.0.4; charset=utf-8", text, allow: None }
             }
             // Every core has answered: its loop beats.
-            "/health/live" => {
-                self.report().await;
-                Page::text(StatusCode::OK, "live\n")
+            "/health/live" if self.report().await.cores.len() < self.core.shared.posts.len() => {
+                Page::text(StatusCode::SERVICE_UNAVAILABLE, "a core does not answer\n")
             }
+            "/health/live" => Page::text(StatusCode::OK, "live\n"),
             "/health/ready" if self.core.drain.is_set() => Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             "/health/ready" => Page::text(StatusCode::OK, "ready\n"),
             "/" => Page::text(StatusCode::OK, "ptth edge: /status /metrics /health/live /health/ready, POST /drain\n"),
@@ -110,8 +124,9 @@ impl AdminService {
                 continue;
             }
             let mut rx = rx;
-            let told = std::future::poll_fn(|cx| rx.poll_recv(cx, &core.home)).await;
-            cores.extend(told);
+            // A core that has ended, or hangs, is missing from the report.
+            let told = io::timeout(REPORT_MS_MAX, std::future::poll_fn(|cx| rx.poll_recv(cx, &core.home))).await;
+            cores.extend(told.flatten());
         }
         let names: Vec<String> = core.shared.config.pools.iter().map(|pool| pool.name.clone()).collect();
         let edge = EdgePart {

@@ -296,11 +296,14 @@ impl Core {
         }
     }
 
-    /// Another core's links of `pool` came or went: what waits here without a link may have to move there.
+    /// Links of `pool` came or went: what waits here without one may have to move to another core, or to learn that the
+    /// pool does not hold it.
     pub fn links_changed(&self, pool: PoolId) {
         let moved = {
             let mut sched = self.sched.borrow_mut();
-            if sched.links(pool) > 0 || sched.waiting(pool) == 0 || !self.shared.board.any_links(pool) {
+            let holds = self.shared.config.pools[usize::from(pool.0)].hold_without_workers;
+            let nowhere_to_go = holds && !self.shared.board.any_links(pool);
+            if sched.links(pool) > 0 || sched.waiting(pool) == 0 || nowhere_to_go {
                 return;
             }
             sched.take_waiting(pool, usize::MAX)

@@ -1,6 +1,7 @@
 //! A client's request in the edge: to which pool, how long it waits and for what, over which link, and whether it is sent
 //! again. Bytes are carried below; links and credits are its core's.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -19,6 +20,7 @@ use crate::io::Timer;
 use crate::limits::GONE_LOOK_MS;
 use crate::sched::Needs;
 use crate::wire::{self, ForwardedFor, RequestHead};
+use crate::xcore::Held;
 
 /// What serves one client connection.
 pub struct EdgeService {
@@ -35,6 +37,8 @@ struct Request {
     needs: Needs,
     /// Its arrival; its place in every queue that it ever waits in.
     stamp: Now,
+    /// How long it may wait for a link. The time that a worker had it does not count.
+    until: Cell<Now>,
 }
 
 /// Who carries it.
@@ -47,6 +51,12 @@ enum Granted {
 impl Service for EdgeService {
     fn takes_over(&self, head: &RequestHead) -> bool {
         wire::is_setup(head)
+    }
+
+    fn refused(&self, fault: Fault) {
+        let mut counters = self.core.counters.borrow_mut();
+        counters.unrouted.one(StatusClass::of(fault.status()));
+        counters.refused(fault);
     }
 
     async fn serve(
@@ -66,7 +76,9 @@ impl Service for EdgeService {
         };
         self.stamp_headers(&mut ask);
         let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
-        let request = Request { ask, pool, needs, stamp };
+        let wait_ms_max = self.core.shared.config.pools[usize::from(pool.0)].queue.wait_ms_max;
+        let until = Cell::new(stamp.plus_ms(wait_ms_max));
+        let request = Request { ask, pool, needs, stamp, until };
         let served = self.exchange(&request, body, answer, timer).await;
         self.count(&request.ask, Some(pool), stamp, &served);
         served.map(|_| ())
@@ -138,6 +150,10 @@ impl EdgeService {
             if !replay.rewind() {
                 return Err(if lost.again == Again::Untouched { Fault::NotProcessed } else { lost.fault });
             }
+            if lost.again == Again::MayHaveRun {
+                let ran_ms = clock::now().ms_since(now);
+                request.until.set(request.until.get().plus_ms(ran_ms));
+            }
             core.counters.borrow_mut().core.requeues.one(match lost {
                 Lost { again: Again::Untouched, fault: Fault::NotProcessed } => Requeue::RefusedStream,
                 Lost { again: Again::Untouched, .. } => Requeue::NotSent,
@@ -155,8 +171,7 @@ impl EdgeService {
     ) -> Result<(Granted, Now), Fault> {
         if replay.was_told() {
             // A worker may give it back as often as it likes, but not for longer than any request waits.
-            let wait_ms_max = self.core.shared.config.pools[usize::from(request.pool.0)].queue.wait_ms_max;
-            if clock::now() >= request.stamp.plus_ms(wait_ms_max) {
+            if clock::now() >= request.until.get() {
                 return Err(Fault::WaitedTooLong);
             }
         }
@@ -180,15 +195,30 @@ impl EdgeService {
         let core = &self.core;
         let shared = &core.shared;
         let pool = &shared.config.pools[usize::from(request.pool.0)];
-        if !pool.hold_without_workers && !shared.board.any_links(request.pool) {
-            return Err(Fault::NoWorker);
-        }
-        let until = request.stamp.plus_ms(pool.queue.wait_ms_max);
+        let until = request.until.get();
         let bytes_max = pool.queue.bytes_max;
         let mut counted = head_bytes(&request.ask) + replay.held_bytes();
         let books = &shared.books[usize::from(request.pool.0)];
-        let mut held = books.try_take(counted, pool.queue.requests_max, bytes_max).ok_or(Fault::QueueFull)?;
+        let mut held: Option<Held> = None;
+        let mut drained = core.drain.wait();
         loop {
+            if !shared.board.any_links(request.pool) {
+                if !pool.hold_without_workers {
+                    return Err(Fault::NoWorker);
+                }
+                if core.drain.is_set() {
+                    return Err(Fault::Draining);
+                }
+            }
+            if held.is_none() {
+                held = books.try_take(counted, pool.queue.requests_max, bytes_max);
+                // In a full queue there is still a way for a request that only goes where a credit is idle.
+                let passes =
+                    matches!(offered, Offered::Elsewhere(_)) && core.better_core(request.pool, request.needs).is_some();
+                if held.is_none() && !passes {
+                    return Err(Fault::QueueFull);
+                }
+            }
             if matches!(offered, Offered::Waits(_))
                 && request.needs == Needs::Upgrade
                 && core.cannot_upgrade(request.pool)
@@ -208,6 +238,10 @@ impl EdgeService {
                 };
                 if let Poll::Ready(given) = given {
                     return Poll::Ready(Ok(given));
+                }
+                // What still has a link may be served; nobody comes for the others any more.
+                if drained.poll(cx).is_ready() && !shared.board.any_links(request.pool) {
+                    return Poll::Ready(Err(Fault::Draining));
                 }
                 while timer.poll_expired(cx).is_ready() {
                     let now = clock::now();
@@ -230,7 +264,7 @@ impl EdgeService {
                 }
                 let now_held = head_bytes(&request.ask) + replay.held_bytes();
                 if now_held > counted {
-                    if !held.add_bytes(now_held - counted, bytes_max) {
+                    if held.as_mut().is_some_and(|held| !held.add_bytes(now_held - counted, bytes_max)) {
                         return Poll::Ready(Err(Fault::QueueFull));
                     }
                     counted = now_held;

@@ -185,6 +185,9 @@ impl Back for H2Back {
         let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx));
         Poll::Ready(match response {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(no_switch()),
+            Ok(response) if response.status().as_u16() > 599 => {
+                Err(Lost { fault: Fault::WorkerMalformed("an impossible status"), again: Again::Never })
+            }
             Ok(response) => Ok(self.take_head(response)),
             Err(error) => Err(lost(&error)),
         })
