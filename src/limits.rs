@@ -151,6 +151,8 @@ pub const ORIGIN_IDLE_MS_MAX: u64 = 30_000;
 pub const ORIGIN_LOOK_MS: u64 = 1_000;
 /// A link that lived this long was a good one: the next redial starts with the shortest pause.
 pub const LINK_STEADY_MS: u64 = 10_000;
+/// A name is looked up again after this long at the latest; a name from /etc/hosts has a TTL of a day.
+pub const RESOLVE_AGAIN_MS_MAX: u64 = 60_000;
 /// A name is looked up at most this often, whatever its TTL; and an answer is waited for this long.
 pub const RESOLVE_MS_MIN: u64 = 1_000;
 pub const RESOLVE_MS_MAX: u64 = 10_000;

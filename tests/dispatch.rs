@@ -1064,8 +1064,9 @@ fn a_drain_finishes_what_runs() {
                 client
             })
             .collect();
-        let mut running: Vec<_> = (0..4).map(|_| edge.sent(get("/running"))).collect();
-        let mut asked: Vec<_> = (0..4).map(|_| worker.accept()).collect();
+        // One after the other: between cores their order would be left to chance.
+        let (mut running, mut asked): (Vec<_>, Vec<_>) =
+            (0..4).map(|_| (edge.sent(get("/running")), worker.accept())).unzip();
         let mut upload = edge.sent(start("POST", "/upload") + "Content-Length: 10\r\n\r\nfirst");
         let mut uploaded = worker.accept();
         edge.drain();

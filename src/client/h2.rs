@@ -96,12 +96,9 @@ async fn serve_one<S: Service>(service: Rc<S>, request: Request<RecvStream>, res
     let is_head = head.method == Method::HEAD;
     let send = Rc::new(RefCell::new(Send { respond, body: H2Sink::closed(Side::Response) }));
     let mut body = H2Body { source: H2Source::new(stream, Side::Request), send: send.clone() };
-    let mut answer = H2Answer { send, is_head, is_tunnel: false, has_begun: false };
+    let mut answer = H2Answer { send, is_head, has_begun: false };
     let fault = match ask_of(head, &body.source) {
-        Ok(ask) => {
-            answer.is_tunnel = ask.upgrade.is_some();
-            service.serve(ask, &mut body, &mut answer, &mut timer).await.err()
-        }
+        Ok(ask) => service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
         Err(fault) => Some(fault),
     };
     let mut send = answer.send.borrow_mut();
@@ -223,7 +220,6 @@ impl RequestBody for H2Body {
 struct H2Answer {
     send: Rc<RefCell<Send>>,
     is_head: bool,
-    is_tunnel: bool,
     has_begun: bool,
 }
 

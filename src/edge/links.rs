@@ -286,7 +286,13 @@ impl H1Slot {
 
     /// The connection, for one request. `None`: it was lost in the meantime.
     pub fn take(self: &Rc<Self>) -> Option<Lent> {
-        let conn = self.conn.borrow_mut().take()?;
+        let mut conn = self.conn.borrow_mut().take()?;
+        if !conn.is_quiet() {
+            // Its watcher has not run yet: what came unasked must not answer this request.
+            self.is_lost.set(true);
+            self.wake();
+            return None;
+        }
         Some(Lent { conn: Some(conn), slot: self.clone() })
     }
 

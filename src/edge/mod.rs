@@ -264,8 +264,8 @@ async fn accept(
 ) {
     let mut drained = core.drain.wait();
     loop {
-        // At the cap the backlog waits in the kernel; descriptors are left for links, logs and files.
-        while core.connections.get() >= connections_max && !core.drain.is_set() {
+        // At the cap the backlog waits in the kernel; descriptors are left for links, logs, files, and a look from outside.
+        while takes != Takes::Admin && core.connections.get() >= connections_max && !core.drain.is_set() {
             io::sleep_ms(ACCEPT_BACKOFF_MS).await;
         }
         let accepted = {
@@ -308,7 +308,7 @@ async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool,
     match client::h1::serve(conn, &service, &core.drain).await {
         client::h1::Ended::Closed => {}
         client::h1::Ended::TakenOver(taken) => {
-            drop(counted); // a link is counted as a link
+            drop(counted); // links are bounded by their credentials
             links::set_up(core, *taken, workers).await;
         }
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,6 +81,14 @@ impl Conn {
     #[must_use]
     pub fn peer_gone(&self) -> bool {
         self.socket.peer_gone()
+    }
+
+    /// Nothing has arrived, and the peer is there, on a connection on which it is our turn to speak. Starts the read that
+    /// the answer will need, so that what comes unasked in the meantime shows itself the next time.
+    #[must_use]
+    pub fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.reader.buffer().is_empty() && self.reader.poll_fill(&mut cx).is_pending()
     }
 
     /// Ends the connection with a reset: what was sent is not to be taken for complete. Bytes on their way may be lost.

@@ -26,7 +26,7 @@ use crate::exchange::Latch;
 use crate::io::{self, Conn, Doorbell};
 use crate::limits::{
     CONNECT_MS_MAX, DRAIN_MS_MAX, LINK_PING_MS, LINK_STEADY_MS, MAILBOX_MESSAGES_MAX, REDIAL_MS_MAX, REDIAL_MS_MIN,
-    RESOLVE_MS_MIN,
+    RESOLVE_AGAIN_MS_MAX, RESOLVE_MS_MIN,
 };
 use crate::wire::ChannelVersion;
 use crate::xcore::{HomeWakers, Post};
@@ -191,7 +191,7 @@ async fn follow(work: Rc<Work>, edge: EdgeAddress) {
                     known.insert(ip, gone);
                 }
                 match found.ttl_ms {
-                    Some(ttl_ms) => ttl_ms.max(RESOLVE_MS_MIN),
+                    Some(ttl_ms) => ttl_ms.clamp(RESOLVE_MS_MIN, RESOLVE_AGAIN_MS_MAX),
                     None => return, // an address is its own name; it never changes
                 }
             }

@@ -35,15 +35,14 @@ impl Origin {
         Origin { target, resolver, idle: RefCell::new(Vec::new()) }
     }
 
-    /// An idle connection, else a new one. One that the server has closed is found here for a request that cannot be
-    /// sent twice; any other finds it out itself, and is sent again.
+    /// An idle connection, else a new one. Never one on which something came unasked: it would answer this request. That
+    /// the server is just closing it is asked of the kernel only for a request that cannot be sent twice.
     pub async fn take(&self, is_idempotent: bool) -> Result<Taken, Fault> {
         loop {
             let idle = self.idle.borrow_mut().pop();
-            match idle {
-                Some(Idle { conn, .. }) if !is_idempotent && conn.peer_gone() => drop(conn),
-                Some(Idle { conn, .. }) => return Ok(Taken { conn, was_used: true }),
-                None => return self.dial().await,
+            let Some(Idle { mut conn, .. }) = idle else { return self.dial().await };
+            if conn.is_quiet() && (is_idempotent || !conn.peer_gone()) {
+                return Ok(Taken { conn, was_used: true });
             }
         }
     }
@@ -82,8 +81,10 @@ impl Origin {
     }
 
     /// Keeps a connection whose exchange ended well.
-    pub fn give_back(&self, conn: Conn) {
-        self.idle.borrow_mut().push(Idle { conn, since: clock::now() });
+    pub fn give_back(&self, mut conn: Conn) {
+        if conn.is_quiet() {
+            self.idle.borrow_mut().push(Idle { conn, since: clock::now() });
+        }
     }
 
     /// Closes what the server has closed, and what nobody used for long. Runs as long as the worker.
@@ -93,7 +94,7 @@ impl Origin {
             let now = clock::now();
             self.idle
                 .borrow_mut()
-                .retain(|idle| now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && !idle.conn.peer_gone());
+                .retain_mut(|idle| now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && idle.conn.is_quiet());
         }
     }
 }
