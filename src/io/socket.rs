@@ -10,7 +10,8 @@ use std::rc::Rc;
 use monoio::io::OwnedReadHalf;
 use monoio::net::{TcpListener, TcpStream, UnixStream};
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 /// A connected stream socket, shared by its reader and its writer. monoio closes it when the last of them, and the last
 /// operation in flight, is gone. TCP or Unix: monoio's `TcpStream` reads and writes both.
@@ -95,6 +96,12 @@ impl Socket {
             }
             Err(_) => false,
         }
+    }
+
+    /// Nothing has arrived, and the peer has not ended its side. Reads nothing; never while a read is in flight.
+    pub(super) fn is_silent(&self) -> bool {
+        let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(self, &mut [0u8; 1], look), Err(Errno::AGAIN))
     }
 
     /// A second descriptor of the same socket.

@@ -35,13 +35,13 @@ impl Origin {
         Origin { target, resolver, idle: RefCell::new(Vec::new()) }
     }
 
-    /// An idle connection, else a new one. Never one on which something came unasked: it would answer this request. That
-    /// the server is just closing it is asked of the kernel only for a request that cannot be sent twice.
-    pub async fn take(&self, is_idempotent: bool) -> Result<Taken, Fault> {
+    /// An idle connection, else a new one. Never one that the server has closed, or on which something came unasked: it
+    /// would answer this request.
+    pub async fn take(&self) -> Result<Taken, Fault> {
         loop {
             let idle = self.idle.borrow_mut().pop();
-            let Some(Idle { mut conn, .. }) = idle else { return self.dial().await };
-            if conn.is_quiet() && (is_idempotent || !conn.peer_gone()) {
+            let Some(Idle { conn, .. }) = idle else { return self.dial().await };
+            if conn.is_silent() {
                 return Ok(Taken { conn, was_used: true });
             }
         }
@@ -81,10 +81,8 @@ impl Origin {
     }
 
     /// Keeps a connection whose exchange ended well.
-    pub fn give_back(&self, mut conn: Conn) {
-        if conn.is_quiet() {
-            self.idle.borrow_mut().push(Idle { conn, since: clock::now() });
-        }
+    pub fn give_back(&self, conn: Conn) {
+        self.idle.borrow_mut().push(Idle { conn, since: clock::now() });
     }
 
     /// Closes what the server has closed, and what nobody used for long. Runs as long as the worker.
@@ -94,7 +92,7 @@ impl Origin {
             let now = clock::now();
             self.idle
                 .borrow_mut()
-                .retain_mut(|idle| now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && idle.conn.is_quiet());
+                .retain(|idle| now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && idle.conn.is_silent());
         }
     }
 }

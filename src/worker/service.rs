@@ -59,7 +59,7 @@ impl Service for WorkerService {
         let _running = Running(&self.in_flight);
         let accept = add_websocket_key(&mut ask);
         let mut replay = Replay::new(body);
-        let mut taken = self.origin.take(ask.method.is_idempotent()).await?;
+        let mut taken = self.origin.take().await?;
         loop {
             let was_used = taken.was_used;
             let lost = match self.over(taken, &ask, accept.as_ref(), &mut replay, answer, timer).await {
