@@ -86,6 +86,8 @@ pub const EDGE_RESETS_PENDING_MAX: usize = 4096;
 /// A request that its client gave up this soon after its dispatch is reset that much later: the worker has seen its head
 /// by then, so that a burst of them is no rapid reset, for which an HTTP/2 server would end the link.
 pub const RESET_DELAY_MS: u64 = 50;
+/// A head as HTTP/2 counts it in a worker: 32 bytes more for each field (RFC 9113 §6.5.2), and the fields that the edge adds.
+pub const HEADER_LIST_BYTES_MAX: u32 = 32 * 1024;
 /// What the h2 engine may spend on small DATA frames that nobody has read yet, before it ends the connection. Some
 /// hundred streams with 64 KiB of 100-byte messages each.
 pub const SMALL_FRAMES_BYTES: usize = 64 * 1024 * 1024;

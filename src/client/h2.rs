@@ -23,7 +23,7 @@ use crate::exchange::{
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Timer};
 use crate::limits::{
-    EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, LOCAL_RESETS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX,
+    EDGE_RESETS_PENDING_MAX, HEADER_LIST_BYTES_MAX, LOCAL_RESETS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX,
     STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
@@ -44,7 +44,8 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, streams_max
         // Every stream's window at once: a body that nobody reads stops its own stream and no other.
         .initial_connection_window_size(STREAM_WINDOW_BYTES.saturating_mul(streams_max.max(1)).min((1 << 31) - 1))
         .max_concurrent_streams(streams_max)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        // The largest head that an edge takes from its client, with what it adds, counted HTTP/2's way.
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
         // The peer is the edge that we dialed, and its clients may leave in a burst; it is not the one to guard against.
         .max_pending_accept_reset_streams(EDGE_RESETS_PENDING_MAX)
         .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
