@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use super::{Length, Piece, Sink, Source};
 use crate::fault::Fault;
-use crate::io::{self, Reader, Writer};
+use crate::io::{Hold, Reader, Writer};
 use crate::limits::{
     GATHER_BYTES_MAX, READ_AHEAD_BYTES_MAX, READ_BYTES_SMALL, TAKE_COPY_BYTES_MAX, WRITE_COPY_BYTES_MAX,
 };
@@ -183,14 +183,13 @@ pub struct H1Sink<'a> {
     pub writer: &'a mut Writer,
     frame: Frame,
     side: Side,
-    /// What waits was held for the end of this turn already.
-    was_held: bool,
+    hold: Hold,
 }
 
 impl<'a> H1Sink<'a> {
     /// `side` is what is written here: a request to a worker, or a response to a client.
     pub fn new(writer: &'a mut Writer, frame: Frame, side: Side) -> Self {
-        H1Sink { writer, frame, side, was_held: false }
+        H1Sink { writer, frame, side, hold: Hold::default() }
     }
 
     pub fn set_frame(&mut self, frame: Frame) {
@@ -284,13 +283,10 @@ impl Sink for H1Sink<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let queued = self.writer.queued();
-        if queued > 0 && queued < WRITE_COPY_BYTES_MAX && !self.was_held {
-            self.was_held = true;
-            io::at_end_of_turn(cx);
-            return Poll::Pending;
+        if queued > 0 && queued < WRITE_COPY_BYTES_MAX && !self.writer.is_stuck() {
+            ready!(self.hold.poll(cx));
         }
         let flushed = ready!(self.writer.poll_flush(cx));
-        self.was_held = false;
         if flushed.is_err() {
             return Poll::Ready(Err(self.gone()));
         }

@@ -97,6 +97,12 @@ impl Writer {
         self.queued() >= WRITE_BYTES_HIGH
     }
 
+    /// The socket was full when it was last written to.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.wait.is_some()
+    }
+
     /// Hands all that waits to the kernel. Ready when nothing waits any more. A caller that gives up and comes back later
     /// goes on with it, and may queue more in between.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -144,6 +144,11 @@ impl Peer {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// Ends both ways, for its twins too: what still comes is refused by the kernel.
+    pub fn leave(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Closes with a reset.
     pub fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
