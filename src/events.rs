@@ -4,6 +4,7 @@
 //! Each core owns one [`Counters`] and counts in plain integers; whoever reports adds the cores up.
 
 use crate::fault::Fault;
+use crate::ids::Class;
 use std::fmt;
 
 /// One metric, as Prometheus knows it.
@@ -36,7 +37,7 @@ impl Kind {
 }
 
 /// A counter's value while it is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Reading<'a> {
     Count(u64),
     /// One number for each value of the label `key`.
@@ -45,7 +46,9 @@ pub enum Reading<'a> {
         names: &'static [&'static str],
         counts: &'a [u64],
     },
-    Histogram(&'a Histogram),
+    Nanoseconds(u64),
+    /// One histogram for each set of labels, but for those that are empty.
+    Histograms(Vec<(Vec<(&'static str, &'static str)>, &'a Durations)>),
 }
 
 /// What a counter can be made of.
@@ -119,63 +122,156 @@ impl<L: Label> Counted for Tally<L> {
     }
 }
 
-/// Buckets of a [`Histogram`] with an upper bound; one more has none.
-pub const BUCKETS: usize = 19;
-/// The first bucket ends at 2^8 µs: shorter waits are noise of the loop. Each next one is twice as long, so the last
-/// bound, 2^26 µs, is 67 s, beyond the default `wait_max`.
-const FIRST_BUCKET_BITS: u32 = 8;
+/// Time that added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nanoseconds(pub u64);
 
-/// How long something took, in buckets of powers of two.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
-    counts: [u64; BUCKETS + 1],
-    sum_ns: u64,
+impl Counted for Nanoseconds {
+    const KIND: Kind = Kind::Counter;
+
+    fn add(&mut self, other: &Nanoseconds) {
+        self.0 = self.0.saturating_add(other.0);
+    }
+
+    fn read(&self) -> Reading<'_> {
+        Reading::Nanoseconds(self.0)
+    }
 }
 
-impl Histogram {
+/// Bounds of the buckets in which [`Durations`] are told; one more bucket has none.
+pub const BUCKETS: usize = 29;
+/// The first bucket ends at a quarter of a microsecond, each next one is twice as long, so the last bound is 67 s.
+const FIRST_BUCKET_NS: u64 = 250;
+/// Two digits: a duration is known to 1 %. A histogram with its first value takes 1 KiB, one that has seen seconds 12 KiB.
+const DIGITS: u8 = 2;
+
+/// How long something took, each time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Durations {
+    /// Those that took no time; no histogram is kept where there are no others.
+    at_once: u64,
+    sum_ns: u64,
+    others: Option<Box<hdrhistogram::Histogram<u32>>>,
+}
+
+impl Durations {
     pub fn observe_ns(&mut self, ns: u64) {
-        let us = ns.div_ceil(1_000);
-        let bits = u64::BITS - us.saturating_sub(1).leading_zeros(); // 2^bits is the first power at or above us
-        let bucket = bits.saturating_sub(FIRST_BUCKET_BITS) as usize;
-        self.counts[bucket.min(BUCKETS)] += 1;
         self.sum_ns = self.sum_ns.saturating_add(ns);
+        // It grows with its largest value; a count of 4 billion stays there.
+        let _ = self.others_mut().record(ns);
     }
 
-    /// The upper bound of bucket `index` in microseconds; the bound itself belongs to the bucket.
-    #[must_use]
-    pub fn bound_us(index: usize) -> u64 {
-        1 << (FIRST_BUCKET_BITS as usize + index)
+    /// It took no time.
+    pub fn at_once(&mut self) {
+        self.at_once += 1;
     }
 
-    /// One count for each bucket, the last for what is above all bounds.
+    /// How many were at most as long as each bound in nanoseconds, shortest bound first.
     #[must_use]
-    pub fn counts(&self) -> &[u64; BUCKETS + 1] {
-        &self.counts
+    pub fn cumulated(&self) -> [(u64, u64); BUCKETS] {
+        let mut buckets = std::array::from_fn(|index| (FIRST_BUCKET_NS << index, self.at_once));
+        for recorded in self.others.iter().flat_map(|others| others.iter_recorded()) {
+            let ns = self.others.as_ref().map_or(0, |others| others.lowest_equivalent(recorded.value_iterated_to()));
+            for (bound_ns, count) in buckets.iter_mut().rev().take_while(|(bound_ns, _)| *bound_ns >= ns) {
+                debug_assert!(*bound_ns >= ns);
+                *count += recorded.count_at_value() as u64;
+            }
+        }
+        buckets
     }
 
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.at_once + self.others.as_ref().map_or(0, |others| others.len())
     }
 
     #[must_use]
     pub fn sum_ns(&self) -> u64 {
         self.sum_ns
     }
+
+    fn add(&mut self, other: &Durations) {
+        self.at_once += other.at_once;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        if let Some(others) = &other.others {
+            let _ = self.others_mut().add(&**others); // both grow, so each takes the other's values
+        }
+    }
+
+    fn others_mut(&mut self) -> &mut hdrhistogram::Histogram<u32> {
+        self.others.get_or_insert_with(|| Box::new(hdrhistogram::Histogram::new(DIGITS).expect("a number of digits")))
+    }
 }
 
-impl Counted for Histogram {
+/// The values of the label `class`.
+const CLASSES: [&str; Class::COUNT] = ["0", "1", "2", "3", "4", "5", "6", "7"];
+
+/// Durations by class.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ByClass([Durations; Class::COUNT]);
+
+impl ByClass {
+    pub fn observe_ns(&mut self, class: Class, ns: u64) {
+        self.0[class.index()].observe_ns(ns);
+    }
+
+    /// One that took no time.
+    pub fn at_once(&mut self, class: Class) {
+        self.0[class.index()].at_once();
+    }
+
+    #[must_use]
+    pub fn of(&self, class: Class) -> &Durations {
+        &self.0[class.index()]
+    }
+}
+
+impl Counted for ByClass {
     const KIND: Kind = Kind::Histogram;
 
-    fn add(&mut self, other: &Histogram) {
-        for (own, other) in self.counts.iter_mut().zip(&other.counts) {
-            *own += other;
-        }
-        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    fn add(&mut self, other: &ByClass) {
+        self.0.iter_mut().zip(&other.0).for_each(|(own, other)| own.add(other));
     }
 
     fn read(&self) -> Reading<'_> {
-        Reading::Histogram(self)
+        let known = CLASSES.into_iter().zip(&self.0).filter(|(_, durations)| durations.count() > 0);
+        Reading::Histograms(known.map(|(class, durations)| (vec![("class", class)], durations)).collect())
+    }
+}
+
+/// Durations by class and kind of dispatch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ByClassAndKind([ByClass; Dispatch::NAMES.len()]);
+
+impl ByClassAndKind {
+    pub fn observe_ns(&mut self, class: Class, kind: Dispatch, ns: u64) {
+        self.0[kind.index()].observe_ns(class, ns);
+    }
+
+    #[must_use]
+    pub fn of(&self, class: Class, kind: Dispatch) -> &Durations {
+        self.0[kind.index()].of(class)
+    }
+}
+
+impl Counted for ByClassAndKind {
+    const KIND: Kind = Kind::Histogram;
+
+    fn add(&mut self, other: &ByClassAndKind) {
+        self.0.iter_mut().zip(&other.0).for_each(|(own, other)| own.add(other));
+    }
+
+    fn read(&self) -> Reading<'_> {
+        let mut all = Vec::new();
+        for (kind, of_kind) in Dispatch::NAMES.iter().zip(&self.0) {
+            if let Reading::Histograms(of_kind) = of_kind.read() {
+                all.extend(of_kind.into_iter().map(|(mut labels, durations)| {
+                    labels.push((Dispatch::KEY, *kind));
+                    (labels, durations)
+                }));
+            }
+        }
+        Reading::Histograms(all)
     }
 }
 
@@ -256,8 +352,10 @@ label! {
     Dispatch "kind" {
         /// The link is on the core that read the request.
         Local "local",
-        /// The link is on another core.
-        Cross "cross",
+        /// The link is on another core, which was awake.
+        CrossAwake "cross_awake",
+        /// The link is on another core, which had to be woken for it.
+        CrossAsleep "cross_asleep",
     }
 }
 
@@ -347,7 +445,10 @@ counters! {
     PoolCounters {
         requests: Tally<StatusClass>, "ptth_requests_total", "Requests that were answered, by class of status.";
         dispatches: Tally<Dispatch>, "ptth_dispatches_total", "Requests that were handed to a link.";
-        queue_wait: Histogram, "ptth_queue_wait_seconds", "From head to dispatch; 0 if a credit was free.";
+        queue_wait: ByClass, "ptth_queue_wait_seconds", "From head to dispatch; 0 if a credit was free.";
+        handoff: ByClassAndKind, "ptth_handoff_seconds", "From the moment when a waiting request and a credit for it were both there to its dispatch.";
+        idle_while_queued: Nanoseconds, "ptth_idle_while_queued_seconds_total", "Time that credits were idle while a request that they could serve waited; the sum of all handoffs.";
+        inversions: u64, "ptth_dispatch_inversions_total", "Dispatches while a more urgent request of the pool had waited for over 50 us.";
     }
 }
 
@@ -441,26 +542,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_falls_into_the_first_bucket_that_holds_it() {
+    fn a_duration_is_told_in_every_bucket_that_holds_it() {
         for (ns, want) in [
-            (0, 0),
-            (1, 0),
-            (256_000, 0),
-            (256_001, 1),
-            (512_000, 1),
-            (512_001, 2),
-            (1_000_000, 2),
-            (67_108_864_000, BUCKETS - 1),
-            (67_108_864_001, BUCKETS),
-            (u64::MAX, BUCKETS),
+            (0, Some(0)),
+            (250, Some(0)),
+            (260, Some(1)),
+            (256_000, Some(10)),
+            (260_000, Some(11)),
+            (1_000_000, Some(12)),
+            (67_108_864_000, Some(BUCKETS - 1)),
+            (68_000_000_000, None),
+            (u64::MAX / 4, None),
         ] {
-            let mut histogram = Histogram::default();
-            histogram.observe_ns(ns);
-            assert_eq!(histogram.counts().iter().position(|&n| n == 1), Some(want), "{ns} ns");
-            let above = want == 0 || Histogram::bound_us(want - 1) * 1_000 < ns;
-            let below = want == BUCKETS || ns <= Histogram::bound_us(want) * 1_000;
-            assert!(above && below, "{ns} ns");
+            let mut durations = Durations::default();
+            durations.observe_ns(ns);
+            let cumulated = durations.cumulated();
+            assert_eq!(cumulated.iter().position(|(_, count)| *count == 1), want, "{ns} ns");
+            assert!(cumulated.is_sorted_by_key(|(bound_ns, count)| (*bound_ns, *count)), "{ns} ns");
+            assert_eq!((durations.count(), durations.sum_ns()), (1, ns));
         }
+    }
+
+    #[test]
+    fn what_took_no_time_is_in_every_bucket_and_needs_no_histogram() {
+        let mut durations = Durations::default();
+        durations.at_once();
+        assert!(durations.others.is_none());
+        assert!(durations.cumulated().iter().all(|(_, count)| *count == 1));
     }
 
     #[test]
@@ -471,7 +579,10 @@ mod tests {
         b.core.bytes.many(Direction::Response, 10);
         a.pools[1].requests.one(StatusClass::of(200));
         b.pools[1].requests.one(StatusClass::of(204));
-        b.pools[0].queue_wait.observe_ns(5);
+        b.pools[0].queue_wait.observe_ns(Class::of(2), 5);
+        a.pools[0].queue_wait.at_once(Class::of(2));
+        b.pools[1].handoff.observe_ns(Class::of(7), Dispatch::CrossAsleep, 9);
+        b.pools[1].idle_while_queued.0 += 9;
         b.refused(Fault::QueueFull);
         b.refused(Fault::ClientGone);
         b.refused(Fault::SetupLimit);
@@ -482,7 +593,10 @@ mod tests {
         assert_eq!(sum.core.accepted_connections, 7);
         assert_eq!(sum.core.bytes.get(Direction::Response), 10);
         assert_eq!(sum.pools[1].requests.get(StatusClass::Success), 2);
-        assert_eq!((sum.pools[0].queue_wait.count(), sum.pools[0].queue_wait.sum_ns()), (1, 5));
+        let waits = sum.pools[0].queue_wait.of(Class::of(2));
+        assert_eq!((waits.count(), waits.sum_ns()), (2, 5));
+        assert_eq!(sum.pools[1].handoff.of(Class::of(7), Dispatch::CrossAsleep).count(), 1);
+        assert_eq!(sum.pools[1].idle_while_queued, Nanoseconds(9));
         assert_eq!(sum.core.refusals.get(RefusalReason::QueueFull), 1);
         assert_eq!((sum.core.refusals.sum(), sum.core.clients_gone), (1, 1));
         assert_eq!(sum.core.setups_refused.get(SetupRefusal::Limit), 1);

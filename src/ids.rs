@@ -19,3 +19,33 @@ pub struct RequestId(pub u64);
 /// A `[[credential]]` of the configuration, counted from 0 in the order of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CredentialId(pub u16);
+
+/// How urgent a request is: 0 most urgent to 7 (the urgency of RFC 9218).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Class(u8);
+
+impl Class {
+    /// Number of classes.
+    pub const COUNT: usize = 8;
+
+    /// The class of an urgency; what is above 7 is taken as 7.
+    #[must_use]
+    pub const fn of(urgency: u8) -> Class {
+        Class(if urgency < Self::COUNT as u8 { urgency } else { Self::COUNT as u8 - 1 })
+    }
+
+    #[must_use]
+    pub const fn urgency(self) -> u8 {
+        self.0
+    }
+
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Every class, the most urgent first.
+    pub fn all() -> impl Iterator<Item = Class> {
+        (0..Self::COUNT as u8).map(Class)
+    }
+}

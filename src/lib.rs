@@ -15,6 +15,7 @@ pub mod sched;
 pub mod wire;
 pub mod xcore;
 
+pub mod dispatch;
 pub mod exchange;
 
 pub mod client;

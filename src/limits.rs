@@ -118,6 +118,14 @@ pub const RESPONSE_HEAD_MS_MAX: u64 = 60_000;
 pub const RETRIES_MAX: u32 = 2;
 /// Pools of one edge. Fixed-size boards between cores are laid out for it.
 pub const POOLS_MAX: usize = 256;
+/// Requests of one pool, core and class that other cores can take without asking; the others wait behind them, with their
+/// own core. 1 KiB and some for each lane that was ever used.
+pub const WINDOW_REQUESTS: usize = 64;
+/// A dispatch counts as an inversion when a more urgent request had waited this long somewhere: shorter ones are two
+/// requests that met.
+pub const INVERSION_NS_MIN: u64 = 50_000;
+/// How often requests that wait in a pool with `age_step` are looked at: a step is late by at most this.
+pub const AGE_LOOK_MS: u64 = 1_000;
 /// Messages that wait for one core. A full box is refused, never grown.
 pub const MAILBOX_MESSAGES_MAX: usize = 4096;
 /// Tasks of one core that other cores can wake apart from each other; beyond it they share bits and some wake for
@@ -212,3 +220,4 @@ const _: () = assert!(QUEUE_BYTES_MAX as u64 <= QUEUE_BYTES_LIMIT && QUEUE_BYTES
 const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
 const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
 const _: () = assert!(CORES_MAX <= 64);
+const _: () = assert!(WINDOW_REQUESTS.is_power_of_two());

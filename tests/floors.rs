@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["limits", "ids", "clock", "fault", "events", "settings", "signals"],
     &["io", "sched", "wire", "xcore"],
-    &["exchange"],
+    &["dispatch", "exchange"],
     &["client", "link"],
     &["edge", "worker"],
     &["cli"],

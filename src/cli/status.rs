@@ -2,7 +2,7 @@
 
 use super::{Stop, admin};
 use crate::clock;
-use crate::edge::report::{Amount, PoolReport, Report};
+use crate::edge::report::{Amount, HistogramReport, PoolReport, Report};
 use std::fmt::Write as _;
 
 /// The tables, or the JSON as the edge sent it.
@@ -72,7 +72,8 @@ fn tables(report: &Report, now_unix: u64) -> String {
 
 /// Waiting times since the start, as the histogram knows them: at most this.
 fn wait(pool: &PoolReport, share: f64) -> String {
-    let Some(Amount::Histogram(waits)) = pool.counters.get("queue_wait") else { return "-".into() };
+    let Some(Amount::Histograms(waits)) = pool.counters.get("queue_wait") else { return "-".into() };
+    let Some(waits) = HistogramReport::sum(waits) else { return "-".into() };
     match waits.quantile_seconds(share) {
         Some(seconds) if seconds < 1.0 => format!("≤{:.1}ms", seconds * 1e3),
         Some(seconds) => format!("≤{seconds:.1}s"),

@@ -13,24 +13,26 @@ use h2::client::SendRequest;
 
 use super::config::EdgeConfig;
 use super::credentials::Credentials;
-use super::far::FarAsk;
+use super::far::{self, FarAsk, FarBack, FarEnds};
 use super::links::{H1Slot, Turned};
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
 use crate::clock::{self, Now};
-use crate::events::Counters;
-use crate::exchange::Latch;
+use crate::dispatch::{self, Dispatcher, Grant, Granted, Host};
+use crate::events::{Counters, Dispatch};
+use crate::exchange::{Ask, Latch};
 use crate::ids::{CoreId, LinkId, PoolId, RequestId};
-use crate::sched::{LinkFacts, Needs, Offer, PoolBounds, Sched};
-use crate::xcore::{Board, HomeWakers, PoolBooks, Post, Seats};
+use crate::io;
+use crate::sched::{Facts, LinkFacts};
+use crate::xcore::{HomeWakers, Mail, Parcel, Permit, PoolBooks, Portable, Post, Seats};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
 pub struct Shared {
     pub config: EdgeConfig,
     pub routes: Routes,
     pub credentials: Credentials,
-    /// How many links each core has for each pool.
-    pub board: Arc<Board>,
+    /// What waits, which cores have links of a pool, and which have idle credits.
+    pub dispatch: Arc<dispatch::Shared<FarAsk>>,
     /// Waiting requests and their bytes, over all cores; one for each pool.
     pub books: Vec<Arc<PoolBooks>>,
     /// Links that each credential holds, over all cores.
@@ -44,10 +46,8 @@ pub struct Shared {
 pub enum Message {
     /// A worker's connection, set up elsewhere, is to live here.
     Turned(Box<Turned>),
-    /// A request whose home has no link for it.
-    Far(Box<FarAsk>),
-    /// A core got its first link of this pool, or lost its last.
-    LinksChanged(PoolId),
+    /// The last link of this pool, over all cores, has gone.
+    NoLinks(PoolId),
     /// Stop taking new work, finish what runs, end.
     Drain,
     /// A core that drains has no client left, and will send no request over another's links.
@@ -94,24 +94,16 @@ pub struct Core {
     idle_cores: Cell<usize>,
     pub counters: RefCell<Counters>,
     pub connections: Cell<usize>,
-    sched: RefCell<Sched>,
-    /// By pool: the board says that this core has idle credits.
-    idle: RefCell<Vec<bool>>,
+    dispatcher: RefCell<Dispatcher<FarAsk, Rc<Ticket>>>,
     links: RefCell<HashMap<LinkId, LinkEntry>>,
-    waiting: RefCell<HashMap<RequestId, Rc<Ticket>>>,
+    /// This core looks for work because it was woken for that.
+    was_asleep: Cell<bool>,
 }
 
 /// What a waiting request gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Given {
-    Link(LinkId),
-    /// Another core has links of the pool and this one has none.
-    Elsewhere,
-}
-
 #[derive(Default)]
 struct Ticket {
-    given: Cell<Option<Given>>,
+    given: Cell<Option<Grant>>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -119,14 +111,11 @@ struct Ticket {
 pub struct Credit {
     core: Rc<Core>,
     pub link: LinkId,
-}
-
-/// Where a request that was offered stands.
-pub enum Offered {
-    Granted(Credit),
-    /// Send it to this core, which has what is missing here.
-    Elsewhere(CoreId),
-    Waits(Waiting),
+    /// Since when both the request and the credit had been there. `None`: the request did not wait.
+    pub ready_since: Option<Now>,
+    pub is_inversion: bool,
+    pool: PoolId,
+    permit: Option<Permit>,
 }
 
 /// A request in this core's queue. Dropping it leaves the queue.
@@ -134,17 +123,23 @@ pub struct Waiting {
     core: Rc<Core>,
     request: RequestId,
     ticket: Rc<Ticket>,
+    mail: Arc<Mail<FarEnds>>,
+    portable: Option<Portable>,
+    is_over: bool,
+}
+
+/// Who serves a request that waited.
+pub enum Got {
+    /// A link of this core.
+    Here(Credit),
+    /// A link of another core.
+    There(FarBack),
 }
 
 impl Core {
     pub fn new(id: CoreId, cpu: Option<usize>, shared: Arc<Shared>, home: HomeWakers) -> Rc<Core> {
-        let bounds = shared.config.pools.iter().map(|pool| PoolBounds {
-            per_link_max: pool.per_link_max,
-            hold_without_workers: pool.hold_without_workers,
-        });
-        let sched = Sched::new(bounds.collect());
         let counters = Counters::new(shared.config.pools.len());
-        let idle = RefCell::new(vec![false; shared.config.pools.len()]);
+        let dispatcher = Dispatcher::new(id, shared.dispatch.clone());
         Rc::new(Core {
             id,
             cpu,
@@ -155,129 +150,103 @@ impl Core {
             idle_cores: Cell::new(0),
             counters: RefCell::new(counters),
             connections: Cell::new(0),
-            sched: RefCell::new(sched),
-            idle,
+            dispatcher: RefCell::new(dispatcher),
             links: RefCell::new(HashMap::new()),
-            waiting: RefCell::new(HashMap::new()),
+            was_asleep: Cell::new(false),
         })
     }
 
-    /// Offers a request with its arrival stamp; the same stamp again after a loss brings it back to its old place.
-    pub fn offer(self: &Rc<Self>, pool: PoolId, needs: Needs, stamp: Now) -> Offered {
-        let offered = self.offer_here(pool, needs, stamp);
-        let Offered::Waits(_) = &offered else { return offered };
-        // An idle credit elsewhere is used at once, and so is the only link that carries an upgrade.
-        let board = &self.shared.board;
-        let elsewhere = match needs {
-            Needs::Any => board.core_with_credit(pool, self.id),
-            Needs::Upgrade if self.cannot_upgrade(pool) => board.core_that_carries(pool, self.id),
-            Needs::Upgrade => None,
-        };
-        elsewhere.map_or(offered, Offered::Elsewhere)
+    // ---- requests ----
+
+    /// A credit of this core, if the request may have one at once.
+    pub fn offer(self: &Rc<Self>, facts: Facts) -> Option<Credit> {
+        let grant = self.dispatcher.borrow_mut().offer(facts)?;
+        Some(self.credit(grant))
     }
 
-    /// Where a request that has waited here for a while would find its link at once.
-    #[must_use]
-    pub fn better_core(&self, pool: PoolId, needs: Needs) -> Option<CoreId> {
-        match needs {
-            Needs::Any => self.shared.board.core_with_credit(pool, self.id),
-            Needs::Upgrade => self.shared.board.core_that_carries(pool, self.id),
+    /// The request waits for the first credit of any core. The same stamp again after a loss brings it back to its old
+    /// place.
+    pub fn wait(self: &Rc<Self>, facts: Facts, ask: Arc<Ask>) -> Waiting {
+        let mail = Arc::new(Mail::new());
+        let ticket = Rc::new(Ticket::default());
+        let far = FarAsk { ask, facts, mail: mail.clone() };
+        let key = ticket.clone();
+        let request = self.dispatcher.borrow_mut().wait(facts, far, key, clock::now(), &mut Hands(self));
+        Waiting { core: self.clone(), request, ticket, mail, portable: None, is_over: false }
+    }
+
+    /// Another core asks for help with what waits there. `was_asleep`: this core had to be woken for it.
+    pub fn look(self: &Rc<Self>, was_asleep: bool) {
+        self.was_asleep.set(was_asleep);
+        self.dispatcher.borrow_mut().look(clock::now(), &mut Hands(self));
+        self.was_asleep.set(false);
+    }
+
+    /// Waiting makes requests more urgent, where the pool wants it so.
+    pub fn age(self: &Rc<Self>) {
+        self.dispatcher.borrow_mut().age(clock::now(), &mut Hands(self));
+    }
+
+    /// A request goes to its link now.
+    pub fn count_dispatch(&self, credit: &Credit, facts: &Facts, kind: Dispatch, now: Now) {
+        let mut counters = self.counters.borrow_mut();
+        let pool = &mut counters.pools[usize::from(facts.pool.0)];
+        pool.dispatches.one(kind);
+        let class = facts.class;
+        let Some(ready_since) = credit.ready_since else { return pool.queue_wait.at_once(class) };
+        pool.inversions += u64::from(credit.is_inversion);
+        let handoff_ns = now.ns_since(ready_since);
+        pool.queue_wait.observe_ns(class, now.ns_since(facts.stamp));
+        pool.handoff.observe_ns(class, kind, handoff_ns);
+        pool.idle_while_queued.0 += handoff_ns;
+    }
+
+    fn credit(self: &Rc<Self>, grant: Grant) -> Credit {
+        let Grant { link, pool, permit, is_inversion, ready_since, class: _ } = grant;
+        Credit { core: self.clone(), link, ready_since, is_inversion, pool, permit }
+    }
+
+    /// The pool has no link any more: what waits for one looks whether it may go on waiting.
+    pub fn no_links(&self, pool: PoolId) {
+        for ticket in self.dispatcher.borrow().waiting_in(pool) {
+            ticket.wake();
         }
     }
 
-    /// As [`Core::offer`], for a request that came from another core: it waits here as long as there is a link.
-    pub fn offer_here(self: &Rc<Self>, pool: PoolId, needs: Needs, stamp: Now) -> Offered {
-        let mut sched = self.sched.borrow_mut();
-        if sched.links(pool) == 0
-            && let Some(core) = self.shared.board.core_with_links(pool, stamp.0)
-        {
-            return Offered::Elsewhere(core);
-        }
-        match sched.offer(pool, needs, stamp) {
-            Offer::Granted(link) => {
-                let was_last = sched.credits(link) == 0;
-                drop(sched);
-                if was_last {
-                    self.publish_idle(link);
-                }
-                Offered::Granted(Credit { core: self.clone(), link })
-            }
-            Offer::Waits(request) => {
-                let ticket = Rc::new(Ticket::default());
-                self.waiting.borrow_mut().insert(request, ticket.clone());
-                Offered::Waits(Waiting { core: self.clone(), request, ticket })
-            }
-        }
-    }
-
-    /// Tells the other cores whether the pools of a link have idle credits here. Called where a link's last credit went or
-    /// its first one came.
-    fn publish_idle(&self, link: LinkId) {
-        let links = self.links.borrow();
-        let Some(entry) = links.get(&link) else { return };
-        let sched = self.sched.borrow();
-        let mut idle = self.idle.borrow_mut();
-        for &pool in &entry.about.pools {
-            let is_idle = sched.pool_credits(pool) > 0;
-            if std::mem::replace(&mut idle[usize::from(pool.0)], is_idle) != is_idle {
-                self.shared.board.publish_idle(self.id, pool, is_idle);
-            }
-        }
-    }
+    // ---- links ----
 
     /// How to send over a link; `None` when it went away in the meantime.
     pub fn line(&self, link: LinkId) -> Option<Line> {
         self.links.borrow().get(&link).and_then(|entry| entry.line.clone())
     }
 
-    /// This core has links of the pool, all have said what they take, and none can carry an upgrade.
-    #[must_use]
-    pub fn cannot_upgrade(&self, pool: PoolId) -> bool {
-        self.sched.borrow().cannot_upgrade(pool)
-    }
-
     /// A link begins its life here, without credits.
-    pub fn link_up(&self, about: LinkAbout, carries_upgrades: bool, line: Line) -> LinkId {
-        let pools = about.pools.clone();
-        let link = self.sched.borrow_mut().link_up(LinkFacts { pools: pools.clone(), carries_upgrades });
+    pub fn link_up(self: &Rc<Self>, about: LinkAbout, carries_upgrades: bool, line: Line) -> LinkId {
+        let facts = LinkFacts { pools: about.pools.clone(), carries_upgrades };
+        let link = self.dispatcher.borrow_mut().link_up(facts, &mut Hands(self));
         self.links.borrow_mut().insert(link, LinkEntry { line: Some(line), about });
-        self.publish(&pools);
         self.counters.borrow_mut().core.setups += 1;
         link
     }
 
     /// The worker said how many requests it takes at once.
-    pub fn link_credits(&self, link: LinkId, streams_max: u32, carries_upgrades: bool) {
-        {
-            let mut sched = self.sched.borrow_mut();
-            sched.carries_upgrades(link, carries_upgrades);
-            sched.link_credits(link, streams_max);
-        }
-        self.settle();
-        self.publish_idle(link);
-        self.publish_carriers(link);
+    pub fn link_credits(self: &Rc<Self>, link: LinkId, streams_max: u32, carries_upgrades: bool) {
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        dispatcher.link_credits(link, streams_max, carries_upgrades, clock::now(), &mut Hands(self));
     }
 
     /// Nothing new may be sent over this link; what runs goes on. Safe to repeat.
-    pub fn link_drains(&self, link: LinkId) {
-        self.sched.borrow_mut().link_drains(link);
-        self.publish_idle(link);
-        self.publish_carriers(link);
-        let pools = self.links.borrow_mut().get_mut(&link).map(|entry| {
+    pub fn link_drains(self: &Rc<Self>, link: LinkId) {
+        self.dispatcher.borrow_mut().link_drains(link, &mut Hands(self));
+        if let Some(entry) = self.links.borrow_mut().get_mut(&link) {
             entry.line = None;
-            entry.about.pools.clone()
-        });
-        self.publish(&pools.unwrap_or_default());
+        }
     }
 
     /// The link is gone.
-    pub fn link_down(&self, link: LinkId) {
-        self.link_drains(link);
-        self.sched.borrow_mut().link_down(link);
-        let entry = self.links.borrow_mut().remove(&link);
-        if let Some(entry) = entry {
-            self.publish(&entry.about.pools);
-        }
+    pub fn link_down(self: &Rc<Self>, link: LinkId) {
+        self.dispatcher.borrow_mut().link_down(link, &mut Hands(self));
+        self.links.borrow_mut().remove(&link);
     }
 
     #[must_use]
@@ -285,61 +254,7 @@ impl Core {
         self.links.borrow().len()
     }
 
-    /// Hands out credits until there are none, or nobody waits for them.
-    pub fn settle(&self) {
-        loop {
-            let grant = self.sched.borrow_mut().next_grant();
-            let Some(grant) = grant else { return };
-            let ticket = self.waiting.borrow_mut().remove(&grant.request);
-            let ticket = ticket.expect("a granted request waits with a ticket");
-            ticket.give(Given::Link(grant.link));
-        }
-    }
-
-    /// Links of `pool` came or went: what waits here without one may have to move to another core, or to learn that the
-    /// pool does not hold it.
-    pub fn links_changed(&self, pool: PoolId) {
-        let moved = {
-            let mut sched = self.sched.borrow_mut();
-            let holds = self.shared.config.pools[usize::from(pool.0)].hold_without_workers;
-            let nowhere_to_go = holds && !self.shared.board.any_links(pool);
-            if sched.links(pool) > 0 || sched.waiting(pool) == 0 || nowhere_to_go {
-                return;
-            }
-            sched.take_waiting(pool, usize::MAX)
-        };
-        for request in moved {
-            let ticket = self.waiting.borrow_mut().remove(&request);
-            ticket.expect("a waiting request has a ticket").give(Given::Elsewhere);
-        }
-    }
-
-    fn publish_carriers(&self, link: LinkId) {
-        let links = self.links.borrow();
-        let Some(entry) = links.get(&link) else { return };
-        for &pool in &entry.about.pools {
-            self.shared.board.publish_carrier(self.id, pool, self.sched.borrow().carries_any(pool));
-        }
-    }
-
-    /// Tells the other cores where this one's links of `pools` stand, if that changed whether there are some.
-    fn publish(&self, pools: &[PoolId]) {
-        for &pool in pools {
-            let links = self.sched.borrow().links(pool);
-            let before = self.shared.board.links(self.id, pool);
-            self.shared.board.publish_links(self.id, pool, links as u32);
-            if (before == 0) == (links == 0) {
-                continue;
-            }
-            for (core, post) in self.shared.posts.iter().enumerate() {
-                if core != usize::from(self.id.0) {
-                    // A full box belongs to a core that will look at the board when it next offers.
-                    let _ = post.send(Message::LinksChanged(pool));
-                }
-            }
-            self.links_changed(pool);
-        }
-    }
+    // ---- the core itself ----
 
     /// A core has no client left; links drain after the last one.
     pub fn core_is_idle(&self) {
@@ -351,7 +266,8 @@ impl Core {
 
     /// What this core holds now.
     pub fn report(&self) -> CorePart {
-        let sched = self.sched.borrow();
+        let dispatcher = self.dispatcher.borrow();
+        let sched = dispatcher.sched();
         let links = self.links.borrow();
         let mut pools = vec![PoolPart::default(); self.shared.config.pools.len()];
         let mut parts = Vec::with_capacity(links.len());
@@ -362,7 +278,7 @@ impl Core {
                 let part = &mut pools[usize::from(pool.0)];
                 part.links += 1;
                 part.credits += credits;
-                part.in_flight += in_flight;
+                part.in_flight += u64::from(sched.in_flight_of(id, *pool));
             }
             parts.push(LinkPart {
                 id,
@@ -397,9 +313,43 @@ impl Core {
     }
 }
 
+/// What the dispatcher has this core do.
+struct Hands<'a>(&'a Rc<Core>);
+
+impl Host<FarAsk, Rc<Ticket>> for Hands<'_> {
+    fn granted(&mut self, granted: Granted<FarAsk, Rc<Ticket>>) {
+        let core = self.0;
+        match granted {
+            Granted::Own { key, grant } => {
+                key.given.set(Some(grant));
+                key.wake();
+            }
+            Granted::Foreign { parcel, grant } => {
+                let kind = if core.was_asleep.get() { Dispatch::CrossAsleep } else { Dispatch::CrossAwake };
+                io::spawn(serve_foreign(parcel, core.credit(grant), kind));
+            }
+        }
+    }
+
+    fn ring(&mut self, core: CoreId) {
+        self.0.shared.posts[usize::from(core.0)].look();
+    }
+
+    fn last_link_left(&mut self, pool: PoolId) {
+        for post in &self.0.shared.posts {
+            // Lost where the box is full: whoever waits looks for itself once in a while.
+            let _ = post.send(Message::NoLinks(pool));
+        }
+    }
+}
+
+async fn serve_foreign(parcel: Arc<Parcel<FarAsk>>, credit: Credit, kind: Dispatch) {
+    let core = credit.core.clone();
+    far::serve_far(&core, &parcel, credit, kind).await;
+}
+
 impl Ticket {
-    fn give(&self, given: Given) {
-        self.given.set(Some(given));
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -407,43 +357,40 @@ impl Ticket {
 }
 
 impl Waiting {
-    /// Ready with a credit, or with `None` where the request has to go to another core.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Credit>> {
-        match self.ticket.given.take() {
-            Some(Given::Link(link)) => Poll::Ready(Some(Credit { core: self.core.clone(), link })),
-            Some(Given::Elsewhere) => Poll::Ready(None),
-            None => {
-                self.ticket.waker.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
+    /// Ready when some core's credit is the request's.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Got> {
+        if let Some(grant) = self.ticket.given.take() {
+            self.is_over = true;
+            return Poll::Ready(Got::Here(self.core.credit(grant)));
         }
+        if let Poll::Ready(ends) = self.mail.poll_take(cx, &self.core.home, &mut self.portable) {
+            self.is_over = true;
+            self.core.dispatcher.borrow_mut().taken(self.request, &mut Hands(&self.core));
+            return Poll::Ready(Got::There(FarBack::new(ends, &self.core)));
+        }
+        self.ticket.waker.set(Some(cx.waker().clone()));
+        Poll::Pending
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // Given but not taken: whoever waited has left, and the next one gets it.
-        if let Some(Given::Link(link)) = self.ticket.given.take() {
-            drop(Credit { core: self.core.clone(), link });
+        if self.is_over {
             return;
         }
-        if self.core.waiting.borrow_mut().remove(&self.request).is_some() {
-            self.core.sched.borrow_mut().cancel(self.request);
+        // Given but not taken: whoever waited has left, and the next one gets it.
+        if let Some(grant) = self.ticket.given.take() {
+            drop(self.core.credit(grant));
+        } else if !self.core.dispatcher.borrow_mut().cancel(self.request, &mut Hands(&self.core)) {
+            self.mail.leave();
         }
     }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        let is_first = {
-            let mut sched = self.core.sched.borrow_mut();
-            sched.release(self.link);
-            sched.credits(self.link) == 1
-        };
-        self.core.settle();
-        if is_first {
-            self.core.publish_idle(self.link);
-        }
+        let (core, permit) = (&self.core, self.permit.take());
+        core.dispatcher.borrow_mut().release(self.link, self.pool, permit, clock::now, &mut Hands(core));
     }
 }
 
@@ -461,10 +408,4 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
     }
-}
-
-/// This moment; the one place where dispatch reads the clock.
-#[must_use]
-pub fn arrival() -> Now {
-    clock::now()
 }

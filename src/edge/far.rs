@@ -1,31 +1,36 @@
-//! A request whose own core has no link for it: it is carried by a core that has one. Between the two cores run two
-//! bounded pipes, one for each body; the client stays with its home core, the link with its own.
+//! A request that a link of another core serves: that core carries it. Between the two run two bounded pipes, one for each
+//! body; the client stays with its home core, the link with its own.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, StatusCode};
 
-use super::core::{Core, Credit, Offered};
-use super::over::{carry_bounds, send_over};
-use crate::clock::{self, Now};
+use super::core::{Core, Credit};
+use super::over::{Terms, send_over};
+use crate::clock;
+use crate::events::Dispatch;
 use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source};
 use crate::fault::Fault;
-use crate::ids::PoolId;
 use crate::io::{self, Timer};
-use crate::limits::{BODY_STALL_MS_MAX, GONE_LOOK_MS, PIPE_PIECES_MAX};
-use crate::sched::Needs;
-use crate::xcore::{HomeWakers, PipeRx, PipeTx, pipe};
+use crate::limits::{BODY_STALL_MS_MAX, PIPE_PIECES_MAX};
+use crate::sched::Facts;
+use crate::xcore::{HomeWakers, Mail, Parcel, PipeRx, PipeTx, pipe};
 
-/// The request as it travels.
+/// What another core needs of a waiting request.
 pub struct FarAsk {
-    ask: Ask,
-    pool: PoolId,
-    needs: Needs,
-    stamp: Now,
-    up: PipeRx<Piece>,
-    down: PipeTx<Down>,
+    pub ask: Arc<Ask>,
+    pub facts: Facts,
+    /// Where the core that has taken it leaves its home the way to it.
+    pub mail: Arc<Mail<FarEnds>>,
+}
+
+/// The home core's ends of the two pipes.
+pub struct FarEnds {
+    up: PipeTx<Piece>,
+    down: PipeRx<Down>,
 }
 
 /// What comes back.
@@ -37,34 +42,19 @@ enum Down {
 
 // ---- at home ----
 
-/// The home core's end: looks like a link.
+/// The home core's end: looks like a link that has just got the request.
 pub struct FarBack {
     up: FarUp,
     down: FarDown,
     was_told: bool,
 }
 
-/// Makes both ends. The first goes with a message, the second stays.
-pub fn send_far(core: &Core, ask: Ask, pool: PoolId, needs: Needs, stamp: Now) -> (FarAsk, FarBack) {
-    let (up_tx, up_rx) = pipe(PIPE_PIECES_MAX);
-    let (down_tx, down_rx) = pipe(PIPE_PIECES_MAX);
-    let far = FarAsk { ask, pool, needs, stamp, up: up_rx, down: down_tx };
-    let back = FarBack {
-        up: FarUp { pipe: up_tx, home: core.home.clone(), waiting: None },
-        down: FarDown { pipe: down_rx, home: core.home.clone() },
-        was_told: false,
-    };
-    (far, back)
-}
-
 impl FarBack {
-    /// Ready once a link over there has the request, or with why it never will.
-    pub fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        match ready!(self.down.pipe.poll_recv(cx, &self.down.home)) {
-            Some(Down::Heard(Heard::Dispatched)) => Poll::Ready(Ok(())),
-            Some(Down::Lost(lost)) => Poll::Ready(Err(lost)),
-            Some(Down::Heard(_) | Down::Piece(_)) => unreachable!("Dispatched comes first"),
-            None => Poll::Ready(Err(Lost { fault: Fault::LinkLost, again: Again::Untouched })),
+    pub fn new(ends: FarEnds, core: &Core) -> FarBack {
+        FarBack {
+            up: FarUp { pipe: ends.up, home: core.home.clone(), waiting: None },
+            down: FarDown { pipe: ends.down, home: core.home.clone() },
+            was_told: false,
         }
     }
 }
@@ -143,57 +133,25 @@ impl Source for FarDown {
 
 // ---- over there ----
 
-/// Serves a request of another core: waits for a credit here, carries it, and tells how it was lost if it was.
-pub async fn serve_far(core: Rc<Core>, far: FarAsk) {
-    let FarAsk { ask, pool, needs, stamp, up, down } = far;
-    let mut answer = FarAnswer { pipe: down, home: core.home.clone(), backlog: VecDeque::new(), has_begun: false };
-    let mut body = FarBody { pipe: up, home: core.home.clone() };
-    let credit = match wait_here(&core, pool, needs, stamp, &mut body).await {
-        Ok(Some(credit)) => credit,
-        Ok(None) => return, // nobody waits for it any more
-        Err(lost) => return answer.tell(Down::Lost(lost)).await,
-    };
-    answer.backlog.push_back(Down::Heard(Heard::Dispatched));
+/// Carries a request of another core over the link of `credit`, and tells how it was lost if it was.
+pub async fn serve_far(core: &Rc<Core>, parcel: &Parcel<FarAsk>, credit: Credit, kind: Dispatch) {
+    let FarAsk { ask, facts, mail } = &parcel.what;
+    let (up_tx, up_rx) = pipe(PIPE_PIECES_MAX);
+    let (down_tx, down_rx) = pipe(PIPE_PIECES_MAX);
+    if mail.put(FarEnds { up: up_tx, down: down_rx }).is_err() {
+        return; // its client left in this moment
+    }
+    let mut answer = FarAnswer { pipe: down_tx, home: core.home.clone(), backlog: VecDeque::new(), has_begun: false };
+    let mut body = FarBody { pipe: up_rx, home: core.home.clone() };
     let mut timer = Timer::new();
     let mut replay = Replay::new(&mut body);
-    let bounds = carry_bounds(&core, pool);
     // The 100 is its home's to answer: it hears that the request was dispatched.
-    let ask = Ask { expects_continue: false, ..ask };
-    let carried = send_over(credit, &core, &ask, &mut replay, &mut answer, &mut timer, bounds, clock::now()).await;
+    let terms = Terms { expects_continue: false, ..Terms::of(core, facts.pool, ask) };
+    let now = clock::now();
+    core.count_dispatch(&credit, facts, kind, now);
+    let carried = send_over(credit, core, ask, &mut replay, &mut answer, &mut timer, terms, now).await;
     if let Err(lost) = carried {
         answer.tell(Down::Lost(lost)).await;
-    }
-}
-
-async fn wait_here(
-    core: &Rc<Core>,
-    pool: PoolId,
-    needs: Needs,
-    stamp: Now,
-    body: &mut FarBody,
-) -> Result<Option<Credit>, Lost> {
-    let gone_again = Lost { fault: Fault::LinkLost, again: Again::Untouched };
-    match core.offer_here(pool, needs, stamp) {
-        Offered::Granted(credit) => Ok(Some(credit)),
-        Offered::Elsewhere(_) => Err(gone_again),
-        Offered::Waits(mut waiting) => loop {
-            if needs == Needs::Upgrade && core.cannot_upgrade(pool) {
-                return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
-            }
-            let given = std::future::poll_fn(|cx| {
-                if let Poll::Ready(given) = waiting.poll(cx) {
-                    return Poll::Ready(given.map(Some).ok_or(gone_again));
-                }
-                body.poll_left(cx).map(|()| Ok(None))
-            });
-            // What the links can carry may be known only later.
-            if let Some(given) = io::timeout(GONE_LOOK_MS, given).await {
-                return given;
-            }
-            if core.better_core(pool, needs).is_some() {
-                return Err(gone_again);
-            }
-        },
     }
 }
 
@@ -204,11 +162,11 @@ struct FarBody {
 }
 
 impl FarBody {
-    /// Ready when the home has dropped the request. While it waits its home sends no body.
+    /// Ready when the home has dropped the request, once its body is over.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.pipe.poll_recv(cx, &self.home)) {
             None => Poll::Ready(()),
-            Some(_) => unreachable!("no body before the request was dispatched, none after its end"),
+            Some(_) => unreachable!("nothing follows the end of a body"),
         }
     }
 }

@@ -67,7 +67,7 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool) {
     let Some(address) = conn.peer_addr() else { return };
     let Ok((fd, leftover)) = conn.into_fd().await else { return };
     let Accepted { version, pools, credential, seat, .. } = setup;
-    let placement = core.shared.board.place(&pools, core.id);
+    let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
     let turned = Turned { fd, leftover, version, pools, address, credential, seat, placement };
     if home == core.id {
@@ -217,7 +217,7 @@ struct Lives {
     core: Rc<Core>,
     link: LinkId,
     /// It counts here until then.
-    _placement: Placement,
+    placement: RefCell<Placement>,
 }
 
 impl Drop for Lives {
@@ -232,9 +232,12 @@ async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
         Err(why) => return why,
     };
     let id = core.link_up(about, false, Line::H2(link.sender()));
-    let _lives = Lives { core: core.clone(), link: id, _placement: placement };
+    let lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     link.run(ends, |news| match news {
-        News::Credits { streams_max, carries_upgrades } => core.link_credits(id, streams_max, carries_upgrades),
+        News::Credits { streams_max, carries_upgrades } => {
+            lives.placement.borrow_mut().credits(streams_max);
+            core.link_credits(id, streams_max, carries_upgrades);
+        }
         News::Drains => core.link_drains(id),
     })
     .await
@@ -246,7 +249,7 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
     conn.keepalive(LINK_PING_MS);
     let slot = Rc::new(H1Slot::new(conn));
     let id = core.link_up(about, true, Line::H1(slot.clone()));
-    let _lives = Lives { core: core.clone(), link: id, _placement: placement };
+    let _lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     core.link_credits(id, 1, true);
     let mut drained = ends.wait();
     std::future::poll_fn(|cx| {

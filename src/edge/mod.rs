@@ -27,12 +27,13 @@ use self::routes::Routes;
 use self::service::EdgeService;
 use crate::client;
 use crate::clock;
+use crate::dispatch::{self, PoolRules};
 use crate::exchange::Latch;
 use crate::ids::CoreId;
 use crate::io::{self, Conn, Doorbell, Listener};
-use crate::limits::{ACCEPT_BACKOFF_MS, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS};
+use crate::limits::{ACCEPT_BACKOFF_MS, AGE_LOOK_MS, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS};
 use crate::wire::ForwardedFor;
-use crate::xcore::{Board, PoolBooks, Post, Seats};
+use crate::xcore::{PoolBooks, Post, Seats};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
 pub struct Edge {
@@ -68,7 +69,7 @@ impl Edge {
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
             credentials: Credentials::new(&config.credentials),
-            board: Board::new(config.pools.len(), cpus.len()),
+            dispatch: Arc::new(dispatch::Shared::new(rules_of(&config), cpus.len())),
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
             seats: config.credentials.iter().map(|_| Seats::new()).collect(),
             posts,
@@ -120,6 +121,12 @@ impl Edge {
         }
         Ok(all)
     }
+}
+
+/// What the pools mean for dispatch.
+fn rules_of(config: &EdgeConfig) -> Vec<PoolRules> {
+    let rules = |pool: &config::Pool| PoolRules { per_link_max: pool.per_link_max, concurrency_max: 0, ageing: None };
+    config.pools.iter().map(rules).collect()
 }
 
 /// Tells every core to drain.
@@ -225,6 +232,9 @@ async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result
         io::spawn(accept(core.clone(), listener, takes, connections_max, accepting.clone()));
     }
     io::spawn(read_messages(core.clone(), home, bell.hang()));
+    if core.shared.dispatch.rules.iter().any(|rules| rules.ageing.is_some()) {
+        io::spawn(age(core.clone()));
+    }
     let _ = started.send(Ok(()));
     drop(started);
     wait_for(&core.drain).await;
@@ -314,21 +324,33 @@ async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool,
     }
 }
 
+/// Looks at what waits long, as long as the core lives.
+async fn age(core: Rc<Core>) {
+    loop {
+        io::sleep_ms(AGE_LOOK_MS).await;
+        core.age();
+    }
+}
+
 /// The core's bell task: messages from other cores, and wakes of tasks that wait for one.
 async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut bell: io::Bell) {
+    let mut has_slept = false;
     loop {
         while let Some(message) = home.pop() {
             match message {
                 Message::Turned(turned) => links::move_in(&core, *turned),
-                Message::Far(far) => io::spawn(far::serve_far(core.clone(), *far)),
-                Message::LinksChanged(pool) => core.links_changed(pool),
+                Message::NoLinks(pool) => core.no_links(pool),
                 Message::Drain => core.drain.set(),
                 Message::Idle => core.core_is_idle(),
                 Message::Report(tell) => tell(core.report()),
             }
         }
+        if home.take_look() {
+            core.look(has_slept);
+        }
         home.run_wakes();
-        if home.prepare_to_sleep() && bell.wait().await.is_err() {
+        has_slept = home.prepare_to_sleep();
+        if has_slept && bell.wait().await.is_err() {
             tracing::error!("the doorbell broke: this core hears no other any more");
             return;
         }

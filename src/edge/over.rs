@@ -14,11 +14,21 @@ use crate::limits::{BODY_STALL_MS_MAX, RESET_DELAY_MS};
 use crate::link::h1::H1Back;
 use crate::link::h2::H2Back;
 
-/// The clocks of a pool's exchanges.
-#[must_use]
-pub fn carry_bounds(core: &Core, pool: PoolId) -> CarryBounds {
-    let pool = &core.shared.config.pools[usize::from(pool.0)];
-    CarryBounds { response_head_ms: pool.response_head_ms_max, stall_ms: BODY_STALL_MS_MAX }
+/// On what terms one core carries an exchange.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    pub bounds: CarryBounds,
+    /// This core answers the client's `Expect: 100-continue`.
+    pub expects_continue: bool,
+}
+
+impl Terms {
+    /// For the core that has both the client and the link.
+    pub fn of(core: &Core, pool: PoolId, ask: &Ask) -> Terms {
+        let pool = &core.shared.config.pools[usize::from(pool.0)];
+        let bounds = CarryBounds { response_head_ms: pool.response_head_ms_max, stall_ms: BODY_STALL_MS_MAX };
+        Terms { bounds, expects_continue: ask.expects_continue }
+    }
 }
 
 /// Sends `ask` over the link of `credit` and carries it to its end. `now` is the moment of its dispatch.
@@ -30,7 +40,7 @@ pub async fn send_over<B: RequestBody, A: Answer>(
     body: &mut Replay<'_, B>,
     answer: &mut A,
     timer: &mut Timer,
-    bounds: CarryBounds,
+    terms: Terms,
     now: Now,
 ) -> Result<Carried, Lost> {
     let untouched = Lost { fault: Fault::LinkLost, again: Again::Untouched };
@@ -43,7 +53,7 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         Line::H2(mut send) => {
             let mut back = H2Back::send(&mut send, ask, nameless()).map_err(unusable)?;
             drop(send); // a link that ends must not wait for what it carries
-            let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
+            let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
             if let Err(lost) = carried
                 && lost.fault.blame() == Blame::Client
             {
@@ -54,7 +64,7 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         Line::H1(slot) => {
             let mut lent = slot.take().ok_or(untouched).map_err(unusable)?;
             let mut back = H1Back::new(lent.conn(), ask);
-            let carried = carry(ask, body, answer, &mut back, timer, bounds, now).await;
+            let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
             if carried.is_ok() && back.is_reusable() {
                 drop(back);
                 lent.give_back();
@@ -85,10 +95,10 @@ pub async fn carry<B: RequestBody, A: Answer, L: Back>(
     answer: &mut A,
     back: &mut L,
     timer: &mut Timer,
-    bounds: CarryBounds,
+    terms: Terms,
     now: Now,
 ) -> Result<Carried, Lost> {
-    Carry::new(ask.length, ask.expects_continue, bounds).run(body, answer, back, timer, now).await
+    Carry::new(ask.length, terms.expects_continue, terms.bounds).run(body, answer, back, timer, now).await
 }
 
 /// What stands in `:authority` for an HTTP/1.0 client that named no host; HTTP/2 wants one.

@@ -1,7 +1,7 @@
 //! What an edge says about itself: the JSON of `/status` and the Prometheus text of `/metrics`, both from one
 //! [`Report`]. Nothing is measured here.
 
-use crate::events::{BUCKETS, CoreCounters, Counted as _, Counters, Family, Histogram, Kind, PoolCounters, Reading};
+use crate::events::{CoreCounters, Counted as _, Counters, Durations, Family, Kind, PoolCounters, Reading};
 use crate::ids::{CoreId, LinkId, PoolId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -80,17 +80,19 @@ pub struct LinkReport {
     pub since_unix: u64,
 }
 
-/// A counter in JSON: a number, numbers by a label's value, or a histogram.
+/// A counter in JSON: a number, seconds, histograms with their labels, or numbers by a label's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Amount {
     Count(u64),
-    Histogram(HistogramReport),
+    Seconds(f64),
+    Histograms(Vec<HistogramReport>),
     By(BTreeMap<String, u64>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistogramReport {
+    pub labels: BTreeMap<String, String>,
     pub count: u64,
     pub sum_seconds: f64,
     /// Upper bound in seconds, and how many were at most so long (cumulative, as Prometheus has it).
@@ -98,6 +100,19 @@ pub struct HistogramReport {
 }
 
 impl HistogramReport {
+    /// All of them as one, without labels; `None` when there are none.
+    #[must_use]
+    pub fn sum(histograms: &[HistogramReport]) -> Option<HistogramReport> {
+        let (first, others) = histograms.split_first()?;
+        let mut sum = HistogramReport { labels: BTreeMap::new(), ..first.clone() };
+        for other in others {
+            sum.count += other.count;
+            sum.sum_seconds += other.sum_seconds;
+            sum.buckets.iter_mut().zip(&other.buckets).for_each(|(own, other)| own.1 += other.1);
+        }
+        Some(sum)
+    }
+
     /// The bound below which `share` (0 to 1) of all lie; `None` when there are none, or it is above every bound.
     #[must_use]
     pub fn quantile_seconds(&self, share: f64) -> Option<f64> {
@@ -268,20 +283,25 @@ fn amount(reading: Reading<'_>) -> Amount {
         Reading::Tally { names, counts, .. } => {
             Amount::By(names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), *count)).collect())
         }
-        Reading::Histogram(histogram) => Amount::Histogram(histogram_report(histogram)),
+        Reading::Nanoseconds(ns) => Amount::Seconds(seconds(ns)),
+        Reading::Histograms(histograms) => Amount::Histograms(
+            histograms.iter().map(|(labels, durations)| histogram_report(labels, durations)).collect(),
+        ),
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // bounds are powers of two; a sum beyond 100 days of waiting loses nanoseconds
-fn histogram_report(histogram: &Histogram) -> HistogramReport {
-    let mut below = 0;
-    let bounded = histogram.counts().iter().take(BUCKETS).enumerate();
-    let buckets = bounded.map(|(index, count)| {
-        below += count;
-        (Histogram::bound_us(index) as f64 / 1e6, below)
-    });
-    let buckets = buckets.collect();
-    HistogramReport { count: histogram.count(), sum_seconds: histogram.sum_ns() as f64 / 1e9, buckets }
+#[allow(clippy::cast_precision_loss)] // a sum beyond 100 days loses nanoseconds
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+fn histogram_report(labels: &[(&str, &str)], durations: &Durations) -> HistogramReport {
+    HistogramReport {
+        labels: labels.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect(),
+        count: durations.count(),
+        sum_seconds: seconds(durations.sum_ns()),
+        buckets: durations.cumulated().iter().map(|(bound_ns, count)| (seconds(*bound_ns), *count)).collect(),
+    }
 }
 
 /// The label of a tally, by its field.
@@ -374,14 +394,19 @@ impl Page {
                     self.line(metric, &[labels, &[(key, name)]].concat(), *count);
                 }
             }
-            Amount::Histogram(histogram) => {
+            Amount::Seconds(seconds) => self.sample(metric, labels, &seconds.to_string()),
+            Amount::Histograms(histograms) => {
                 let bucket = format!("{metric}_bucket");
-                for (bound, count) in &histogram.buckets {
-                    self.line(&bucket, &[labels, &[("le", &bound.to_string())]].concat(), *count);
+                for histogram in histograms {
+                    let own = histogram.labels.iter().map(|(key, name)| (key.as_str(), name.as_str()));
+                    let labels: Vec<(&str, &str)> = labels.iter().copied().chain(own).collect();
+                    for (bound, count) in &histogram.buckets {
+                        self.line(&bucket, &[&labels, &[("le", &*bound.to_string())][..]].concat(), *count);
+                    }
+                    self.line(&bucket, &[&labels, &[("le", "+Inf")][..]].concat(), histogram.count);
+                    self.sample(&format!("{metric}_sum"), &labels, &histogram.sum_seconds.to_string());
+                    self.line(&format!("{metric}_count"), &labels, histogram.count);
                 }
-                self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), histogram.count);
-                self.sample(&format!("{metric}_sum"), labels, &histogram.sum_seconds.to_string());
-                self.line(&format!("{metric}_count"), labels, histogram.count);
             }
         }
     }
@@ -408,6 +433,7 @@ mod tests {
     use super::*;
     use crate::events::{Direction, Dispatch, StatusClass};
     use crate::fault::Fault;
+    use crate::ids::Class;
     use std::collections::{BTreeSet, HashMap};
 
     fn sample() -> Report {
@@ -419,9 +445,11 @@ mod tests {
             counters.refused(Fault::QueueFull);
             counters.unrouted.one(StatusClass::of(404));
             counters.pools[0].requests.one(StatusClass::of(200));
-            counters.pools[0].dispatches.one(Dispatch::Cross);
-            counters.pools[0].queue_wait.observe_ns(1_000_000);
-            counters.pools[1].queue_wait.observe_ns(100_000_000_000);
+            counters.pools[0].dispatches.one(Dispatch::CrossAwake);
+            counters.pools[0].queue_wait.observe_ns(Class::of(3), 1_000_000);
+            counters.pools[0].idle_while_queued.0 = 250_000_000;
+            counters.pools[0].handoff.observe_ns(Class::of(3), Dispatch::CrossAwake, 1_500);
+            counters.pools[1].queue_wait.observe_ns(Class::of(0), 100_000_000_000);
             CorePart {
                 core: CoreId(core),
                 cpu: Some(core * 2),
@@ -540,19 +568,26 @@ mod tests {
             ("ptth_refusals_total", &[("reason", "queue_full")], 2.0),
             ("ptth_requests_total", &[("pool", "app"), ("status", "2xx")], 2.0),
             ("ptth_requests_total", &[("pool", ""), ("status", "4xx")], 2.0),
-            ("ptth_dispatches_total", &[("pool", "app"), ("kind", "cross")], 2.0),
+            ("ptth_dispatches_total", &[("pool", "app"), ("kind", "cross_awake")], 2.0),
             ("ptth_queue_depth", &[("pool", odd)], 2.0),
             ("ptth_queue_bytes", &[("pool", "app")], 1000.0),
             ("ptth_credits", &[("pool", "app"), ("core", "1")], 4.0),
             ("ptth_client_connections", &[("core", "0")], 3.0),
             ("ptth_draining", &[], 1.0),
-            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("le", "0.000512")], 0.0),
-            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("le", "0.001024")], 2.0),
-            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("le", "67.108864")], 2.0),
-            ("ptth_queue_wait_seconds_bucket", &[("pool", odd), ("le", "67.108864")], 0.0),
-            ("ptth_queue_wait_seconds_bucket", &[("pool", odd), ("le", "+Inf")], 2.0),
-            ("ptth_queue_wait_seconds_sum", &[("pool", "app")], 0.002),
-            ("ptth_queue_wait_seconds_count", &[("pool", "app")], 2.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("class", "3"), ("le", "0.000512")], 0.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("class", "3"), ("le", "0.001024")], 2.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("class", "3"), ("le", "67.108864")], 2.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", odd), ("class", "0"), ("le", "67.108864")], 0.0),
+            ("ptth_queue_wait_seconds_bucket", &[("pool", odd), ("class", "0"), ("le", "+Inf")], 2.0),
+            ("ptth_idle_while_queued_seconds_total", &[("pool", "app")], 0.5),
+            ("ptth_idle_while_queued_seconds_total", &[("pool", odd)], 0.0),
+            (
+                "ptth_handoff_seconds_bucket",
+                &[("pool", "app"), ("class", "3"), ("kind", "cross_awake"), ("le", "0.000002")],
+                2.0,
+            ),
+            ("ptth_queue_wait_seconds_sum", &[("pool", "app"), ("class", "3")], 0.002),
+            ("ptth_queue_wait_seconds_count", &[("pool", "app"), ("class", "3")], 2.0),
         ] {
             check(&samples, name, labels, want);
         }
@@ -571,15 +606,17 @@ mod tests {
 
     #[test]
     fn a_quantile_is_the_bound_that_holds_its_share() {
-        let mut histogram = Histogram::default();
+        let mut durations = Durations::default();
         for ms in [1, 1, 1, 100] {
-            histogram.observe_ns(ms * 1_000_000);
+            durations.observe_ns(ms * 1_000_000);
         }
-        let report = histogram_report(&histogram);
+        let report = histogram_report(&[], &durations);
         assert_eq!(report.quantile_seconds(0.5), Some(0.001_024));
         assert_eq!(report.quantile_seconds(0.99), Some(0.131_072));
-        histogram.observe_ns(u64::MAX / 4);
-        assert_eq!(histogram_report(&histogram).quantile_seconds(1.0), None);
-        assert_eq!(histogram_report(&Histogram::default()).quantile_seconds(0.5), None);
+        durations.observe_ns(u64::MAX / 4);
+        assert_eq!(histogram_report(&[], &durations).quantile_seconds(1.0), None);
+        assert_eq!(histogram_report(&[], &Durations::default()).quantile_seconds(0.5), None);
+        let sum = HistogramReport::sum(&[report.clone(), report]).expect("two of them");
+        assert_eq!((sum.count, sum.quantile_seconds(0.5)), (8, Some(0.001_024)));
     }
 }

@@ -1,26 +1,27 @@
 //! A client's request in the edge: to which pool, how long it waits and for what, over which link, and whether it is sent
 //! again. Bytes are carried below; links and credits are its core's.
 
-use std::cell::Cell;
+use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use http::Method;
 
-use super::core::{Core, Credit, Message, Offered, arrival};
-use super::far::{FarBack, send_far};
-use super::over::{carry, carry_bounds, send_over};
+use super::core::{Core, Credit, Got};
+use super::far::FarBack;
+use super::over::{Terms, carry, send_over};
 use crate::client::Service;
 use crate::clock::{self, Now};
 use crate::events::{Direction, Dispatch, Requeue, StatusClass};
 use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Replay, RequestBody};
 use crate::fault::Fault;
-use crate::ids::{CoreId, PoolId};
+use crate::ids::{Class, PoolId};
 use crate::io::Timer;
-use crate::limits::GONE_LOOK_MS;
-use crate::sched::Needs;
+use crate::limits::{GONE_LOOK_MS, TICK_MS};
+use crate::sched::{Facts, Needs};
 use crate::wire::{self, ForwardedFor, RequestHead};
-use crate::xcore::Held;
+use crate::xcore::Kind;
 
 /// What serves one client connection.
 pub struct EdgeService {
@@ -32,19 +33,50 @@ pub struct EdgeService {
 
 /// A request and where it belongs.
 struct Request {
-    ask: Ask,
-    pool: PoolId,
-    needs: Needs,
-    /// Its arrival; its place in every queue that it ever waits in.
-    stamp: Now,
+    ask: HeldAsk,
+    facts: Facts,
     /// How long it may wait for a link. The time that a worker had it does not count.
-    until: Cell<Now>,
+    until: Now,
+}
+
+/// A head that its client's task owns, until it waits and other cores may read it.
+#[allow(clippy::large_enum_variant)] // the large one is the usual one, and lies in the task itself
+enum HeldAsk {
+    Own(Ask),
+    Shared(Arc<Ask>),
+    /// For the moment between the two.
+    Moving,
+}
+
+impl HeldAsk {
+    /// From now on other cores may hold it, too.
+    fn share(&mut self) -> Arc<Ask> {
+        let shared = match std::mem::replace(self, HeldAsk::Moving) {
+            HeldAsk::Own(ask) => Arc::new(ask),
+            HeldAsk::Shared(ask) => ask,
+            HeldAsk::Moving => unreachable!("nobody else is here"),
+        };
+        *self = HeldAsk::Shared(shared.clone());
+        shared
+    }
+}
+
+impl Deref for HeldAsk {
+    type Target = Ask;
+
+    fn deref(&self) -> &Ask {
+        match self {
+            HeldAsk::Own(ask) => ask,
+            HeldAsk::Shared(ask) => ask,
+            HeldAsk::Moving => unreachable!("nobody else is here"),
+        }
+    }
 }
 
 /// Who carries it.
 enum Granted {
     Here(Credit),
-    /// A core that has links while ours has none.
+    /// A link of another core.
     There(Box<FarBack>),
 }
 
@@ -66,7 +98,7 @@ impl Service for EdgeService {
         answer: &mut impl Answer,
         timer: &mut Timer,
     ) -> Result<(), Fault> {
-        let stamp = arrival();
+        let stamp = clock::now();
         let pool = match self.route(&ask) {
             Ok(pool) => pool,
             Err(fault) => {
@@ -77,9 +109,9 @@ impl Service for EdgeService {
         self.stamp_headers(&mut ask);
         let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
         let wait_ms_max = self.core.shared.config.pools[usize::from(pool.0)].queue.wait_ms_max;
-        let until = Cell::new(stamp.plus_ms(wait_ms_max));
-        let request = Request { ask, pool, needs, stamp, until };
-        let served = self.exchange(&request, body, answer, timer).await;
+        let facts = Facts { pool, class: Class::of(3), needs, stamp };
+        let mut request = Request { ask: HeldAsk::Own(ask), facts, until: stamp.plus_ms(wait_ms_max) };
+        let served = self.exchange(&mut request, body, answer, timer).await;
         self.count(&request.ask, Some(pool), stamp, &served);
         served.map(|_| ())
     }
@@ -115,14 +147,15 @@ impl EdgeService {
     /// Waits for a link, carries the request, and again if it was lost and may be.
     async fn exchange(
         &self,
-        request: &Request,
+        request: &mut Request,
         body: &mut impl RequestBody,
         answer: &mut impl Answer,
         timer: &mut Timer,
     ) -> Result<Carried, Fault> {
         let core = &self.core;
-        let retries_max = core.shared.config.pools[usize::from(request.pool.0)].retries_max;
-        let bounds = carry_bounds(core, request.pool);
+        let pool = request.facts.pool;
+        let retries_max = core.shared.config.pools[usize::from(pool.0)].retries_max;
+        let terms = Terms::of(core, pool, &request.ask);
         let mut replay = Replay::new(body);
         let mut dispatches = 0;
         loop {
@@ -130,14 +163,14 @@ impl EdgeService {
             dispatches += 1;
             let carried = match granted {
                 Granted::Here(credit) => {
-                    self.count_dispatch(request, Dispatch::Local, now);
-                    send_over(credit, core, &request.ask, &mut replay, answer, timer, bounds, now).await
+                    core.count_dispatch(&credit, &request.facts, Dispatch::Local, now);
+                    send_over(credit, core, &request.ask, &mut replay, answer, timer, terms, now).await
                 }
                 Granted::There(mut back) => {
-                    self.count_dispatch(request, Dispatch::Cross, now);
                     // The worker's clock runs where the link is; the client's runs here.
-                    let bounds = CarryBounds { response_head_ms: 0, ..bounds };
-                    carry(&request.ask, &mut replay, answer, &mut *back, timer, bounds, now).await
+                    let bounds = CarryBounds { response_head_ms: 0, ..terms.bounds };
+                    let terms = Terms { bounds, ..terms };
+                    carry(&request.ask, &mut replay, answer, &mut *back, timer, terms, now).await
                 }
             };
             let lost = match carried {
@@ -152,7 +185,7 @@ impl EdgeService {
             }
             if lost.again == Again::MayHaveRun {
                 let ran_ms = clock::now().ms_since(now);
-                request.until.set(request.until.get().plus_ms(ran_ms));
+                request.until = request.until.plus_ms(ran_ms);
             }
             core.counters.borrow_mut().core.requeues.one(match lost {
                 Lost { again: Again::Untouched, fault: Fault::NotProcessed } => Requeue::RefusedStream,
@@ -165,21 +198,19 @@ impl EdgeService {
     /// Until some link has a credit for the request, and the moment when it had. Its client may leave, its time may pass.
     async fn wait<B: RequestBody>(
         &self,
-        request: &Request,
+        request: &mut Request,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
     ) -> Result<(Granted, Now), Fault> {
-        if replay.was_told() {
-            // A worker may give it back as often as it likes, but not for longer than any request waits.
-            if clock::now() >= request.until.get() {
-                return Err(Fault::WaitedTooLong);
-            }
+        // A worker may give it back as often as it likes, but not for longer than any request waits.
+        if replay.was_told() && clock::now() >= request.until {
+            return Err(Fault::WaitedTooLong);
         }
-        match self.core.offer(request.pool, request.needs, request.stamp) {
+        match self.core.offer(request.facts) {
             // It was offered as it arrived: the clock need not be read again.
-            Offered::Granted(credit) if !replay.was_told() => Ok((Granted::Here(credit), request.stamp)),
-            Offered::Granted(credit) => Ok((Granted::Here(credit), clock::now())),
-            offered => Ok((self.wait_long(offered, request, replay, timer).await?, clock::now())),
+            Some(credit) if !replay.was_told() => Ok((Granted::Here(credit), request.facts.stamp)),
+            Some(credit) => Ok((Granted::Here(credit), clock::now())),
+            None => Ok((self.wait_long(request, replay, timer).await?, clock::now())),
         }
     }
 
@@ -187,133 +218,88 @@ impl EdgeService {
     #[cold]
     async fn wait_long<B: RequestBody>(
         &self,
-        mut offered: Offered,
-        request: &Request,
+        request: &mut Request,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
     ) -> Result<Granted, Fault> {
         let core = &self.core;
-        let shared = &core.shared;
-        let pool = &shared.config.pools[usize::from(request.pool.0)];
-        let until = request.until.get();
-        let bytes_max = pool.queue.bytes_max;
+        let Facts { pool, needs, .. } = request.facts;
+        self.may_wait(pool, needs)?;
+        let board = &core.shared.dispatch.board;
+        let queue = &core.shared.config.pools[usize::from(pool.0)].queue;
+        let books = &core.shared.books[usize::from(pool.0)];
         let mut counted = head_bytes(&request.ask) + replay.held_bytes();
-        let books = &shared.books[usize::from(request.pool.0)];
-        let mut held: Option<Held> = None;
+        let mut held = books.try_take(counted, queue.requests_max, queue.bytes_max);
+        // In a full queue there is still a way for a request that only goes where a credit is idle, but it must be quick.
+        let kind = if needs == Needs::Upgrade { Kind::Upgrade } else { Kind::Any };
+        if held.is_none() && board.idle_core(pool, kind, core.id).is_none() {
+            return Err(Fault::QueueFull);
+        }
+        let ask = request.ask.share();
+        let mut waiting = core.wait(request.facts, ask);
         let mut drained = core.drain.wait();
-        loop {
-            if !shared.board.any_links(request.pool) {
-                if !pool.hold_without_workers {
-                    return Err(Fault::NoWorker);
-                }
-                if core.drain.is_set() {
-                    return Err(Fault::Draining);
-                }
+        let until = request.until;
+        let look_ms = if held.is_some() { GONE_LOOK_MS } else { TICK_MS };
+        timer.set(until.min(clock::now().plus_ms(look_ms)));
+        let got = std::future::poll_fn(|cx| {
+            if let Poll::Ready(got) = waiting.poll(cx) {
+                return Poll::Ready(Ok(got));
             }
-            if held.is_none() {
-                held = books.try_take(counted, pool.queue.requests_max, bytes_max);
-                // In a full queue there is still a way for a request that only goes where a credit is idle.
-                let passes =
-                    matches!(offered, Offered::Elsewhere(_)) && core.better_core(request.pool, request.needs).is_some();
-                if held.is_none() && !passes {
-                    return Err(Fault::QueueFull);
-                }
+            // What still has a link may be served; nobody comes for the others any more.
+            if drained.poll(cx).is_ready() && !board.any_links(pool) {
+                return Poll::Ready(Err(Fault::Draining));
             }
-            if matches!(offered, Offered::Waits(_))
-                && request.needs == Needs::Upgrade
-                && core.cannot_upgrade(request.pool)
-            {
-                return Err(Fault::NoUpgrade);
+            if let Err(fault) = self.may_wait(pool, needs) {
+                return Poll::Ready(Err(fault));
             }
-            let mut far = match &offered {
-                Offered::Granted(_) | Offered::Waits(_) => None,
-                Offered::Elsewhere(there) => Some(self.send_to(*there, request)?),
-            };
-            timer.set(until.min(clock::now().plus_ms(GONE_LOOK_MS)));
-            let ended = std::future::poll_fn(|cx| {
-                let given = match (&mut offered, &mut far) {
-                    (Offered::Waits(waiting), _) => waiting.poll(cx).map(Given::Here),
-                    (_, Some(far)) => far.poll_granted(cx).map(Given::There),
-                    (_, None) => Poll::Ready(Given::Now),
-                };
-                if let Poll::Ready(given) = given {
-                    return Poll::Ready(Ok(given));
+            while timer.poll_expired(cx).is_ready() {
+                let now = clock::now();
+                if now >= until {
+                    return Poll::Ready(Err(Fault::WaitedTooLong));
                 }
-                // What still has a link may be served; nobody comes for the others any more.
-                if drained.poll(cx).is_ready() && !shared.board.any_links(request.pool) {
-                    return Poll::Ready(Err(Fault::Draining));
-                }
-                while timer.poll_expired(cx).is_ready() {
-                    let now = clock::now();
-                    if now >= until {
-                        return Poll::Ready(Err(Fault::WaitedTooLong));
-                    }
-                    timer.set(until.min(now.plus_ms(GONE_LOOK_MS)));
-                    // In case that the word of a link elsewhere met a full mailbox.
-                    core.links_changed(request.pool);
-                    if request.needs == Needs::Upgrade && core.cannot_upgrade(request.pool) {
-                        return Poll::Ready(Err(Fault::NoUpgrade));
-                    }
-                    if let (Offered::Waits(_), Some(there)) = (&offered, core.better_core(request.pool, request.needs))
-                    {
-                        return Poll::Ready(Ok(Given::Move(there)));
-                    }
-                }
-                if replay.body().poll_gone(cx).is_ready() {
-                    return Poll::Ready(Err(Fault::ClientGone));
-                }
-                let now_held = head_bytes(&request.ask) + replay.held_bytes();
-                if now_held > counted {
-                    if held.as_mut().is_some_and(|held| !held.add_bytes(now_held - counted, bytes_max)) {
+                if held.is_none() {
+                    held = books.try_take(counted, queue.requests_max, queue.bytes_max);
+                    if held.is_none() {
                         return Poll::Ready(Err(Fault::QueueFull));
                     }
-                    counted = now_held;
                 }
-                Poll::Pending
-            })
-            .await;
-            timer.clear();
-            match ended? {
-                Given::Now => {}
-                Given::Move(there) => {
-                    offered = Offered::Elsewhere(there);
-                    continue;
-                }
-                Given::Here(Some(credit)) => offered = Offered::Granted(credit),
-                // It has to move, or the other core lost its links: look again from the start, with the old stamp.
-                Given::There(Err(Lost { fault, again: Again::Never })) => return Err(fault),
-                Given::Here(None) | Given::There(Err(_)) => {
-                    offered = core.offer(request.pool, request.needs, request.stamp);
-                    continue;
-                }
-                Given::There(Ok(())) => {
-                    if let Some(far) = far {
-                        return Ok(Granted::There(far));
-                    }
-                }
+                timer.set(until.min(now.plus_ms(GONE_LOOK_MS)));
             }
-            if let Offered::Granted(credit) = offered {
-                return Ok(Granted::Here(credit));
+            if replay.body().poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Fault::ClientGone));
             }
-        }
+            let now_held = head_bytes(&request.ask) + replay.held_bytes();
+            if now_held > counted {
+                if held.as_mut().is_some_and(|held| !held.add_bytes(now_held - counted, queue.bytes_max)) {
+                    return Poll::Ready(Err(Fault::QueueFull));
+                }
+                counted = now_held;
+            }
+            Poll::Pending
+        })
+        .await;
+        timer.clear();
+        Ok(match got? {
+            Got::Here(credit) => Granted::Here(credit),
+            Got::There(back) => Granted::There(Box::new(back)),
+        })
     }
 
-    /// Hands the request to another core.
-    fn send_to(&self, there: CoreId, request: &Request) -> Result<Box<FarBack>, Fault> {
-        let core = &self.core;
-        let (far, back) = send_far(core, request.ask.clone(), request.pool, request.needs, request.stamp);
-        let post = &core.shared.posts[usize::from(there.0)];
-        match post.send(Message::Far(Box::new(far))) {
-            Ok(()) => Ok(Box::new(back)),
-            Err(_) => Err(Fault::QueueFull),
+    /// Whether there is anything to wait for.
+    fn may_wait(&self, pool: PoolId, needs: Needs) -> Result<(), Fault> {
+        let board = &self.core.shared.dispatch.board;
+        if !board.any_links(pool) {
+            if !self.core.shared.config.pools[usize::from(pool.0)].hold_without_workers {
+                return Err(Fault::NoWorker);
+            }
+            if self.core.drain.is_set() {
+                return Err(Fault::Draining);
+            }
         }
-    }
-
-    fn count_dispatch(&self, request: &Request, kind: Dispatch, now: Now) {
-        let mut counters = self.core.counters.borrow_mut();
-        let pool = &mut counters.pools[usize::from(request.pool.0)];
-        pool.dispatches.one(kind);
-        pool.queue_wait.observe_ns(now.ns_since(request.stamp));
+        if needs == Needs::Upgrade && board.cannot_upgrade(pool) {
+            return Err(Fault::NoUpgrade);
+        }
+        Ok(())
     }
 
     /// One line and one count for each exchange, at its end.
@@ -345,14 +331,6 @@ impl EdgeService {
             "answered"
         );
     }
-}
-
-enum Given {
-    Now,
-    /// It has waited for a while, and this core has an idle credit.
-    Move(CoreId),
-    Here(Option<Credit>),
-    There(Result<(), Lost>),
 }
 
 /// RFC 9110 §9.2.2, and what the link knows.

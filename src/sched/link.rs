@@ -3,6 +3,7 @@
 
 use super::bench::STANDING;
 use crate::ids::PoolId;
+use std::rc::Rc;
 
 /// What a link brings when it comes up.
 #[derive(Clone, Debug)]
@@ -34,11 +35,13 @@ pub enum LinkState {
 
 /// A link that is not gone.
 pub(super) struct Link {
+    /// The pools of `memberships`, for whoever goes on to change the link.
+    pub pools: Rc<[PoolId]>,
     pub memberships: Vec<Membership>,
     pub carries_upgrades: bool,
     pub draining: bool,
-    /// What the worker asked for.
-    pub asked: u32,
+    /// The worker has said how many requests it takes at once.
+    pub has_asked: bool,
     /// What it may have at once: what it asked for, within our own bounds.
     pub streams_max: u32,
     pub in_flight: u32,
@@ -47,10 +50,13 @@ pub(super) struct Link {
 }
 
 /// A link's seat in one of its pools.
+#[derive(Clone, Copy)]
 pub(super) struct Membership {
     pub pool: PoolId,
     /// Its place on that pool's bench, or [`STANDING`].
     pub place: u32,
+    /// Requests of this pool among those in flight.
+    pub in_flight: u32,
 }
 
 impl Link {
@@ -60,14 +66,24 @@ impl Link {
         pools.dedup();
         assert!(!pools.is_empty(), "a link serves at least one pool");
         Link {
-            memberships: pools.into_iter().map(|pool| Membership { pool, place: STANDING }).collect(),
+            pools: Rc::from(&*pools),
+            memberships: pools.into_iter().map(|pool| Membership { pool, place: STANDING, in_flight: 0 }).collect(),
             carries_upgrades: facts.carries_upgrades,
             draining: false,
-            asked: 0,
+            has_asked: false,
             streams_max: 0,
             in_flight: 0,
             turn,
         }
+    }
+
+    pub fn membership(&self, pool: PoolId) -> Option<&Membership> {
+        self.memberships.iter().find(|membership| membership.pool == pool)
+    }
+
+    /// Its seat in a pool that it serves; another pool is our own mistake.
+    pub fn membership_mut(&mut self, pool: PoolId) -> &mut Membership {
+        self.memberships.iter_mut().find(|membership| membership.pool == pool).expect("a pool of this link")
     }
 
     pub fn state(&self) -> LinkState {

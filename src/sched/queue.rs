@@ -1,33 +1,35 @@
-//! Hot. The requests of one pool that wait, oldest first. No link, no credit and no clock enters here: only stamps.
+//! Hot. One lane: requests of one pool, class and need that wait, the oldest first. No link, no credit and no clock enters
+//! here: only stamps.
 //!
 //! A list through the places of [`Slots`]: append, take the head and leave from the middle touch three places, whatever
 //! waits. A request that comes back with an old stamp walks from whichever end is nearer.
 
 use super::slots::{NOWHERE, Slots};
-use super::{Needs, RequestId};
+use super::{Facts, Lane};
 use crate::clock::Now;
-use crate::ids::PoolId;
 
-/// A request that waits.
-pub(super) struct Waiting {
-    pub pool: PoolId,
-    pub needs: Needs,
-    /// When it arrived, not when it came into this queue.
-    pub stamp: Now,
+/// A request that waits, and what its holder keeps with it.
+pub(super) struct Waiting<W> {
+    pub facts: Facts,
+    /// Where it stands now: its class may have grown more urgent since it came.
+    pub lane: Lane,
     /// Counts offers: among equal stamps, who was offered first goes first.
     pub turn: u64,
+    /// In the lane's list, or laid out for everybody ([`super::Sched::show`]).
+    pub listed: bool,
+    pub what: W,
     prev: u32,
     next: u32,
 }
 
-impl Waiting {
-    pub fn new(pool: PoolId, needs: Needs, stamp: Now, turn: u64) -> Waiting {
-        Waiting { pool, needs, stamp, turn, prev: NOWHERE, next: NOWHERE }
+impl<W> Waiting<W> {
+    pub fn new(facts: Facts, lane: Lane, turn: u64, what: W) -> Waiting<W> {
+        Waiting { facts, lane, turn, listed: false, what, prev: NOWHERE, next: NOWHERE }
     }
 
     /// What the order goes by: smaller is older.
     pub fn age(&self) -> (Now, u64) {
-        (self.stamp, self.turn)
+        (self.facts.stamp, self.turn)
     }
 }
 
@@ -52,9 +54,11 @@ impl Queue {
 
     /// Puts a request at its place by age. New arrivals are the youngest and go behind the tail without a walk; the
     /// walk of any other is bounded by half of what waits.
-    pub fn insert(&mut self, slots: &mut Slots<Waiting>, waiting: Waiting) -> RequestId {
-        let (prev, next) = self.gap(slots, waiting.age());
-        let index = slots.insert(Waiting { prev, next, ..waiting });
+    pub fn join<W>(&mut self, slots: &mut Slots<Waiting<W>>, index: u32) {
+        let (prev, next) = self.gap(slots, slots.at(index).age());
+        let waiting = slots.at_mut(index);
+        debug_assert!(!waiting.listed, "it stands here already");
+        (waiting.prev, waiting.next, waiting.listed) = (prev, next, true);
         match prev {
             NOWHERE => self.head = index,
             _ => slots.at_mut(prev).next = index,
@@ -64,26 +68,27 @@ impl Queue {
             _ => slots.at_mut(next).prev = index,
         }
         self.len += 1;
-        RequestId(slots.number(index))
     }
 
-    /// Takes a request out, wherever it stands in this list.
-    pub fn remove(&mut self, slots: &mut Slots<Waiting>, index: u32) -> Waiting {
-        let waiting = slots.remove(index);
-        match waiting.prev {
-            NOWHERE => self.head = waiting.next,
-            prev => slots.at_mut(prev).next = waiting.next,
+    /// Takes a request off, wherever it stands in this list; its place stays.
+    pub fn leave<W>(&mut self, slots: &mut Slots<Waiting<W>>, index: u32) {
+        let waiting = slots.at_mut(index);
+        debug_assert!(waiting.listed, "it stands here");
+        waiting.listed = false;
+        let (before, behind) = (waiting.prev, waiting.next);
+        match before {
+            NOWHERE => self.head = behind,
+            prev => slots.at_mut(prev).next = behind,
         }
-        match waiting.next {
-            NOWHERE => self.tail = waiting.prev,
-            next => slots.at_mut(next).prev = waiting.prev,
+        match behind {
+            NOWHERE => self.tail = before,
+            next => slots.at_mut(next).prev = before,
         }
         self.len -= 1;
-        waiting
     }
 
     /// The two neighbours between which `age` belongs, looked for from both ends at once.
-    fn gap(&self, slots: &Slots<Waiting>, age: (Now, u64)) -> (u32, u32) {
+    fn gap<W>(&self, slots: &Slots<Waiting<W>>, age: (Now, u64)) -> (u32, u32) {
         let (mut older, mut younger) = (self.tail, self.head);
         loop {
             if older == NOWHERE || slots.at(older).age() < age {
@@ -100,10 +105,11 @@ impl Queue {
 
     /// Walks the whole list: order, neighbours and length agree.
     #[cfg(test)]
-    pub fn audit(&self, slots: &Slots<Waiting>) {
+    pub fn audit<W>(&self, slots: &Slots<Waiting<W>>) {
         let (mut prev, mut here, mut count) = (NOWHERE, self.head, 0);
         while here != NOWHERE {
             let waiting = slots.at(here);
+            assert!(waiting.listed);
             assert_eq!(waiting.prev, prev);
             assert!(prev == NOWHERE || slots.at(prev).age() < waiting.age());
             (prev, here, count) = (here, waiting.next, count + 1);
@@ -114,19 +120,24 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Needs;
     use super::*;
+    use crate::ids::{Class, PoolId};
 
     fn check(stamps: &[u64]) {
         let (mut slots, mut queue, mut plain) = (Slots::new(), Queue::EMPTY, Vec::new());
         for (&stamp, turn) in stamps.iter().zip(0..) {
-            queue.insert(&mut slots, Waiting::new(PoolId(0), Needs::Any, Now(stamp), turn));
+            let facts = Facts { pool: PoolId(0), class: Class::of(3), needs: Needs::Any, stamp: Now(stamp) };
+            let index = slots.insert(Waiting::new(facts, facts.lane(), turn, ()));
+            queue.join(&mut slots, index);
             plain.push((Now(stamp), turn));
             queue.audit(&slots);
         }
         plain.sort_unstable();
         for want in plain {
             let head = queue.head().expect("as many as went in");
-            assert_eq!(queue.remove(&mut slots, head).age(), want, "{stamps:?}");
+            queue.leave(&mut slots, head);
+            assert_eq!(slots.remove(head).age(), want, "{stamps:?}");
             queue.audit(&slots);
         }
         assert_eq!(slots.len(), 0);

@@ -60,11 +60,17 @@ impl<T> Slots<T> {
 
     /// Takes a place for a value and gives its index.
     pub fn insert(&mut self, value: T) -> u32 {
+        self.insert_with(|_| value)
+    }
+
+    /// As [`insert`](Self::insert), for a value that knows its own number.
+    pub fn insert_with(&mut self, value: impl FnOnce(u64) -> T) -> u32 {
         let index = if self.free == NOWHERE { self.grow() } else { self.free };
+        let number = self.number(index);
         let place = &mut self.places[index as usize];
         self.free = place.next;
         place.next = NOWHERE;
-        place.value = Some(value);
+        place.value = Some(value(number));
         self.len += 1;
         index
     }

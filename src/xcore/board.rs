@@ -3,6 +3,7 @@
 //! Links come and go rarely, so nothing here is padded but the words that every request without a local link reads.
 
 use super::bell::ones;
+use super::shelf::Kind;
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::ids::{CoreId, PoolId};
 use crossbeam_utils::CachePadded;
@@ -13,14 +14,15 @@ pub struct Board {
     cores: usize,
     /// For each pool, a bit for each core that has a link of it.
     linked: CoreSets,
-    /// For each pool, a bit for each core with a credit that nobody there waits for.
-    idle: CoreSets,
+    /// By [`Kind`], and for each pool: a bit for each core that had an idle credit when it last looked for work.
+    idle: [CoreSets; 2],
     /// For each pool, a bit for each core that has a link of it which carries upgrades.
     carriers: CoreSets,
-    /// Links by pool and core. Written by that core alone; partner: the loads of status pages. Relaxed, a number only.
-    links: Box<[AtomicU32]>,
-    /// Links placed by pool and core, those on their way included. Partner: `place` on other cores; relaxed, and two
-    /// cores that place at the same moment may choose the same target.
+    /// For each pool, a bit for each core that has a link of it which has not said yet what it takes and carries.
+    undecided: CoreSets,
+    /// Credits by pool and core, idle or not, and 1 for each link that is on its way or has none yet. Written by `place`
+    /// and by the link's own core. Partner: `place` on other cores; relaxed, and two cores that place at the same moment
+    /// may choose the same target.
     placed: Box<[AtomicU32]>,
 }
 
@@ -29,32 +31,28 @@ pub struct Placement {
     board: Arc<Board>,
     pools: Box<[PoolId]>,
     core: CoreId,
+    /// What it counts for in each of its pools.
+    weight: u32,
 }
 
 impl Board {
     #[must_use]
     pub fn new(pools: usize, cores: usize) -> Arc<Board> {
         assert!(cores > 0, "an edge has at least one core");
-        let zeros = || (0..pools * cores).map(|_| AtomicU32::new(0)).collect();
+        let placed = (0..pools * cores).map(|_| AtomicU32::new(0)).collect();
         let set = || CoreSets::new(pools, cores);
-        Arc::new(Board { cores, linked: set(), idle: set(), carriers: set(), links: zeros(), placed: zeros() })
+        Arc::new(Board { cores, linked: set(), idle: [set(), set()], carriers: set(), undecided: set(), placed })
     }
 
     // ---- links ----
 
-    /// Core `core` now has `links` links of the pool that take requests. That core alone calls this. A core that waits
-    /// for one hears of the first by message: it looked at the board before it began to wait.
-    pub fn publish_links(&self, core: CoreId, pool: PoolId, links: u32) {
-        let before = self.links[self.cell(core, pool)].swap(links, Ordering::Relaxed);
-        if (before > 0) != (links > 0) {
-            self.linked.publish(pool, core, links > 0);
-        }
-    }
-
-    /// Links of the pool on that core, as last published.
-    #[must_use]
-    pub fn links(&self, core: CoreId, pool: PoolId) -> u32 {
-        self.links[self.cell(core, pool)].load(Ordering::Relaxed)
+    /// Whether core `core` has links of the pool that take requests, some that carry upgrades, and some that have not said
+    /// yet what they take. That core alone calls this. True: the last link of the pool, over all cores, has just gone.
+    pub fn publish_links(&self, core: CoreId, pool: PoolId, any: bool, carriers: bool, undecided: bool) -> bool {
+        let was = self.linked.publish(pool, core, any);
+        self.carriers.publish(pool, core, carriers);
+        self.undecided.publish(pool, core, undecided);
+        was && !self.any_links(pool)
     }
 
     /// Whether some core has a link of the pool.
@@ -63,54 +61,46 @@ impl Board {
         self.linked.iter(pool).next().is_some()
     }
 
-    /// A core that has links of the pool. Different salts spread over all of them.
+    /// The pool has links, all of them have said what they carry, and none carries an upgrade.
     #[must_use]
-    pub fn core_with_links(&self, pool: PoolId, salt: u64) -> Option<CoreId> {
-        let count = u64::try_from(self.linked.iter(pool).count()).expect("fits");
-        let nth = usize::try_from(salt.checked_rem(count)?).expect("fewer than cores");
-        self.linked.iter(pool).nth(nth).or_else(|| self.linked.iter(pool).next()) // the set may just have shrunk
+    pub fn cannot_upgrade(&self, pool: PoolId) -> bool {
+        let none = |set: &CoreSets| set.iter(pool).next().is_none();
+        self.any_links(pool) && none(&self.undecided) && none(&self.carriers)
     }
 
-    /// Whether core `core` has a credit for the pool that it does not need itself. That core alone calls this, and only
-    /// when it changes: a core with many credits never writes here.
-    pub fn publish_idle(&self, core: CoreId, pool: PoolId, is_idle: bool) {
-        self.idle.publish(pool, core, is_idle);
+    // ---- idle credits ----
+
+    /// Core `core` has an idle credit for the pool and kind, or has looked for one and found none. That core alone calls
+    /// this, and only when it changes; a set bit may be stale, and costs one look for nothing. Ends with a SeqCst fence:
+    /// after saying that it is idle, the core looks once more for what waits.
+    pub fn publish_idle(&self, core: CoreId, pool: PoolId, kind: Kind, is_idle: bool) {
+        self.idle[kind as usize].publish(pool, core, is_idle);
     }
 
-    /// A core other than `here` that had an idle credit for the pool a moment ago.
+    /// A core that may have an idle credit for the pool: the next one behind `here`, in a circle, so that the asked ones
+    /// change. Asked for behind a fence that orders it after whatever the credit is for ([`super::Shelf::lay_out`]).
     #[must_use]
-    pub fn core_with_credit(&self, pool: PoolId, here: CoreId) -> Option<CoreId> {
-        self.idle.iter(pool).find(|core| *core != here)
-    }
-
-    /// Whether core `core` has a link of the pool that carries upgrades. That core alone calls this.
-    pub fn publish_carrier(&self, core: CoreId, pool: PoolId, carries: bool) {
-        self.carriers.publish(pool, core, carries);
-    }
-
-    /// A core other than `here` with a link of the pool that carries upgrades.
-    #[must_use]
-    pub fn core_that_carries(&self, pool: PoolId, here: CoreId) -> Option<CoreId> {
-        self.carriers.iter(pool).find(|core| *core != here)
+    pub fn idle_core(&self, pool: PoolId, kind: Kind, here: CoreId) -> Option<CoreId> {
+        let idle = &self.idle[kind as usize];
+        let behind = idle.iter(pool).find(|core| *core > here);
+        behind.or_else(|| idle.iter(pool).find(|core| *core < here))
     }
 
     // ---- placing links ----
 
     /// Chooses a core for a new link of these pools and counts it there at once, so that a burst of links spreads. The
-    /// fewest placed links win; credits are not known yet (an h2 link announces them in its SETTINGS). Among equals
-    /// `here` wins, then the next ones in order.
+    /// fewest credits win, where a link whose credits are not known yet (an h2 link announces them in its SETTINGS) counts
+    /// as one. Among equals `here` wins, then the next ones in order.
     #[must_use]
     pub fn place(self: &Arc<Board>, pools: &[PoolId], here: CoreId) -> Placement {
         let core = self.core_with_fewest(pools, here);
         for &pool in pools {
             self.placed[self.cell(core, pool)].fetch_add(1, Ordering::Relaxed);
         }
-        Placement { board: Arc::clone(self), pools: pools.into(), core }
+        Placement { board: Arc::clone(self), pools: pools.into(), core, weight: 1 }
     }
 
-    /// The core that [`place`](Self::place) would choose.
-    #[must_use]
-    pub fn core_with_fewest(&self, pools: &[PoolId], here: CoreId) -> CoreId {
+    fn core_with_fewest(&self, pools: &[PoolId], here: CoreId) -> CoreId {
         let placed = |core: CoreId| -> u64 {
             pools.iter().map(|&pool| u64::from(self.placed[self.cell(core, pool)].load(Ordering::Relaxed))).sum()
         };
@@ -129,12 +119,23 @@ impl Placement {
     pub fn core(&self) -> CoreId {
         self.core
     }
+
+    /// The link has said how many requests it takes at once.
+    pub fn credits(&mut self, streams_max: u32) {
+        let weight = streams_max.max(1);
+        let before = std::mem::replace(&mut self.weight, weight);
+        for &pool in &self.pools {
+            let placed = &self.board.placed[self.board.cell(self.core, pool)];
+            placed.fetch_add(weight, Ordering::Relaxed);
+            placed.fetch_sub(before, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Placement {
     fn drop(&mut self) {
         for &pool in &self.pools {
-            self.board.placed[self.board.cell(self.core, pool)].fetch_sub(1, Ordering::Relaxed);
+            self.board.placed[self.board.cell(self.core, pool)].fetch_sub(self.weight, Ordering::Relaxed);
         }
     }
 }
@@ -143,7 +144,7 @@ impl Drop for Placement {
 struct CoreSets {
     words_per_pool: usize,
     /// Partner: the loads of other cores that look for a link. Relaxed accesses; the fence in `publish` orders a change
-    /// before the message that tells of it.
+    /// before the look, or the message, that follows it.
     words: Box<[CachePadded<AtomicU64>]>,
 }
 
@@ -154,15 +155,21 @@ impl CoreSets {
         CoreSets { words_per_pool, words }
     }
 
-    fn publish(&self, pool: PoolId, core: CoreId, member: bool) {
+    /// Says whether it was one before.
+    fn publish(&self, pool: PoolId, core: CoreId, member: bool) -> bool {
         let word = &self.words[usize::from(pool.0) * self.words_per_pool + usize::from(core.0) / 64];
         let bit = 1 << (core.0 % 64);
-        if member {
+        let before = if (word.load(Ordering::Relaxed) & bit != 0) == member {
+            member // only this core writes its bit
+        } else if member {
             word.fetch_or(bit, Ordering::Relaxed);
+            false
         } else {
             word.fetch_and(!bit, Ordering::Relaxed);
-        }
-        fence(Ordering::SeqCst); // partner: the fence in `Bell::nudge`, which sends the word of it
+            true
+        };
+        fence(Ordering::SeqCst); // partner: the fence in `Shelf::lay_out`, and the one in `Bell::nudge`
+        before
     }
 
     fn iter(&self, pool: PoolId) -> impl Iterator<Item = CoreId> {
@@ -183,22 +190,21 @@ mod tests {
     const POOL: PoolId = PoolId(1);
 
     #[test]
-    fn salts_spread_over_the_cores_that_have_links() {
-        let board = Board::new(3, 130);
-        assert!(!board.any_links(POOL));
-        assert_eq!(board.core_with_links(POOL, 7), None);
-        for core in [0, 64, 129] {
-            board.publish_links(CoreId(core), POOL, 2);
+    fn the_last_link_of_a_pool_is_noticed_wherever_it_was() {
+        let board = Board::new(3, 64);
+        assert!(!board.any_links(POOL) && !board.cannot_upgrade(POOL));
+        for core in [0, 63] {
+            assert!(!board.publish_links(CoreId(core), POOL, true, false, core == 63));
         }
         assert!(board.any_links(POOL) && !board.any_links(PoolId(0)) && !board.any_links(PoolId(2)));
-        let found: Vec<_> = (0..4).map(|salt| board.core_with_links(POOL, salt).expect("some").0).collect();
-        assert_eq!(found, [0, 64, 129, 0]);
-        board.publish_links(CoreId(64), POOL, 1);
-        assert_eq!(board.links(CoreId(64), POOL), 1);
-        for core in [0, 64, 129] {
-            board.publish_links(CoreId(core), POOL, 0);
-        }
-        assert!(!board.any_links(POOL));
+        assert!(!board.cannot_upgrade(POOL), "one has not said yet");
+        assert!(!board.publish_links(CoreId(63), POOL, true, false, false));
+        assert!(board.cannot_upgrade(POOL));
+        assert!(!board.publish_links(CoreId(63), POOL, true, true, false));
+        assert!(!board.cannot_upgrade(POOL));
+        assert!(!board.publish_links(CoreId(63), POOL, false, false, false));
+        assert!(board.publish_links(CoreId(0), POOL, false, false, false), "the last one");
+        assert!(!board.publish_links(CoreId(0), POOL, false, false, false), "only once");
     }
 
     #[test]
@@ -212,14 +218,29 @@ mod tests {
     }
 
     #[test]
-    fn idle_and_carrying_cores_are_found_from_every_core_but_themselves() {
-        let board = Board::new(2, 3);
-        board.publish_idle(CoreId(1), POOL, true);
-        board.publish_carrier(CoreId(2), POOL, true);
-        assert_eq!(board.core_with_credit(POOL, CoreId(0)), Some(CoreId(1)));
-        assert_eq!(board.core_with_credit(POOL, CoreId(1)), None);
-        assert_eq!(board.core_that_carries(POOL, CoreId(0)), Some(CoreId(2)));
-        board.publish_idle(CoreId(1), POOL, false);
-        assert_eq!(board.core_with_credit(POOL, CoreId(0)), None);
+    fn links_go_where_the_fewest_credits_are() {
+        let board = Board::new(2, 2);
+        let mut large = board.place(&[POOL], CoreId(0));
+        large.credits(100);
+        let small: Vec<_> = (0..3).map(|_| board.place(&[POOL], CoreId(0))).collect();
+        assert!(small.iter().all(|placement| placement.core() == CoreId(1)));
+        large.credits(0);
+        assert_eq!(board.place(&[POOL], CoreId(1)).core(), CoreId(0), "no credit counts as one");
+    }
+
+    #[test]
+    fn idle_cores_are_found_in_a_circle_and_never_oneself() {
+        let board = Board::new(2, 4);
+        assert_eq!(board.idle_core(POOL, Kind::Any, CoreId(0)), None);
+        for core in [0, 1, 3] {
+            board.publish_idle(CoreId(core), POOL, Kind::Any, true);
+        }
+        let asked: Vec<_> =
+            (0..4).map(|here| board.idle_core(POOL, Kind::Any, CoreId(here)).expect("some").0).collect();
+        assert_eq!(asked, [1, 3, 3, 0]);
+        assert_eq!(board.idle_core(POOL, Kind::Upgrade, CoreId(0)), None, "each kind has its own set");
+        board.publish_idle(CoreId(0), POOL, Kind::Any, false);
+        board.publish_idle(CoreId(3), POOL, Kind::Any, false);
+        assert_eq!(board.idle_core(POOL, Kind::Any, CoreId(1)), None);
     }
 }

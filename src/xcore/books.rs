@@ -1,6 +1,6 @@
 //! What a pool's waiting requests use, over all cores: one count of requests and one of bytes. The requests never enter.
 
-use super::sync::{AtomicUsize, Ordering};
+use super::sync::{AtomicUsize, Ordering, fence};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
@@ -76,6 +76,44 @@ impl Drop for Held {
     fn drop(&mut self) {
         give_back(&self.books.requests, 1);
         give_back(&self.books.bytes, self.bytes);
+    }
+}
+
+/// How many requests of a pool may be with its workers at once, over all cores; for pools with `concurrency_max` alone.
+pub struct Permits {
+    /// Partner: the same counter on other cores. Whoever gives one back fences and looks for waiting requests, whoever
+    /// has laid one out fences and tries to take one: one of the two sees the other.
+    taken: CachePadded<AtomicUsize>,
+}
+
+/// One of them. Dropping it gives it back; see [`Permits::try_take`] for what has to follow.
+pub struct Permit(Arc<Permits>);
+
+impl Permits {
+    #[must_use]
+    #[allow(clippy::new_ret_no_self)] // permits without holders are of no use
+    pub fn new() -> Arc<Permits> {
+        Arc::new(Permits { taken: CachePadded::new(AtomicUsize::new(0)) })
+    }
+
+    /// A permit, if fewer than `concurrency_max` are taken. After one was given back, its core has to look for requests
+    /// that wait for it, here and elsewhere.
+    #[must_use]
+    pub fn try_take(self: &Arc<Permits>, concurrency_max: usize) -> Option<Permit> {
+        take(&self.taken, 1, concurrency_max).then(|| Permit(Arc::clone(self)))
+    }
+
+    /// Whether one could be taken now.
+    #[must_use]
+    pub fn any_left(&self, concurrency_max: usize) -> bool {
+        self.taken.load(Ordering::Relaxed) < concurrency_max
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        give_back(&self.0.taken, 1);
+        fence(Ordering::SeqCst); // partner: the fence in `Shelf::lay_out`, before the home tries to take one
     }
 }
 

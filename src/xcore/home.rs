@@ -1,8 +1,8 @@
 //! Where messages reach a core: its bounded mailbox, and the one place where it decides to sleep. What the messages mean
 //! never enters.
 //!
-//! A core's bell task does, forever: [`Home::pop`] until `None`, [`Home::run_wakes`], [`Home::prepare_to_sleep`]; if that
-//! said true, wait for the doorbell; [`Home::awake`].
+//! A core's bell task does, forever: [`Home::pop`] until `None`, [`Home::take_look`], [`Home::run_wakes`],
+//! [`Home::prepare_to_sleep`]; if that said true, wait for the doorbell; [`Home::awake`].
 
 use super::bell::{Bell, Ring, WakeBits};
 use super::sync::{ArrayQueue, AtomicBool, Ordering};
@@ -33,6 +33,8 @@ struct Shared<M> {
 
 /// The part of a home that does not depend on its messages, so that wakers can hold it.
 pub(super) struct Door {
+    /// Somebody asked the owner to look for work.
+    pub look: AtomicBool,
     pub bell: Bell,
     pub bits: WakeBits,
 }
@@ -41,7 +43,7 @@ impl<M: Send> Post<M> {
     /// A mailbox of `messages_max`, and how to ring the core that will read it.
     #[must_use]
     pub fn new(messages_max: usize, ring: Ring) -> Post<M> {
-        let door = Arc::new(Door { bell: Bell::new(ring), bits: WakeBits::new() });
+        let door = Arc::new(Door { look: AtomicBool::new(false), bell: Bell::new(ring), bits: WakeBits::new() });
         let mailbox = ArrayQueue::new(messages_max);
         Post { shared: Arc::new(Shared { mailbox, door, inhabited: AtomicBool::new(false) }) }
     }
@@ -53,8 +55,10 @@ impl<M: Send> Post<M> {
         Ok(())
     }
 
-    /// Ends the core's sleep without a message.
-    pub fn nudge(&self) {
+    /// Asks the core to look for work that waits on other cores: it has an idle credit, as far as the board knows.
+    pub fn look(&self) {
+        // Partners: the swap in `Home::take_look`, and the load in `Home::prepare_to_sleep`; ordered as a message is.
+        self.shared.door.look.store(true, Ordering::Release);
         self.shared.door.bell.nudge();
     }
 
@@ -80,6 +84,13 @@ impl<M: Send> Home<M> {
         self.shared.mailbox.pop()
     }
 
+    /// Whether somebody asked this core to look for work since it was last asked here.
+    #[must_use]
+    pub fn take_look(&self) -> bool {
+        let look = &self.shared.door.look;
+        look.load(Ordering::Relaxed) && look.swap(false, Ordering::Acquire) // partner: `Post::look`
+    }
+
     /// Wakes this core's tasks that other threads asked for.
     pub fn run_wakes(&self) {
         self.wakers.run_wakes();
@@ -89,9 +100,9 @@ impl<M: Send> Home<M> {
     /// is something to do, and the core counts as awake again.
     #[must_use]
     pub fn prepare_to_sleep(&self) -> bool {
-        let Door { bell, bits } = &*self.shared.door;
+        let Door { look, bell, bits } = &*self.shared.door;
         bell.prepare_to_sleep();
-        let nothing = self.shared.mailbox.is_empty() && bits.is_empty();
+        let nothing = self.shared.mailbox.is_empty() && bits.is_empty() && !look.load(Ordering::Relaxed);
         if !nothing {
             bell.awake();
         }

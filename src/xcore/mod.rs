@@ -9,8 +9,10 @@ mod bell;
 mod board;
 mod books;
 mod home;
+mod mail;
 mod pipe;
 mod seats;
+mod shelf;
 mod sync;
 mod wakers;
 
@@ -19,8 +21,10 @@ mod threads;
 
 pub use bell::Ring;
 pub use board::{Board, Placement};
-pub use books::{Held, PoolBooks};
+pub use books::{Held, Permit, Permits, PoolBooks};
 pub use home::{Home, Post};
+pub use mail::Mail;
 pub use pipe::{Closed, PipeRx, PipeTx, SendError, pipe};
 pub use seats::{Seat, Seats};
-pub use wakers::HomeWakers;
+pub use shelf::{Head, Kind, Parcel, Shelf};
+pub use wakers::{HomeWakers, Portable};

@@ -27,7 +27,7 @@ pub struct HomeWakers {
 
 /// A portable waker that its holder keeps for long and points at whichever task polls now. It may travel; a new home
 /// gives it a new slot.
-pub(super) struct Portable {
+pub struct Portable {
     seat: Arc<Seat>,
     waker: Waker,
 }
