@@ -57,8 +57,9 @@ impl<M: Send> Post<M> {
 
     /// Asks the core to look for work that waits on other cores: it has an idle credit, as far as the board knows.
     pub fn look(&self) {
-        // Partners: the swap in `Home::take_look`, and the load in `Home::prepare_to_sleep`; ordered as a message is.
-        self.shared.door.look.store(true, Ordering::Release);
+        // Partners: the swap in `Home::take_look`, and the load in `Home::prepare_to_sleep`. A swap and no store: when two
+        // cores ask at once, the look that answers both must see what either has laid out.
+        self.shared.door.look.swap(true, Ordering::AcqRel);
         self.shared.door.bell.nudge();
     }
 

@@ -139,7 +139,7 @@ impl<T> Shelf<T> {
         let word = &self.word(pool, class, kind);
         if word.load(Ordering::Relaxed) & bit(home) == 0 {
             word.fetch_or(bit(home), Ordering::AcqRel);
-            fence(Ordering::SeqCst); // partner: as above; the bit is before whatever the caller looks at next
+            publish(); // partner: as above; the bit is before whatever the caller looks at next
         }
     }
 
@@ -237,8 +237,7 @@ impl<T> Shelf<T> {
 
     /// A window of its home, made if there is none.
     fn window_of(&self, pool: PoolId, class: usize, kind: Kind, home: CoreId) -> &Window<T> {
-        let windows = self.pool(pool).windows[usize::from(home.0)]
-            .get_or_init(|| (0..CLASSES * 2).map(|_| Window::new()).collect());
+        let windows = self.pool(pool).windows[usize::from(home.0)].get_or_init(Window::of_all_lanes);
         &windows[class * 2 + kind as usize]
     }
 
@@ -270,7 +269,11 @@ impl<T> Shelf<T> {
 impl<T> PoolShelf<T> {
     fn new(cores: usize) -> PoolShelf<T> {
         let line = || CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)));
-        PoolShelf { words: [line(), line()], windows: (0..cores).map(|_| OnceLock::new()).collect() }
+        let windows: Box<[OnceLock<_>]> = (0..cores).map(|_| OnceLock::new()).collect();
+        if cfg!(loom) {
+            windows.iter().for_each(|core| _ = core.set(Window::of_all_lanes())); // loom knows nothing of OnceLock
+        }
+        PoolShelf { words: [line(), line()], windows }
     }
 }
 
@@ -284,6 +287,10 @@ impl<T> Window<T> {
         }
     }
 
+    fn of_all_lanes() -> Box<[Window<T>]> {
+        (0..CLASSES * 2).map(|_| Window::new()).collect()
+    }
+
     fn pop(&self) -> Option<Arc<Parcel<T>>> {
         let parcel = self.queue.pop()?;
         self.pops.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +298,7 @@ impl<T> Window<T> {
     }
 }
 
-/// The fence between a request that was laid out and the look at the bits. loom is shown what happens without it.
+/// The fence between what a home lays out and what it looks at next. loom is shown what happens without it.
 fn publish() {
     if !cfg!(ptth_broken_fence) {
         fence(Ordering::SeqCst);
