@@ -319,7 +319,8 @@ async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool,
         client::h1::Ended::Closed => {}
         client::h1::Ended::TakenOver(taken) => {
             drop(counted); // links are bounded by their credentials
-            links::set_up(core, *taken, workers).await;
+            // A task of its own: a link's life is large, and every client's task would have room for one.
+            io::spawn(links::set_up(core, *taken, workers));
         }
     }
 }
