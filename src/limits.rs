@@ -221,3 +221,8 @@ const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
 const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
 const _: () = assert!(CORES_MAX <= 64);
 const _: () = assert!(WINDOW_REQUESTS.is_power_of_two());
+
+// ---- priority ----
+
+/// The least urgent class (RFC 9218 §4.1); the most urgent is 0.
+pub const URGENCY_MAX: u8 = 7;
