@@ -228,7 +228,7 @@ const _: () = assert!(WINDOW_REQUESTS.is_power_of_two());
 pub const URGENCY_MAX: u8 = 7;
 /// The class of a request that says nothing (RFC 9218 §4.1), unless the pool has its own `default`.
 pub const URGENCY_DEFAULT: u8 = 3;
-/// Shortest `age_step`. Waiting requests are looked at once a second, so a shorter one would skip classes.
+/// Shortest `age_step`. Waiting requests are looked at every `AGE_LOOK_MS`, so a shorter one would skip classes.
 pub const AGE_STEP_MS_MIN: u64 = 1_000;
 /// Rules of one pool. A request that no rule takes is held against each of them.
 pub const RULES_MAX: usize = 64;
@@ -242,4 +242,4 @@ pub const CONCURRENCY_LIMIT: u64 = QUEUE_REQUESTS_LIMIT;
 
 const _: () = assert!(URGENCY_DEFAULT <= URGENCY_MAX);
 const _: () = assert!(RULE_TEXT_BYTES_MAX < LINE_BYTES_MAX);
-const _: () = assert!(AGE_STEP_MS_MIN >= GONE_LOOK_MS);
+const _: () = assert!(AGE_STEP_MS_MIN >= AGE_LOOK_MS);

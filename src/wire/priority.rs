@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::visitor::{DictionaryVisitor, EntryVisitor, Ignored, InnerListVisitor, ItemVisitor};
 use sfv::{BareItemFromInput, KeyRef, Parser};
 
+use crate::ids::Class;
 use crate::limits::URGENCY_MAX;
+
+const _: () = assert!(URGENCY_MAX as usize + 1 == Class::COUNT);
 
 pub static PRIORITY: HeaderName = HeaderName::from_static("priority");
 
