@@ -221,3 +221,25 @@ const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
 const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
 const _: () = assert!(CORES_MAX <= 64);
 const _: () = assert!(WINDOW_REQUESTS.is_power_of_two());
+
+// ---- priority ----
+
+/// The least urgent class (RFC 9218 §4.1); the most urgent is 0.
+pub const URGENCY_MAX: u8 = 7;
+/// The class of a request that says nothing (RFC 9218 §4.1), unless the pool has its own `default`.
+pub const URGENCY_DEFAULT: u8 = 3;
+/// Shortest `age_step`. Waiting requests are looked at every `AGE_LOOK_MS`, so a shorter one would skip classes.
+pub const AGE_STEP_MS_MIN: u64 = 1_000;
+/// Rules of one pool. A request that no rule takes is held against each of them.
+pub const RULES_MAX: usize = 64;
+/// Conditions of one rule, every element of a list counted. With all rules: 2,048 comparisons at most for a request, none of
+/// which reads its path more often than once.
+pub const RULE_CONDITIONS_MAX: usize = 32;
+/// A path pattern, or the value of a field, in a rule. An eighth of the longest line that a request may have.
+pub const RULE_TEXT_BYTES_MAX: usize = 1024;
+/// Largest `concurrency_max`: the requests that may wait in one pool may all run at once, too.
+pub const CONCURRENCY_LIMIT: u64 = QUEUE_REQUESTS_LIMIT;
+
+const _: () = assert!(URGENCY_DEFAULT <= URGENCY_MAX);
+const _: () = assert!(RULE_TEXT_BYTES_MAX < LINE_BYTES_MAX);
+const _: () = assert!(AGE_STEP_MS_MIN >= AGE_LOOK_MS);

@@ -30,7 +30,7 @@ impl Place {
 }
 
 /// A value and its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At<T> {
     pub value: T,
     pub place: Place,
@@ -234,6 +234,11 @@ impl<'d> Section<'d> {
             let homes: Vec<_> = all.iter().filter(|s| s.keys.contains(&name)).map(|s| s.name).collect();
             let what = format!("unknown key `{shown}` in {}", shape.name);
             match near {
+                // `paths` where `path` is known: a slip is as likely as a wrong table.
+                Some((1, known)) if !homes.is_empty() => {
+                    let homes = homes.join(" or ");
+                    mistakes.error(place, what, format_args!("did you mean `{known}`? `{shown}` belongs in {homes}"));
+                }
                 _ if !homes.is_empty() => {
                     mistakes.error(place, what, format_args!("it belongs in {}", homes.join(" or ")));
                 }
@@ -252,6 +257,21 @@ impl<'d> Section<'d> {
 
     pub fn keys(&self) -> impl Iterator<Item = &'d str> + use<'d> {
         self.table.keys().map(|key| key.get_ref().as_ref())
+    }
+
+    /// Every key with its place and its value, in the order of the file, of a table whose keys are the user's own. Each
+    /// entry names `key`.
+    #[must_use]
+    pub fn members(&self, key: &'static str) -> Vec<(At<&'d str>, Entry<'d>)> {
+        let document = self.document;
+        let mut members = Vec::with_capacity(self.table.len());
+        for (name, value) in self.table {
+            let place = document.place(&name.span());
+            let name: &'d str = name.get_ref();
+            members.push((At { value: name, place }, Entry { document, key, value }));
+        }
+        members.sort_by_key(|(name, _)| name.place);
+        members
     }
 
     #[must_use]
@@ -311,6 +331,14 @@ impl<'d> Entry<'d> {
             texts.push(item.text(example, mistakes));
         }
         texts.into_iter().collect()
+    }
+
+    /// A string, or a list of strings that is not empty.
+    pub fn one_or_more(&self, example: &str, mistakes: &mut Mistakes) -> Option<Vec<At<&'d str>>> {
+        match self.value() {
+            DeValue::String(_) => self.text(example, mistakes).map(|text| vec![text]),
+            _ => self.texts(example, mistakes),
+        }
     }
 
     /// The elements of a list; nothing for any other type.
@@ -390,9 +418,9 @@ impl<'d> Entry<'d> {
         }
     }
 
-    /// Tables that repeat: `[[pool]]`.
-    pub fn tables(&self, mistakes: &mut Mistakes) -> Vec<Section<'d>> {
-        let example = format!("[[{}]], with double brackets", self.key);
+    /// Tables that repeat. `name` is how one begins: `[[pool]]`.
+    pub fn tables(&self, name: &str, mistakes: &mut Mistakes) -> Vec<Section<'d>> {
+        let example = format!("{name}, with double brackets");
         if !matches!(self.value(), DeValue::Array(_)) {
             return self.wrong_type::<Vec<_>>(&example, mistakes).unwrap_or_default();
         }

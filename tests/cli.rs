@@ -166,7 +166,7 @@ fn check_knows_both_kinds_of_files() {
         ("a", edge.replace("drain_max = \"30s\"", "drain_max = 30"), 2, ":5:13: `drain_max` is an integer"),
         ("b", edge.replace("per_link_max", "per_link"), 2, ":20:1: unknown key `per_link`"),
         ("c", edge.replace("127.0.0.1:9090", "0.0.0.0:9090"), 0, ":12:11: warning: [admin] has no password"),
-        ("d", edge.replace("2099", "2019"), 0, ":29:15: warning: credential `web-1` has expired"),
+        ("d", edge.replace("2099", "2019"), 0, ":45:15: warning: credential `web-1` has expired"),
         ("e", edge.replace("[edge]", "[edge"), 2, ":3:6: not TOML: "),
         ("f", worker.replace("http://edge", "https://edge"), 2, ":3:10: `https://` to an edge is not available"),
         ("g", worker.replace("web-1.secret", "web-2.secret"), 2, ":6:19: "),

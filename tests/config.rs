@@ -1,7 +1,11 @@
 //! Configuration files, good and bad, and what is said about each mistake. Every `¦` in a text stands before the place
 //! of one mistake and is taken out before the text is read; the messages follow in the order of the marks.
 
-use ptth::edge::config::{Cores, EdgeConfig, Listen, QueueBounds, SecretHash};
+use http::{HeaderName, HeaderValue, Method};
+use ptth::edge::config::{
+    Clamp, ClientHeader, Cores, EdgeConfig, FieldWanted, Listen, Match, PoolPriority, QueueBounds, Rule, SecretHash,
+};
+use ptth::edge::patterns::{HostPattern, Network, PathPattern};
 use ptth::limits;
 use ptth::settings::{Mistakes, Weight};
 use ptth::wire::origin::{Origin, OriginPattern};
@@ -244,6 +248,13 @@ fn the_pool_tables() {
     assert_eq!(c("per_link_max = 1").per_link_max, 1);
     assert_eq!(c("response_head_max_wait = \"0s\"").response_head_ms_max, 0);
     assert_eq!(c("retries_max = 0").retries_max, 0);
+    assert_eq!((default.concurrency_max, default.server_timing), (0, false));
+    assert_eq!(c("concurrency_max = 0").concurrency_max, 0);
+    assert_eq!(c("concurrency_max = 12").concurrency_max, 12);
+    assert!(c("server_timing = true").server_timing && !c("server_timing = false").server_timing);
+    for (wait, ms) in [("1h", 3_600_000), ("24h", 86_400_000), ("168h", limits::DURATION_MS_MAX)] {
+        assert_eq!(c(&format!("queue = {{ wait_max = \"{wait}\" }}")).queue.wait_ms_max, ms, "{wait}");
+    }
     assert_eq!(c("paths = [\"/a\", \"/a/\", \"/b/%20\"]").paths, ["/a", "/a/", "/b/%20"]);
 
     for (line, want) in [
@@ -271,13 +282,12 @@ fn the_pool_tables() {
         ("paths = [¦\"/a?b\"]", "path \"/a?b\" has a query or a fragment"),
         ("paths = [¦\"/a b\"]", "path \"/a b\" has a character that no request path has"),
         ("paths = [\"/a\", ¦\"/a\"]", "path \"/a\" is there twice"),
-        (
-            "¦concurrency_max = 0",
-            "`concurrency_max` is not available in this version; remove the key and bound each link",
-        ),
-        ("¦server_timing = true", "`server_timing` is not available in this version"),
-        ("[pool.¦priority]\ndefault = 3", "`priority` is not available in this version; remove the table"),
-        ("[[pool.¦rule]]\nurgency = 0", "`rule` is not available in this version; remove the table"),
+        ("queue = { wait_max = ¦\"169h\" }", "`wait_max` is \"169h\"; write a duration from \"50ms\" to \"168h\""),
+        ("concurrency_max = ¦-1", "`concurrency_max` is -1; write a number from 0 to 1000000"),
+        ("concurrency_max = ¦1000001", "`concurrency_max` is 1000001; write a number from 0 to 1000000"),
+        ("concurrency_max = ¦\"all\"", "`concurrency_max` is a string; write 0"),
+        ("server_timing = ¦1", "`server_timing` is an integer; write true or false"),
+        ("¦concurrency = 3", "unknown key `concurrency` in [[pool]]; did you mean `concurrency_max`?"),
         ("¦per_link = 3", "unknown key `per_link` in [[pool]]; did you mean `per_link_max`?"),
         ("¦weight = 3", "unknown key `weight` in [[pool]]; known are name, origins, paths"),
         ("¦retrys_max = 3", "unknown key `retrys_max` in [[pool]]; did you mean `retries_max`?"),
@@ -287,6 +297,228 @@ fn the_pool_tables() {
         edge_bad(&pool(line), &[want]);
     }
     edge_bad(&format!("¦{LISTEN}{}", credential()), &["no [[pool]]; add [[pool]] with name = \"app\""]);
+}
+
+#[test]
+fn the_priority_section() {
+    let with = |lines: &str| pool(&format!("[pool.priority]\n{lines}"));
+    let c = |lines: &str| edge_good(&with(lines), &[]).pools.remove(0).priority;
+    let default = edge_good(&pool(""), &[]).pools.remove(0).priority;
+    let wide = PoolPriority {
+        client_header: ClientHeader::Ignore,
+        clamp: Clamp { min: 0, max: 7 },
+        default: 3,
+        age_step_ms: None,
+    };
+    assert_eq!((default, c("")), (wide, wide));
+    assert_eq!(c("client_header = \"ignore\"\nclamp = [0, 7]\ndefault = 3"), wide);
+    assert_eq!(
+        c("client_header = \"trust\"\ndefault = 7"),
+        PoolPriority { client_header: ClientHeader::Trust, default: 7, ..wide }
+    );
+    let clamped = PoolPriority { client_header: ClientHeader::Clamp, clamp: Clamp { min: 2, max: 6 }, ..wide };
+    assert_eq!(c("client_header = \"clamp\"\nclamp = [2, 6]"), clamped);
+    assert_eq!(
+        c("clamp = [5, 5]\ndefault = 5\nclient_header = \"clamp\""),
+        PoolPriority { clamp: Clamp { min: 5, max: 5 }, default: 5, ..clamped }
+    );
+    assert_eq!(c("client_header = \"clamp\"\nclamp = [0, 7]").clamp, Clamp::WIDE);
+    assert_eq!(c("age_step = \"1s\"").age_step_ms, Some(1_000));
+    let inline = "priority = { client_header = \"clamp\", clamp = [2, 6], age_step = \"10s\" }";
+    let inline = edge_good(&pool(inline), &[]).pools.remove(0).priority;
+    assert_eq!(inline, PoolPriority { age_step_ms: Some(10_000), ..clamped });
+    assert_eq!(edge_good(&pool("priority.default = 5"), &[]).pools.remove(0).priority.default, 5);
+    // Here the clamp bounds ageing, whatever the default is.
+    assert_eq!(c("clamp = [2, 6]\ndefault = 7\nage_step = \"10s\"").clamp, Clamp { min: 2, max: 6 });
+
+    let header = "client_header = \"clamp\"";
+    for (lines, want) in [
+        ("client_header = ¦\"yes\"", "`client_header` is none of the three words; write \"ignore\", \"clamp\" or"),
+        ("client_header = ¦\"Trust\"", "`client_header` is none of the three words"),
+        ("client_header = ¦true", "`client_header` is true or false; write \"ignore\", \"clamp\" or \"trust\""),
+        ("clamp = ¦3", "`clamp` is not a list of two numbers; write [2, 6], the most urgent and the least urgent"),
+        ("clamp = ¦[]", "`clamp` is not a list of two numbers"),
+        ("clamp = ¦[3]", "`clamp` is not a list of two numbers"),
+        ("clamp = ¦[2, 4, 6]", "`clamp` is not a list of two numbers"),
+        ("clamp = ¦{ min = 2, max = 6 }", "`clamp` is not a list of two numbers"),
+        ("clamp = [¦\"2\", 6]", "`clamp` is a string; write 3"),
+        ("clamp = [2, ¦8]", "`clamp` is 8; write a number from 0 to 7"),
+        ("clamp = [¦-1, 7]", "`clamp` is -1; write a number from 0 to 7"),
+        ("clamp = ¦[6, 2]", "`clamp` [6, 2] has the less urgent class first; write [2, 6]; 0 is the most urgent"),
+        ("default = ¦8", "`default` is 8; write a number from 0 to 7"),
+        ("default = ¦\"3\"", "`default` is a string; write 3"),
+        ("default = ¦3.0", "`default` is a float; write 3"),
+        ("age_step = ¦10", "`age_step` is an integer; write \"10s\""),
+        ("age_step = ¦\"10\"", "`age_step` has no unit (ms, s, m, h)"),
+        ("age_step = ¦\"999ms\"", "`age_step` is \"999ms\"; write a duration from \"1s\" to \"168h\""),
+        ("age_step = ¦\"0s\"", "`age_step` is \"0s\"; write a duration from \"1s\" to \"168h\""),
+        ("age_step = ¦\"200h\"", "`age_step` is \"200h\""),
+        ("¦defualt = 3", "unknown key `defualt` in [pool.priority]; did you mean `default`?"),
+        ("¦urgency = 3", "unknown key `urgency` in [pool.priority]; it belongs in [[pool.rule]]"),
+        ("¦levels = 3", "unknown key `levels` in [pool.priority]; known are client_header, clamp, default, age_step"),
+        (
+            &format!("{header}\nclamp = [2, 6]\ndefault = ¦7"),
+            "`default` is 7, outside of `clamp` [2, 6]; set `default`",
+        ),
+        (&format!("default = ¦1\nclamp = [2, 6]\n{header}"), "to a number from 2 to 6"),
+        (&format!("{header}\nclamp = ¦[4, 6]"), "`default` is 3, outside of `clamp` [4, 6]; set `default` to a number"),
+    ] {
+        edge_bad(&with(lines), &[want]);
+    }
+    let bad =
+        |lines: &str, want: &str| edge_bad(&with(lines).replacen("[pool.priority]", "¦[pool.priority]", 1), &[want]);
+    bad(header, "`clamp` is missing; add clamp = [2, 6]");
+    edge_bad(&pool("priority = ¦{ client_header = \"clamp\" }"), &["`clamp` is missing"]);
+    edge_bad(&pool("priority = ¦3"), &["`priority` is an integer; write [pool.priority], with single brackets"]);
+    edge_bad(&pool("¦[[pool.priority]]"), &["`priority` is a list; write [pool.priority], with single brackets"]);
+    edge_bad(&pool("¦default = 3"), &["unknown key `default` in [[pool]]; it belongs in [pool.priority]"]);
+    edge_bad(&pool("[¦priority]\ndefault = 3"), &["unknown key `priority` in the top level; it belongs in [[pool]]"]);
+    // What follows from a key that cannot be read is not told.
+    edge_bad(&with("client_header = ¦1\nclamp = [2, 6]\ndefault = 7"), &["`client_header` is an integer"]);
+    edge_bad(&with(&format!("{header}\nclamp = [4, 6]\ndefault = ¦\"3\"")), &["`default` is a string"]);
+    edge_bad(&with(&format!("{header}\nclamp = [4, ¦9]")), &["`clamp` is 9"]);
+
+    for (lines, want) in [
+        ("clamp = ¦[2, 6]", "warning: `clamp` [2, 6] bounds nothing here; set `client_header` to \"clamp\""),
+        ("client_header = \"trust\"\nclamp = ¦[2, 6]", "warning: `clamp` [2, 6] bounds nothing here"),
+        ("age_step = ¦\"30s\"", "warning: no request waits for as long as `age_step`, so none becomes more urgent"),
+    ] {
+        edge_good(&with(lines), &[want]);
+    }
+    edge_good(&pool("priority.age_step = \"59m\"\nqueue.wait_max = \"1h\""), &[]);
+}
+
+#[test]
+fn the_rule_tables() {
+    let with = |when: &str| pool(&format!("[[pool.rule]]\nmatch = {{ {when} }}\nurgency = 0"));
+    let c = |lines: &str| edge_good(&pool(lines), &[]).pools.remove(0).rules;
+    assert_eq!(c(""), []);
+    assert_eq!(c("rule = []"), []);
+    let two = c("[[pool.rule]]\nurgency = 7\nmatch = { method = \"GET\", path = \"/a*\", host = \"APP.example\", \
+                 client = \"10.0.0.0/8\", header = { X-Plan = \"gold\", x-user = \"*\" } }\n\
+                 [[pool.rule]]\nurgency = 0\n[pool.rule.match]\nmethod = [\"PUT\", \"PURGE\"]\nclient = [\"::1\", \"::2\"]");
+    let when = Match {
+        methods: vec![Method::GET],
+        hosts: vec![HostPattern::parse("app.example").unwrap()],
+        paths: vec![PathPattern::parse("/a*").unwrap()],
+        clients: vec![Network::parse("10.0.0.0/8").unwrap()],
+        headers: vec![
+            (HeaderName::from_static("x-plan"), FieldWanted::Exactly(HeaderValue::from_static("gold"))),
+            (HeaderName::from_static("x-user"), FieldWanted::Present),
+        ],
+    };
+    let purge = Match {
+        methods: vec![Method::PUT, Method::from_bytes(b"PURGE").unwrap()],
+        clients: vec![Network::parse("::1").unwrap(), Network::parse("::2").unwrap()],
+        ..Match::default()
+    };
+    assert_eq!(two, [Rule { when, urgency: 7 }, Rule { when: purge, urgency: 0 }]);
+    let inline = c("rule = [{ urgency = 1, match = { path = \"/x\" } }, { urgency = 2, match = { path = \"/y\" } }]");
+    assert_eq!(inline.iter().map(|rule| rule.urgency).collect::<Vec<_>>(), [1, 2]);
+
+    let long = format!("/{}", "x".repeat(1024));
+    for (when, want) in [
+        ("method = ¦3", "`method` is an integer; write [\"POST\"]"),
+        ("method = ¦[]", "`method` is empty; write [\"POST\"]"),
+        ("method = [¦3]", "`method` is an integer; write [\"POST\"]"),
+        (
+            "method = [\"PUT\", ¦\"post\"]",
+            "`method` has \"post\", which no client sends, for case counts; write \"POST\"",
+        ),
+        ("method = ¦\"GET POST\"", "`method` has \"GET POST\", which is not a method; write [\"POST\"]"),
+        ("method = ¦\"\"", "`method` has \"\", which is not a method"),
+        ("method = ¦\"CONNECT\"", "`method` has \"CONNECT\", which the edge answers itself, with 405"),
+        ("method = [\"PUT\", ¦\"PUT\"]", "`method` has \"PUT\" twice; name it once"),
+        ("path = ¦7", "`path` is an integer; write \"/checkout/*\""),
+        ("path = ¦\"checkout\"", "`path` has \"checkout\", which begins with neither a slash nor a star; write \"/ch"),
+        ("path = [\"/a\", ¦\"/a?b=*\"]", "`path` has \"/a?b=*\", which has a query or a fragment"),
+        ("path = ¦\"/a b\"", "which has a character that no request path has"),
+        ("path = ¦\"*\"", "`path` has \"*\", which every path matches, so it is no condition"),
+        (&format!("path = ¦\"{long}\""), "x…\", which is longer than 1024 bytes; write \"/checkout/*\""),
+        ("host = ¦true", "`host` is true or false; write \"app.example.com\" or \"*.example.com\""),
+        ("host = ¦\"app.example:80\"", "`host` has \"app.example:80\", which is not a host, without scheme and port"),
+        ("host = ¦\"http://app.example\"", "which is an origin, and hosts have no scheme and no port; write \"app.exa"),
+        ("host = ¦\"*\"", "`host` has \"*\", which every host matches"),
+        ("host = ¦\"b.example\"", "`host` has \"b.example\", which no origin of this pool covers; write a host of its"),
+        ("host = [\"*.example\", ¦\"*.example\"]", "`host` has \"*.example\" twice"),
+        ("client = ¦1", "`client` is an integer; write [\"10.0.0.0/8\", \"::1\"]"),
+        ("client = ¦\"localhost\"", "`client` has \"localhost\", which is neither an IP address nor a network; write"),
+        ("client = ¦\"10.0.0.1:80\"", "which is neither an IP address nor a network"),
+        ("client = ¦\"10.0.0.0/33\"", "which has a prefix longer than its address"),
+        ("client = ¦\"10.0.0.0/255.0.0.0\"", "which has a prefix that is not a number"),
+        (
+            "client = [\"::1\", ¦\"10.1.2.3/8\"]",
+            "\"10.1.2.3/8\", which has bits behind its prefix; write \"10.0.0.0/8\"",
+        ),
+        ("client = [\"10.0.0.1\", ¦\"::ffff:10.0.0.1\"]", "`client` has \"::ffff:10.0.0.1\" twice"),
+        ("header = ¦\"x-plan\"", "`header` is a string; write { x-plan = \"gold\" }, or \"*\" for any value"),
+        ("header = ¦{}", "`header` is empty; write { x-plan = \"gold\" }"),
+        ("header = { x-plan = ¦1 }", "`header` is an integer; write \"gold\", or \"*\" for any value"),
+        ("header = { ¦\"x plan\" = \"gold\" }", "`header` has `x plan`, which is not the name of a field; write {"),
+        ("header = { ¦\"\" = \"gold\" }", "`header` has ``, which is not the name of a field"),
+        ("header = { ¦Upgrade = \"*\" }", "`header` has `Upgrade`, which is about the connection and ends at the edge"),
+        ("header = { ¦host = \"a\" }", "`header` has `host`, which has a condition of its own; use `host` beside"),
+        ("header = { x-plan = \"a\", ¦X-PLAN = \"b\" }", ", which is there twice; keep one"),
+        ("header = { x-plan = ¦\" gold\" }", "`header` begins or ends with a space, which no field does"),
+        ("header = { x-plan = ¦\"a\\nb\" }", "`header` has a control character, which no field has; write \"gold\""),
+        (&format!("header = {{ x-plan = ¦\"{long}\" }}"), "`header` is longer than 1024 bytes"),
+        ("¦methods = [\"GET\"]", "unknown key `methods` in match; did you mean `method`?"),
+        ("¦paths = [\"/\"]", "unknown key `paths` in match; did you mean `path`? `paths` belongs in [[pool]]"),
+        ("¦query = \"a=b\"", "unknown key `query` in match; known are method, host, path, client, header"),
+    ] {
+        edge_bad(&with(when), &[want]);
+    }
+    for (lines, want) in [
+        (
+            "[[pool.rule]]\nurgency = 0\nmatch = ¦{}",
+            "`match` is empty and takes every request, so no later rule would co",
+        ),
+        ("[[pool.rule]]\nurgency = 0\n¦[pool.rule.match]", "name a condition, or set `default` in [pool.priority]"),
+        ("[[pool.rule]]\nurgency = 0\nmatch = ¦\"/a\"", "`match` is a string; write { method = [\"POST\"], path ="),
+        (
+            "¦[[pool.rule]]\nurgency = 0",
+            "`match` is missing; add match = { method = [\"POST\"], path = \"/checkout/*\" }",
+        ),
+        ("¦[[pool.rule]]\nmatch = { path = \"/a\" }", "`urgency` is missing; add urgency = 0"),
+        ("[[pool.rule]]\nmatch = { path = \"/a\" }\nurgency = ¦8", "`urgency` is 8; write a number from 0 to 7"),
+        ("[[pool.rule]]\nmatch = { path = \"/a\" }\nurgency = ¦\"high\"", "`urgency` is a string; write 3"),
+        ("¦[pool.rule]\nurgency = 0", "`rule` is a table; write [[pool.rule]], with double brackets"),
+        ("rule = ¦7", "`rule` is an integer; write [[pool.rule]], with double brackets"),
+        ("rule = [¦7]", "`rule` is an integer; write [[pool.rule]], with double brackets"),
+        (
+            "[[pool.rule]]\nmatch = { path = \"/a\" }\nurgency = 0\n¦urgnecy = 0",
+            "unknown key `urgnecy` in [[pool.rule]]; did you mean `urgency`?",
+        ),
+        (
+            "[[pool.rule]]\nmatch = { path = \"/a\" }\nurgency = 0\n¦path = \"/b\"",
+            "unknown key `path` in [[pool.rule]]; it belongs in match",
+        ),
+        (
+            "[[pool.rule]]\nmatch = { path = \"/a\" }\nurgency = 0\n[[pool.rule]]\nmatch = { method = \"GET\" }\n\
+             urgency = 0\n¦[[pool.rule]]\nmatch = { path = [\"/a\"] }\nurgency = 7",
+            "this `match` is in an earlier rule already (line 7); remove one of them, the first one wins",
+        ),
+    ] {
+        edge_bad(&pool(lines), &[want]);
+    }
+
+    let rules = |count: usize| -> String {
+        (0..count).map(|n| format!("[[pool.rule]]\nmatch = {{ path = \"/{n}\" }}\nurgency = 0\n")).collect()
+    };
+    assert_eq!(c(&rules(limits::RULES_MAX)).len(), 64);
+    edge_bad(&pool(&format!("¦{}", rules(65))), &["65 rules; a pool has at most 64"]);
+    let paths = |count: usize| -> String { (0..count).map(|n| format!("\"/{n}\", ")).collect() };
+    edge_good(&with(&format!("method = \"PUT\", path = [{}]", paths(31))), &[]);
+    edge_bad(
+        &with(&format!("method = \"PUT\", path = [{}]", paths(32))).replace("match = {", "match = ¦{"),
+        &["`match` has 33 conditions, lists counted by their elements; a rule has at most 32"],
+    );
+    // A pool whose origins cannot be read is not said to lack a host.
+    let rule = "[[pool.rule]]\nmatch = { host = \"b.example\" }\nurgency = 0";
+    edge_bad(
+        &format!("¦{LISTEN}[[pool]]\nname = \"app\"\norigins = [¦\"a:b\"]\n{rule}"),
+        &["warning: no [[credential]]", "not an origin"],
+    );
 }
 
 #[test]
@@ -478,6 +710,13 @@ fn no_message_shows_a_secret() {
     let mistakes = EdgeConfig::parse("edge.toml", &text, NOW_UNIX).unwrap_err();
     assert_eq!(mistakes.list().len(), 3, "{mistakes}");
     assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+    let rule = |value: &str| {
+        pool(&format!("[[pool.rule]]\nmatch = {{ header = {{ authorization = \"{value}\" }} }}\nurgency = 0"))
+    };
+    let mistakes = EdgeConfig::parse("edge.toml", &rule("hunter2 "), NOW_UNIX).unwrap_err().to_string();
+    assert!(mistakes.contains("`header`") && !mistakes.contains("hunter2"), "{mistakes}");
+    let shown = format!("{:?}", edge_good(&rule("hunter2"), &[]));
+    assert!(shown.contains("authorization") && !shown.contains("hunter2"), "{shown}");
     let flags = WorkerFlags {
         edges: vec!["http://me:hunter2@edge.example".into()],
         to: Some("http://me:hunter2@127.0.0.1".into()),

@@ -99,6 +99,7 @@ fn example(key: &str, default: &str) -> String {
         "credential.id" => "\"web-1\"",
         "credential.secret_hash" => return format!("\"sha256:{}\"", "0a".repeat(32)),
         "credential.expires" => "\"2099-01-01T00:00:00Z\"",
+        "pool.priority.age_step" => "\"10s\"",
         "edges" => "[\"http://edge.example:8080\"]",
         "serve" => "[\"http://app.example.com\"]",
         "to" => "\"http://127.0.0.1:3000\"",
@@ -126,7 +127,7 @@ fn every_command_has_a_machine_that_runs_it() {
                 assert!(lines.iter().any(|line| line.contains("ptth") || line.contains("curl")), "{lines:?}");
                 seen.1 += 1;
             }
-            "text" => {}
+            "text" | "toml" => {}
             other => panic!("who runs a block of {other:?}?"),
         }
     }
@@ -137,9 +138,10 @@ fn every_command_has_a_machine_that_runs_it() {
 #[test]
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
-    let [edge, worker, _] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 18 && worker.len() == 8, "{} and {} keys", edge.len(), worker.len());
-    for (key, default) in edge {
+    let [edge, worker, _, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
+    assert!(edge.len() == 22 && worker.len() == 8, "{} and {} keys", edge.len(), worker.len());
+    assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
+    for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);
         edge_with(key, &value).unwrap_or_else(|mistakes| panic!("{key} = {value}\n{mistakes}"));
     }
@@ -147,6 +149,19 @@ fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
         let value = example(key, default);
         worker_with(key, &value).unwrap_or_else(|mistakes| panic!("{key} = {value}\n{mistakes}"));
     }
+    for (condition, example) in conditions {
+        rule_with(condition, example).unwrap_or_else(|mistakes| panic!("{condition} = {example}\n{mistakes}"));
+    }
+}
+
+/// The keys of the table on priority that stand alone in a pool; those of a rule need each other.
+fn of_pools(priority: &[(String, String)]) -> Vec<(String, String)> {
+    priority.iter().filter(|(key, _)| !key.starts_with("pool.rule.")).cloned().collect()
+}
+
+/// A pool with one rule of one condition. Its origins cover every host.
+fn rule_with(condition: &str, value: &str) -> Result<EdgeConfig, Mistakes> {
+    edge_with("pool.origins", &format!("[\"*\"]\nrule = [{{ urgency = 0, match = {{ {condition} = {value} }} }}]"))
 }
 
 #[test]
@@ -156,7 +171,8 @@ fn no_key_is_left_out() {
         listed.sort_unstable();
         let mistakes = mistakes.to_string();
         let (_, known) = mistakes.split_once("known are ").expect(&mistakes);
-        let mut known: Vec<&str> = known.trim().split(", ").collect();
+        let known = known.lines().next().unwrap_or_default();
+        let mut known: Vec<&str> = known.split(", ").collect();
         known.sort_unstable();
         assert_eq!(listed, known);
     };
@@ -164,6 +180,13 @@ fn no_key_is_left_out() {
         let keys = tables[0].iter().filter_map(|(key, _)| key.strip_prefix(table)?.strip_prefix('.'));
         check(edge_with(&format!("{table}.qqqqqqqq"), "1").expect_err(table), keys.collect());
     }
+    let keys_of =
+        |table: &'static str| tables[3].iter().filter_map(move |(key, _)| key.strip_prefix(table)).collect::<Vec<_>>();
+    check(edge_with("pool.priority", "{ qqqqqqqq = 1 }").expect_err("[pool.priority]"), keys_of("pool.priority."));
+    let rule = "[{ qqqqqqqq = 1, urgency = 0, match = { path = \"/\" } }]";
+    check(edge_with("pool.rule", rule).expect_err("[[pool.rule]]"), keys_of("pool.rule."));
+    let conditions = tables[4].iter().map(|(condition, _)| condition.as_str());
+    check(rule_with("qqqqqqqq", "1").expect_err("match"), conditions.collect());
     let keys = tables[1].iter().map(|(key, _)| key.as_str());
     check(worker_with("qqqqqqqq", "1").expect_err("worker.toml"), keys.collect());
 }
@@ -172,7 +195,7 @@ fn no_key_is_left_out() {
 fn a_default_in_the_tables_is_the_real_one() {
     let tables = tables(&read("README.md"));
     let plain = edge_with("pool.name", "\"app\"").expect("the smallest configuration");
-    for (key, default) in &tables[0] {
+    for (key, default) in tables[0].iter().chain(&of_pools(&tables[3])) {
         if example(key, default) == *default {
             assert_eq!(edge_with(key, default).as_ref().ok(), Some(&plain), "{key} = {default}");
         }
@@ -189,10 +212,9 @@ fn a_default_in_the_tables_is_the_real_one() {
 fn every_key_that_is_listed_as_missing_is_known_and_refused() {
     let tables = tables(&read("README.md"));
     for (key, _) in &tables[2] {
-        let value = if key == "pool.priority" { "{}" } else { "true" };
         let refused = match key.contains('.') {
-            true => edge_with(key, value).map(|_| ()),
-            false => worker_with(key, value).map(|_| ()),
+            true => edge_with(key, "true").map(|_| ()),
+            false => worker_with(key, "true").map(|_| ()),
         };
         let mistakes = refused.expect_err(key).to_string();
         assert!(mistakes.contains("not available in this version"), "{key}: {mistakes}");
@@ -206,4 +228,21 @@ fn the_configuration_files_of_the_readme_are_good() {
     let text = format!("{}\n[[credential]]\n{CREDENTIAL}", &readme[start + 8..end]);
     let text = text.replace("app.example\"", "http://app.example.com\"");
     EdgeConfig::parse("edge.toml", &text, 0).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+}
+
+#[test]
+fn the_pools_that_the_readme_shows_are_good() {
+    let samples: Vec<String> = blocks(&read("README.md"))
+        .into_iter()
+        .filter(|(info, _)| info == "toml")
+        .map(|(_, lines)| lines.join("\n"))
+        .collect();
+    assert!(!samples.is_empty(), "no block of TOML");
+    for sample in samples {
+        let text = format!("[[listen]]\n{LISTEN}\n{sample}\n[[credential]]\n{CREDENTIAL}")
+            .replace("origins = [\"app.example\"]", "origins = [\"app.example.com\"]");
+        let (_, mistakes) =
+            EdgeConfig::parse("edge.toml", &text, 0).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+        assert_eq!(mistakes.lines().count(), 0, "{text}\n{mistakes}");
+    }
 }

@@ -1,10 +1,11 @@
 //! `edge.toml`: what it may say, and every mistake in it. Opening a socket or reading a clock never enters.
 
-use super::patterns::{includes_hosts, meet};
+use super::patterns::{HostPattern, Network, NotNetwork, PathPattern, includes_hosts, meet};
 use crate::limits;
 use crate::settings::{At, Document, Entry, Mistakes, Place, Section, Shape, plain, read_text};
 use crate::wire::authority::Scheme;
 use crate::wire::origin::OriginPattern;
+use http::{HeaderName, HeaderValue, Method};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt;
@@ -54,10 +55,17 @@ pub struct Pool {
     pub paths: Vec<String>,
     pub queue: QueueBounds,
     pub hold_without_workers: bool,
+    /// Requests at once over all links and cores. 0: what the links allow.
+    pub concurrency_max: u32,
     pub per_link_max: u32,
     /// 0: no bound.
     pub response_head_ms_max: u64,
     pub retries_max: u32,
+    /// Responses tell how long their requests waited.
+    pub server_timing: bool,
+    pub priority: PoolPriority,
+    /// In the order of the file: the first one that takes a request decides its class.
+    pub rules: Vec<Rule>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +73,73 @@ pub struct QueueBounds {
     pub requests_max: usize,
     pub bytes_max: usize,
     pub wait_ms_max: u64,
+}
+
+/// `[pool.priority]`: the class of a request that no rule takes. Classes are 0, the most urgent, to
+/// `limits::URGENCY_MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolPriority {
+    pub client_header: ClientHeader,
+    pub clamp: Clamp,
+    /// Of a request whose client says nothing, says garbage, or is not heard. Within `clamp` where that is for clients.
+    pub default: u8,
+    /// A waiting request becomes one class more urgent each time that it has waited so long again, up to `clamp.min`;
+    /// one that is more urgent already stays what it is. `None`: never.
+    pub age_step_ms: Option<u64>,
+}
+
+/// What a client's own `Priority` (RFC 9218) counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientHeader {
+    Ignore,
+    /// Brought into `PoolPriority::clamp`.
+    Clamp,
+    Trust,
+}
+
+/// Two classes and what lies between them. `min` is the most urgent one, and never above `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clamp {
+    pub min: u8,
+    pub max: u8,
+}
+
+impl Clamp {
+    /// Every class.
+    pub const WIDE: Clamp = Clamp { min: 0, max: limits::URGENCY_MAX };
+}
+
+impl fmt::Display for Clamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {}]", self.min, self.max)
+    }
+}
+
+/// `[[pool.rule]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub when: Match,
+    pub urgency: u8,
+}
+
+/// What a request has to be like for a rule; at least one condition. An empty list is no condition. Of `headers` all
+/// must hold, of any other list one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    pub methods: Vec<Method>,
+    pub hosts: Vec<HostPattern>,
+    pub paths: Vec<PathPattern>,
+    pub clients: Vec<Network>,
+    /// No name twice.
+    pub headers: Vec<(HeaderName, FieldWanted)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldWanted {
+    /// With any value.
+    Present,
+    /// One of its lines is this, to the byte. `Debug` does not show it: it may be a token.
+    Exactly(HeaderValue),
 }
 
 /// `[[credential]]`.
@@ -114,6 +189,17 @@ impl Default for QueueBounds {
     }
 }
 
+impl Default for PoolPriority {
+    fn default() -> Self {
+        PoolPriority {
+            client_header: ClientHeader::Ignore,
+            clamp: Clamp::WIDE,
+            default: limits::URGENCY_DEFAULT,
+            age_step_ms: None,
+        }
+    }
+}
+
 impl Pool {
     /// A pool with every key at its default.
     #[must_use]
@@ -124,9 +210,13 @@ impl Pool {
             paths: vec!["/".into()],
             queue: QueueBounds::default(),
             hold_without_workers: true,
+            concurrency_max: 0,
             per_link_max: limits::PER_LINK_MAX,
             response_head_ms_max: limits::RESPONSE_HEAD_MS_MAX,
             retries_max: limits::RETRIES_MAX,
+            server_timing: false,
+            priority: PoolPriority::default(),
+            rules: Vec::new(),
         }
     }
 }
@@ -151,24 +241,27 @@ const POOL: Shape = Shape {
         "paths",
         "queue",
         "hold_without_workers",
+        "concurrency_max",
         "per_link_max",
         "response_head_max_wait",
         "retries_max",
+        "server_timing",
+        "priority",
+        "rule",
     ],
-    later: &[
-        ("priority", "remove the table; the requests of a pool are served oldest first"),
-        ("rule", "remove the table; the requests of a pool are served oldest first"),
-        ("concurrency_max", "remove the key and bound each link with `per_link_max`"),
-        ("server_timing", "remove the key; /metrics has the waiting times of each pool"),
-    ],
+    later: &[],
 };
+const PRIORITY: Shape =
+    Shape { name: "[pool.priority]", keys: &["client_header", "clamp", "default", "age_step"], later: &[] };
+const RULE: Shape = Shape { name: "[[pool.rule]]", keys: &["match", "urgency"], later: &[] };
+const MATCH: Shape = Shape { name: "match", keys: &["method", "host", "path", "client", "header"], later: &[] };
 const QUEUE: Shape = Shape { name: "queue", keys: &["requests_max", "bytes_max", "wait_max"], later: &[] };
 const CREDENTIAL: Shape = Shape {
     name: "[[credential]]",
     keys: &["id", "secret_hash", "origins", "links_max", "expires"],
     later: &[("certificate_name", "remove the key and use `secret_hash`, from `ptth credential new NAME`")],
 };
-const SHAPES: &[Shape] = &[TOP, EDGE, LISTEN, ADMIN, POOL, QUEUE, CREDENTIAL];
+const SHAPES: &[Shape] = &[TOP, EDGE, LISTEN, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -263,7 +356,7 @@ fn listens(root: &Section, mistakes: &mut Mistakes) -> Vec<At<Listen>> {
         mistakes.error(Place::TOP, "no [[listen]]", mend);
         return Vec::new();
     };
-    let tables = entry.tables(mistakes);
+    let tables = entry.tables("[[listen]]", mistakes);
     let mut whole = !tables.is_empty();
     let mut listens: Vec<At<Listen>> = Vec::new();
     for table in tables {
@@ -360,7 +453,7 @@ fn pools(root: &Section, mistakes: &mut Mistakes) -> (Vec<Pool>, bool) {
         mistakes.error(Place::TOP, "no [[pool]]", mend);
         return (Vec::new(), false);
     };
-    let tables = entry.tables(mistakes);
+    let tables = entry.tables("[[pool]]", mistakes);
     if tables.len() > limits::POOLS_MAX {
         let what = format!("{} pools", tables.len());
         mistakes.error(entry.place(), what, format_args!("an edge has at most {}", limits::POOLS_MAX));
@@ -444,6 +537,10 @@ fn rest_of_pool(table: &Section, pool: &mut Pool, mistakes: &mut Mistakes) {
     if let Some(hold) = table.entry("hold_without_workers").and_then(|e| e.flag(mistakes)) {
         pool.hold_without_workers = hold;
     }
+    let entry = table.entry("concurrency_max");
+    if let Some(n) = entry.and_then(|e| e.number(0..=limits::CONCURRENCY_LIMIT, "0", mistakes)) {
+        pool.concurrency_max = u32::try_from(n).unwrap_or(u32::MAX);
+    }
     let entry = table.entry("per_link_max");
     if let Some(n) = entry.and_then(|e| e.number(1..=u64::from(limits::LINK_STREAMS_MAX), "100", mistakes)) {
         pool.per_link_max = u32::try_from(n).unwrap_or(u32::MAX);
@@ -456,6 +553,280 @@ fn rest_of_pool(table: &Section, pool: &mut Pool, mistakes: &mut Mistakes) {
     if let Some(n) = entry.and_then(|e| e.number(0..=limits::RETRIES_LIMIT, "2", mistakes)) {
         pool.retries_max = u32::try_from(n).unwrap_or(u32::MAX);
     }
+    if let Some(timing) = table.entry("server_timing").and_then(|e| e.flag(mistakes)) {
+        pool.server_timing = timing;
+    }
+    let entry = table.entry("priority");
+    if let Some(table) = entry.and_then(|e| e.table("[pool.priority], with single brackets", mistakes)) {
+        pool.priority = priority(&table, pool.queue.wait_ms_max, mistakes);
+    }
+    pool.rules = rules(table, &pool.origins, mistakes);
+}
+
+fn priority(table: &Section, wait_ms_max: u64, mistakes: &mut Mistakes) -> PoolPriority {
+    let mut priority = PoolPriority::default();
+    table.check_keys(&PRIORITY, SHAPES, mistakes);
+    let header = table.entry("client_header").map(|e| client_header(&e, mistakes));
+    priority.client_header = header.flatten().unwrap_or(priority.client_header);
+    // Without its bounds "clamp" would be "trust", which nobody means who writes it.
+    let bounds = match priority.client_header {
+        ClientHeader::Clamp => table.required("clamp", "[2, 6]", mistakes),
+        ClientHeader::Ignore | ClientHeader::Trust => table.entry("clamp"),
+    };
+    let bounds = bounds.and_then(|e| clamp(&e, mistakes));
+    let default = table.entry("default").map(|e| urgency(&e, mistakes));
+    if let Some(bounds) = bounds {
+        priority.clamp = bounds.value;
+    }
+    if let Some(Some(default)) = default {
+        priority.default = default.value;
+    }
+    if let Some(entry) = table.entry("age_step") {
+        let range = limits::AGE_STEP_MS_MIN..=limits::DURATION_MS_MAX;
+        priority.age_step_ms = entry.duration_ms(range, "\"10s\"", mistakes);
+        if priority.age_step_ms.is_some_and(|step_ms| step_ms >= wait_ms_max) {
+            let what = "no request waits for as long as `age_step`, so none becomes more urgent";
+            mistakes.warning(entry.place(), what, "shorten it, or raise the `wait_max` of the queue");
+        }
+    }
+    // A key that could not be read has been told already, and nothing is said about what would follow from it.
+    let (Some(bounds), false, false) = (bounds, header == Some(None), default == Some(None)) else { return priority };
+    let Clamp { min, max } = bounds.value;
+    if priority.client_header == ClientHeader::Clamp {
+        // Else a client that says nothing would be served before one that asks for the most urgent class that it can
+        // have, or after one that asks for the least.
+        if !(min..=max).contains(&priority.default) {
+            let place = default.flatten().map_or(bounds.place, |default| default.place);
+            let what = format!("`default` is {}, outside of `clamp` {}", priority.default, bounds.value);
+            mistakes.error(place, what, format_args!("set `default` to a number from {min} to {max}"));
+        }
+    } else if !table.has("age_step") && bounds.value != Clamp::WIDE {
+        let what = format!("`clamp` {} bounds nothing here", bounds.value);
+        mistakes.warning(bounds.place, what, "set `client_header` to \"clamp\" to bound what clients ask for");
+    }
+    priority
+}
+
+fn client_header(entry: &Entry, mistakes: &mut Mistakes) -> Option<ClientHeader> {
+    const EXAMPLE: &str = "\"ignore\", \"clamp\" or \"trust\"";
+    match entry.text(EXAMPLE, mistakes)?.value {
+        "ignore" => Some(ClientHeader::Ignore),
+        "clamp" => Some(ClientHeader::Clamp),
+        "trust" => Some(ClientHeader::Trust),
+        _ => {
+            entry.refuse("is none of the three words", EXAMPLE, mistakes);
+            None
+        }
+    }
+}
+
+fn clamp(entry: &Entry, mistakes: &mut Mistakes) -> Option<At<Clamp>> {
+    const EXAMPLE: &str = "[2, 6], the most urgent and the least urgent class that a client can choose";
+    let items: Vec<Entry> = entry.items().collect();
+    let [min, max] = items.as_slice() else {
+        entry.refuse("is not a list of two numbers", EXAMPLE, mistakes);
+        return None;
+    };
+    let (min, max) = (urgency(min, mistakes), urgency(max, mistakes));
+    let clamp = Clamp { min: min?.value, max: max?.value };
+    if clamp.min > clamp.max {
+        let what = format!("`clamp` {clamp} has the less urgent class first");
+        mistakes.error(entry.place(), what, format_args!("write [{}, {}]; 0 is the most urgent", clamp.max, clamp.min));
+        return None;
+    }
+    Some(At { value: clamp, place: entry.place() })
+}
+
+fn urgency(entry: &Entry, mistakes: &mut Mistakes) -> Option<At<u8>> {
+    let number = entry.number(0..=u64::from(limits::URGENCY_MAX), "3", mistakes)?;
+    u8::try_from(number).ok().map(|value| At { value, place: entry.place() })
+}
+
+const MATCH_EXAMPLE: &str = r#"{ method = ["POST"], path = "/checkout/*" }"#;
+
+/// `origins` are the pool's, as far as they could be read.
+fn rules(table: &Section, origins: &[OriginPattern], mistakes: &mut Mistakes) -> Vec<Rule> {
+    let Some(entry) = table.entry("rule") else { return Vec::new() };
+    let tables = entry.tables("[[pool.rule]]", mistakes);
+    if tables.len() > limits::RULES_MAX {
+        let what = format!("{} rules", tables.len());
+        mistakes.error(entry.place(), what, format_args!("a pool has at most {}", limits::RULES_MAX));
+    }
+    let mut rules = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
+    for table in tables {
+        table.check_keys(&RULE, SHAPES, mistakes);
+        let urgency = table.required("urgency", "0", mistakes).and_then(|e| urgency(&e, mistakes));
+        let section = table.required("match", MATCH_EXAMPLE, mistakes).and_then(|e| e.table(MATCH_EXAMPLE, mistakes));
+        let Some(when) = section.and_then(|section| conditions(&section, origins, mistakes)) else { continue };
+        if let Some(index) = rules.iter().position(|rule: &Rule| rule.when == when) {
+            let what = format!("this `match` is in an earlier rule already{}", line_of(places[index]));
+            mistakes.error(table.place, what, "remove one of them, the first one wins");
+        }
+        rules.push(Rule { when, urgency: urgency.map_or(limits::URGENCY_DEFAULT, |urgency| urgency.value) });
+        places.push(table.place);
+    }
+    rules
+}
+
+/// `None` where one of them is wrong.
+fn conditions(section: &Section, origins: &[OriginPattern], mistakes: &mut Mistakes) -> Option<Match> {
+    section.check_keys(&MATCH, SHAPES, mistakes);
+    if section.keys().next().is_none() {
+        let what = "`match` is empty and takes every request, so no later rule would count";
+        mistakes.error(section.place, what, "name a condition, or set `default` in [pool.priority]");
+    }
+    let methods = each(section, "method", r#"["POST"]"#, mistakes, method);
+    let hosts = each(section, "host", r#""app.example.com" or "*.example.com""#, mistakes, |text| {
+        let host = HostPattern::parse(text).map_err(Wrong::of)?;
+        if origins.is_empty() || origins.iter().any(|origin| host.meets(origin)) {
+            return Ok(host);
+        }
+        Err(Wrong { reason: "no origin of this pool covers", instead: Some("a host of its `origins`".into()) })
+    });
+    let paths = each(section, "path", r#""/checkout/*""#, mistakes, |text| PathPattern::parse(text).map_err(Wrong::of));
+    let clients = each(section, "client", r#"["10.0.0.0/8", "::1"]"#, mistakes, |text| {
+        Network::parse(text).map_err(|error| match error {
+            NotNetwork::Malformed(reason) => Wrong::of(reason),
+            NotNetwork::Loose(meant) => {
+                Wrong { reason: "has bits behind its prefix", instead: Some(format!("\"{meant}\"")) }
+            }
+        })
+    });
+    let headers = match section.entry("header") {
+        Some(entry) => fields(&entry, mistakes),
+        None => Some(Vec::new()),
+    };
+    let when = Match { methods: methods?, hosts: hosts?, paths: paths?, clients: clients?, headers: headers? };
+    let count = when.methods.len() + when.hosts.len() + when.paths.len() + when.clients.len() + when.headers.len();
+    if count > limits::RULE_CONDITIONS_MAX {
+        let what = format!("`match` has {count} conditions, lists counted by their elements");
+        let mend =
+            format_args!("a rule has at most {}, put the others into a rule of their own", limits::RULE_CONDITIONS_MAX);
+        mistakes.error(section.place, what, mend);
+    }
+    (count > 0).then_some(when)
+}
+
+/// What is wrong with an element of a condition.
+struct Wrong {
+    /// Continues "…, which".
+    reason: &'static str,
+    /// What to write, where that is known better than by an example.
+    instead: Option<String>,
+}
+
+impl Wrong {
+    fn of(reason: &'static str) -> Wrong {
+        Wrong { reason, instead: None }
+    }
+}
+
+/// The elements of one condition: none where its key is not there.
+fn each<T: PartialEq>(
+    section: &Section,
+    key: &'static str,
+    example: &str,
+    mistakes: &mut Mistakes,
+    mut read: impl FnMut(&str) -> Result<T, Wrong>,
+) -> Option<Vec<T>> {
+    let Some(entry) = section.entry(key) else { return Some(Vec::new()) };
+    let texts = entry.one_or_more(example, mistakes)?;
+    let (mut list, count) = (Vec::new(), texts.len());
+    for text in texts {
+        let read = match text.value.len() {
+            0..=limits::RULE_TEXT_BYTES_MAX => read(text.value),
+            _ => Err(Wrong::of("is longer than 1024 bytes")),
+        };
+        let shown = plain(text.value, 60);
+        match read {
+            Ok(value) if list.contains(&value) => {
+                mistakes.error(text.place, format_args!("`{key}` has \"{shown}\" twice"), "name it once");
+            }
+            Ok(value) => list.push(value),
+            Err(Wrong { reason, instead }) => {
+                let what = format!("`{key}` has \"{shown}\", which {reason}");
+                mistakes.error(text.place, what, format_args!("write {}", instead.as_deref().unwrap_or(example)));
+            }
+        }
+    }
+    (list.len() == count).then_some(list)
+}
+
+fn method(text: &str) -> Result<Method, Wrong> {
+    const USUAL: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let upper = text.to_ascii_uppercase();
+    if USUAL.contains(&upper.as_str()) && upper != text {
+        return Err(Wrong { reason: "no client sends, for case counts", instead: Some(format!("\"{upper}\"")) });
+    }
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(Method::CONNECT | Method::TRACE) => Err(Wrong::of("the edge answers itself, with 405")),
+        Ok(method) => Ok(method),
+        Err(_) => Err(Wrong::of("is not a method")),
+    }
+}
+
+fn fields(entry: &Entry, mistakes: &mut Mistakes) -> Option<Vec<(HeaderName, FieldWanted)>> {
+    const EXAMPLE: &str = r#"{ x-plan = "gold" }, or "*" for any value"#;
+    const VALUE: &str = r#""gold", or "*" for any value"#;
+    /// They are about the connection, and gone when rules are looked at.
+    const GONE: [&str; 8] = [
+        "connection",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let section = entry.table(EXAMPLE, mistakes)?;
+    let (mut fields, mut count) = (Vec::new(), 0);
+    for (name, value) in section.members("header") {
+        count += 1;
+        let wanted = field_wanted(&value, VALUE, mistakes);
+        let shown = plain(name.value, 60);
+        let known = HeaderName::from_bytes(name.value.as_bytes()).ok();
+        let known = known.filter(|name| name.as_str().len() <= limits::RULE_TEXT_BYTES_MAX);
+        let (reason, mend) = match &known {
+            None => ("is not the name of a field", "write { x-plan = \"gold\" }"),
+            Some(name) if GONE.contains(&name.as_str()) => {
+                ("is about the connection and ends at the edge", "remove it")
+            }
+            Some(name) if *name == http::header::HOST => ("has a condition of its own", "use `host` beside `header`"),
+            Some(name) if fields.iter().any(|(other, _)| other == name) => {
+                ("is there twice", "keep one, case is no matter")
+            }
+            Some(name) => {
+                fields.extend(wanted.map(|wanted| (name.clone(), wanted)));
+                continue;
+            }
+        };
+        mistakes.error(name.place, format_args!("`header` has `{shown}`, which {reason}"), mend);
+    }
+    if count == 0 {
+        entry.refuse("is empty", EXAMPLE, mistakes);
+    }
+    (count > 0 && fields.len() == count).then_some(fields)
+}
+
+/// The text never enters a message: tokens stand in fields, too.
+fn field_wanted(entry: &Entry, example: &str, mistakes: &mut Mistakes) -> Option<FieldWanted> {
+    let text = entry.text(example, mistakes)?;
+    if text.value == "*" {
+        return Some(FieldWanted::Present);
+    }
+    let reason = match HeaderValue::from_bytes(text.value.as_bytes()) {
+        Err(_) => "has a control character, which no field has",
+        Ok(_) if text.value.trim_ascii() != text.value => "begins or ends with a space, which no field does",
+        Ok(_) if text.value.len() > limits::RULE_TEXT_BYTES_MAX => "is longer than 1024 bytes",
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            return Some(FieldWanted::Exactly(value));
+        }
+    };
+    entry.refuse(reason, example, mistakes);
+    None
 }
 
 /// A name that can be a label, a part of a path and the left side of `id:secret`.
@@ -551,7 +922,7 @@ fn credentials(root: &Section, pools: Option<&Vec<Pool>>, now_unix: u64, mistake
     let mut credentials = Vec::new();
     let mut ids = HashMap::new();
     let mut hashes: Vec<(SecretHash, Place)> = Vec::new();
-    for table in entry.tables(mistakes) {
+    for table in entry.tables("[[credential]]", mistakes) {
         table.check_keys(&CREDENTIAL, SHAPES, mistakes);
         let id = table.required("id", "\"web-1\"", mistakes).and_then(|e| name(&e, "web-1", mistakes));
         if let Some(id) = &id {

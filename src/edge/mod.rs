@@ -4,6 +4,7 @@
 pub mod config;
 pub mod credentials;
 pub mod patterns;
+pub mod priority;
 pub mod report;
 pub mod routes;
 

@@ -1,6 +1,15 @@
 //! The `Priority` field (RFC 9218), as far as an edge needs it. What is done with an urgency is decided elsewhere.
 
+use std::convert::Infallible;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sfv::visitor::{DictionaryVisitor, EntryVisitor, Ignored, InnerListVisitor, ItemVisitor};
+use sfv::{BareItemFromInput, KeyRef, Parser};
+
+use crate::ids::Class;
+use crate::limits::URGENCY_MAX;
+
+const _: () = assert!(URGENCY_MAX as usize + 1 == Class::COUNT);
 
 pub static PRIORITY: HeaderName = HeaderName::from_static("priority");
 
@@ -14,26 +23,21 @@ pub struct ClientPriority {
 }
 
 /// Reads all `Priority` fields of a request. Parameters that are unknown, out of range or of another type are ignored
-/// (RFC 9218 §4), and so is everything if it is no structured dictionary (RFC 8941 §4.2).
+/// (RFC 9218 §4), and so is everything if it is no structured dictionary (RFC 9651 §4.2). Allocates only for strings
+/// and bytes that nobody looks at, at most the field's own size.
 #[must_use]
 pub fn client_priority(headers: &HeaderMap) -> ClientPriority {
     let mut priority = ClientPriority::default();
     for value in headers.get_all(&PRIORITY) {
-        let read = dictionary(value.as_bytes(), |key, value| match (key, value) {
-            (b"u", Bare::Integer(urgency)) => {
-                priority.urgency = u8::try_from(urgency).ok().filter(|urgency| *urgency <= 7);
-            }
-            (b"i", Bare::Boolean(incremental)) => priority.incremental = incremental,
-            _ => {}
-        });
-        if read.is_none() {
+        // A member that is cut in two by the end of a line is garbage, too: no client of good will writes one.
+        if Parser::new(value.as_bytes()).parse_dictionary_with_visitor(Reading(&mut priority)).is_err() {
             return ClientPriority::default();
         }
     }
     priority
 }
 
-/// The field's value for a worker. `urgency` above 7 is taken as 7.
+/// The field's value for a worker. `urgency` above `URGENCY_MAX` is taken as that.
 #[must_use]
 pub fn priority_value(urgency: u8, incremental: bool) -> HeaderValue {
     const VALUES: [[&str; 2]; 8] = [
@@ -46,141 +50,61 @@ pub fn priority_value(urgency: u8, incremental: bool) -> HeaderValue {
         ["u=6", "u=6, i"],
         ["u=7", "u=7, i"],
     ];
-    HeaderValue::from_static(VALUES[usize::from(urgency.min(7))][usize::from(incremental)])
+    HeaderValue::from_static(VALUES[usize::from(urgency.min(URGENCY_MAX))][usize::from(incremental)])
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bare {
-    Integer(i64),
-    Boolean(bool),
-    Other,
+/// Where the parser puts what it reads. Of a key that is there twice the last one counts, whatever its type is
+/// (RFC 9651 §4.2.2), so each begins with its default.
+struct Reading<'p>(&'p mut ClientPriority);
+
+impl<'de> DictionaryVisitor<'de> for Reading<'_> {
+    type Out = ();
+    type Error = Infallible;
+
+    fn entry(&mut self, key: &'de KeyRef) -> Result<impl EntryVisitor<'de>, Infallible> {
+        let default = ClientPriority::default();
+        Ok(match key.as_str() {
+            "u" => {
+                self.0.urgency = default.urgency;
+                Some(Member::Urgency(&mut self.0.urgency))
+            }
+            "i" => {
+                self.0.incremental = default.incremental;
+                Some(Member::Incremental(&mut self.0.incremental))
+            }
+            _ => None, // read all the same: one wrong byte makes the whole field worthless
+        })
+    }
+
+    fn finish(self) -> Result<(), Infallible> {
+        Ok(())
+    }
 }
 
-/// Shows each member of a dictionary; `None` if it is malformed. Each byte is looked at once or twice.
-fn dictionary(text: &[u8], mut member: impl FnMut(&[u8], Bare)) -> Option<()> {
-    let mut text = Text(text.trim_ascii_start());
-    while !text.0.is_empty() {
-        let key = text.key()?;
-        let value = if text.eat(b'=') {
-            if text.0.first() == Some(&b'(') { text.inner_list()? } else { text.bare()? }
-        } else {
-            Bare::Boolean(true)
-        };
-        text.parameters()?;
-        member(key, value);
-        text.skip(|byte| matches!(byte, b' ' | b'\t'));
-        if text.0.is_empty() {
-            break;
-        }
-        if !text.eat(b',') {
-            return None;
-        }
-        text.skip(|byte| matches!(byte, b' ' | b'\t'));
-        if text.0.is_empty() {
-            return None; // a comma at the end
-        }
-    }
-    Some(())
+/// A member that is known, before its value.
+enum Member<'p> {
+    Urgency(&'p mut Option<u8>),
+    Incremental(&'p mut bool),
 }
 
-/// What is left of a structured field.
-struct Text<'a>(&'a [u8]);
+impl<'de> EntryVisitor<'de> for Member<'_> {
+    type Error = Infallible;
 
-impl<'a> Text<'a> {
-    fn eat(&mut self, byte: u8) -> bool {
-        match self.0 {
-            [first, rest @ ..] if *first == byte => {
-                self.0 = rest;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn skip(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
-        let bytes = self.0.iter().position(|byte| !wanted(*byte)).unwrap_or(self.0.len());
-        let (taken, rest) = self.0.split_at(bytes);
-        self.0 = rest;
-        taken
-    }
-
-    fn key(&mut self) -> Option<&'a [u8]> {
-        if !matches!(self.0.first(), Some(b'a'..=b'z' | b'*')) {
-            return None;
-        }
-        Some(self.skip(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'*')))
-    }
-
-    fn parameters(&mut self) -> Option<()> {
-        while self.eat(b';') {
-            self.skip(|byte| byte == b' ');
-            self.key()?;
-            if self.eat(b'=') {
-                self.bare()?;
-            }
-        }
-        Some(())
-    }
-
-    fn inner_list(&mut self) -> Option<Bare> {
-        self.eat(b'(');
-        loop {
-            self.skip(|byte| byte == b' ');
-            if self.eat(b')') {
-                return Some(Bare::Other);
-            }
-            self.bare()?;
-            self.parameters()?;
-            if !matches!(self.0.first(), Some(b' ' | b')')) {
-                return None;
-            }
-        }
-    }
-
-    fn bare(&mut self) -> Option<Bare> {
-        match self.0.first()? {
-            b'-' | b'0'..=b'9' => self.number(),
-            b'"' => {
-                self.eat(b'"');
-                loop {
-                    self.skip(|byte| matches!(byte, 0x20..=0x7E) && !matches!(byte, b'"' | b'\\'));
-                    if self.eat(b'"') {
-                        return Some(Bare::Other);
-                    }
-                    if !self.eat(b'\\') || !(self.eat(b'"') || self.eat(b'\\')) {
-                        return None;
-                    }
+    fn item(self) -> Result<impl ItemVisitor<'de>, Infallible> {
+        Ok(move |value: BareItemFromInput<'de>| {
+            match (self, value) {
+                (Member::Urgency(urgency), BareItemFromInput::Integer(number)) => {
+                    *urgency = u8::try_from(i64::from(number)).ok().filter(|urgency| *urgency <= URGENCY_MAX);
                 }
+                (Member::Incremental(incremental), BareItemFromInput::Boolean(flag)) => *incremental = flag,
+                _ => {}
             }
-            b':' => {
-                self.eat(b':');
-                self.skip(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
-                self.eat(b':').then_some(Bare::Other)
-            }
-            b'?' => {
-                self.eat(b'?');
-                if self.eat(b'1') { Some(Bare::Boolean(true)) } else { self.eat(b'0').then_some(Bare::Boolean(false)) }
-            }
-            b'*' | b'a'..=b'z' | b'A'..=b'Z' => {
-                self.skip(|byte| super::token::is_tchar(byte) || matches!(byte, b':' | b'/'));
-                Some(Bare::Other)
-            }
-            _ => None,
-        }
+            Ok::<_, Infallible>(Ignored)
+        })
     }
 
-    fn number(&mut self) -> Option<Bare> {
-        let negative = self.eat(b'-');
-        let whole = self.skip(|byte| byte.is_ascii_digit());
-        if self.eat(b'.') {
-            let fraction = self.skip(|byte| byte.is_ascii_digit());
-            return (matches!(whole.len(), 1..=12) && matches!(fraction.len(), 1..=3)).then_some(Bare::Other);
-        }
-        if whole.len() > 15 {
-            return None;
-        }
-        let number = i64::try_from(super::token::decimal(whole)?).ok()?;
-        Some(Bare::Integer(if negative { -number } else { number }))
+    fn inner_list(self) -> Result<impl InnerListVisitor<'de>, Infallible> {
+        Ok(Ignored)
     }
 }
 
@@ -217,6 +141,13 @@ mod tests {
         check(&["u=high"], None, false);
         check(&["u, i=1"], None, false);
         check(&["U=1"], None, false);
+        check(&["u=1.0, i=\"?1\""], None, false);
+        check(&["u=(1), i"], None, true);
+        check(&["u=@1, i"], None, true);
+        // the last member of a name counts, also if it is the one that is ignored
+        check(&["u=1, i, u=high"], None, true);
+        check(&["u=1, u=(2 3), u=4"], Some(4), false);
+        check(&["u=1, i", "u=9, i=0"], None, false);
         // no dictionary at all: nothing counts
         check(&["u=1,"], None, false);
         check(&["u=1 i"], None, false);

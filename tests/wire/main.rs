@@ -5,4 +5,5 @@ mod bodies;
 mod fields;
 mod heads;
 mod origins;
+mod priorities;
 mod setups;
