@@ -81,7 +81,9 @@ fn check_forwarded(request: &Request) {
         Version::H10 => http::Version::HTTP_10,
         Version::H11 => http::Version::HTTP_11,
     };
-    set_forwarding(&mut headers, &Forwarding { client: &client, proto: "https", host: &host, urgency: 3, version });
+    let forwarding =
+        Forwarding { client: &client, proto: "https", host: &host, urgency: 3, incremental: false, version };
+    set_forwarding(&mut headers, &forwarding);
     let framing = match head.body {
         BodyPlan::Empty => Framing::None,
         BodyPlan::Exact { bytes } => Framing::ContentLength(bytes),

@@ -331,7 +331,11 @@ impl<T, K> Dispatcher<T, K> {
                 let grant = Grant { link, pool, permit, class, is_inversion, ready_since };
                 self.hand_over(head, parcel, grant, host);
             }
-            if !pools.iter().fold(false, |again, &pool| self.admit_idle(pool) || again) {
+            let mut again = false;
+            for &pool in pools {
+                again |= self.admit_idle(pool);
+            }
+            if !again {
                 return;
             }
         }

@@ -15,6 +15,7 @@ use super::config::EdgeConfig;
 use super::credentials::Credentials;
 use super::far::{self, FarAsk, FarBack, FarEnds};
 use super::links::{H1Slot, Turned};
+use super::priority::Classifier;
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
 use crate::clock::{self, Now};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub config: EdgeConfig,
     pub routes: Routes,
     pub credentials: Credentials,
+    /// How urgent a request is; one for each pool.
+    pub classifiers: Vec<Classifier>,
     /// What waits, which cores have links of a pool, and which have idle credits.
     pub dispatch: Arc<dispatch::Shared<FarAsk>>,
     /// Waiting requests and their bytes, over all cores; one for each pool.

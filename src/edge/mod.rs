@@ -24,13 +24,14 @@ use std::thread::JoinHandle;
 use self::config::{Cores, EdgeConfig};
 use self::core::{Core, Counted, Message, Shared};
 use self::credentials::Credentials;
+use self::priority::Classifier;
 use self::routes::Routes;
 use self::service::EdgeService;
 use crate::client;
 use crate::clock;
-use crate::dispatch::{self, PoolRules};
+use crate::dispatch::{self, Ageing, PoolRules};
 use crate::exchange::Latch;
-use crate::ids::CoreId;
+use crate::ids::{Class, CoreId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{ACCEPT_BACKOFF_MS, AGE_LOOK_MS, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS};
 use crate::wire::ForwardedFor;
@@ -69,6 +70,7 @@ impl Edge {
         let (plans, posts, addresses, admin) = plan(&config, &cpus, connections_max)?;
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
+            classifiers: config.pools.iter().map(Classifier::new).collect(),
             credentials: Credentials::new(&config.credentials),
             dispatch: Arc::new(dispatch::Shared::new(rules_of(&config), cpus.len())),
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
@@ -126,7 +128,15 @@ impl Edge {
 
 /// What the pools mean for dispatch.
 fn rules_of(config: &EdgeConfig) -> Vec<PoolRules> {
-    let rules = |pool: &config::Pool| PoolRules { per_link_max: pool.per_link_max, concurrency_max: 0, ageing: None };
+    let rules = |pool: &config::Pool| PoolRules {
+        per_link_max: pool.per_link_max,
+        concurrency_max: pool.concurrency_max as usize,
+        ageing: pool.priority.age_step_ms.map(|step_ms| Ageing {
+            step_ms,
+            // Never above the clamp: what clients may not ask for, waiting does not give them.
+            most_urgent: Class::of(pool.priority.clamp.min),
+        }),
+    };
     config.pools.iter().map(rules).collect()
 }
 
@@ -315,7 +325,8 @@ fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: Takes) {
 /// A connection from a client or a worker; which of the two, its first request tells.
 async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool) {
     let counted = Counted::connection(&core);
-    let service = EdgeService { core: core.clone(), peer: ForwardedFor::new(peer.ip()), accepts_clients: clients };
+    let (client, peer) = (peer.ip(), ForwardedFor::new(peer.ip()));
+    let service = EdgeService { core: core.clone(), client, peer, accepts_clients: clients };
     match client::h1::serve(conn, &service, &core.drain).await {
         client::h1::Ended::Closed => {}
         client::h1::Ended::TakenOver(taken) => {

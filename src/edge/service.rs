@@ -1,20 +1,22 @@
 //! A client's request in the edge: to which pool, how long it waits and for what, over which link, and whether it is sent
 //! again. Bytes are carried below; links and credits are its core's.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::core::{Core, Credit, Got};
 use super::far::FarBack;
 use super::over::{Terms, carry, send_over};
+use super::priority::Classified;
 use crate::client::Service;
 use crate::clock::{self, Now};
 use crate::events::{Direction, Dispatch, Requeue, StatusClass};
-use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Replay, RequestBody};
+use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink};
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
 use crate::io::Timer;
@@ -26,6 +28,7 @@ use crate::xcore::Kind;
 /// What serves one client connection.
 pub struct EdgeService {
     pub core: Rc<Core>,
+    pub client: IpAddr,
     pub peer: ForwardedFor,
     /// False on an address for workers only.
     pub accepts_clients: bool,
@@ -106,12 +109,15 @@ impl Service for EdgeService {
                 return Err(fault);
             }
         };
-        self.stamp_headers(&mut ask);
+        let classified = self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, self.client);
+        self.stamp_headers(&mut ask, classified);
         let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
-        let wait_ms_max = self.core.shared.config.pools[usize::from(pool.0)].queue.wait_ms_max;
-        let facts = Facts { pool, class: Class::of(3), needs, stamp };
-        let mut request = Request { ask: HeldAsk::Own(ask), facts, until: stamp.plus_ms(wait_ms_max) };
-        let served = self.exchange(&mut request, body, answer, timer).await;
+        let config = &self.core.shared.config.pools[usize::from(pool.0)];
+        let facts = Facts { pool, class: Class::of(classified.urgency), needs, stamp };
+        let until = stamp.plus_ms(config.queue.wait_ms_max);
+        let mut request = Request { ask: HeldAsk::Own(ask), facts, until };
+        let mut answer = Timed { answer, shows: config.server_timing, queued_ns: 0 };
+        let served = self.exchange(&mut request, body, &mut answer, timer).await;
         self.count(&request.ask, Some(pool), stamp, &served);
         served.map(|_| ())
     }
@@ -133,12 +139,13 @@ impl EdgeService {
     }
 
     /// What the worker learns about who asked. A client's own words on that are replaced.
-    fn stamp_headers(&self, ask: &mut Ask) {
+    fn stamp_headers(&self, ask: &mut Ask, classified: Classified) {
         let forwarding = wire::Forwarding {
             client: &self.peer,
             proto: if ask.secure { "https" } else { "http" },
             host: ask.authority.as_ref().map_or("", |authority| authority.as_str()),
-            urgency: 3,
+            urgency: classified.urgency,
+            incremental: classified.incremental,
             version: ask.version,
         };
         wire::set_forwarding(&mut ask.headers, &forwarding);
@@ -149,7 +156,7 @@ impl EdgeService {
         &self,
         request: &mut Request,
         body: &mut impl RequestBody,
-        answer: &mut impl Answer,
+        answer: &mut Timed<'_, impl Answer>,
         timer: &mut Timer,
     ) -> Result<Carried, Fault> {
         let core = &self.core;
@@ -161,6 +168,7 @@ impl EdgeService {
         loop {
             let (granted, now) = self.wait(request, &mut replay, timer).await?;
             dispatches += 1;
+            answer.queued_ns = now.ns_since(request.facts.stamp);
             let carried = match granted {
                 Granted::Here(credit) => {
                     core.count_dispatch(&credit, &request.facts, Dispatch::Local, now);
@@ -331,6 +339,52 @@ impl EdgeService {
             "answered"
         );
     }
+}
+
+/// Tells the client how long its request waited for a link (`Server-Timing`), where its pool wants that.
+struct Timed<'a, A> {
+    answer: &'a mut A,
+    shows: bool,
+    queued_ns: u64,
+}
+
+impl<A: Answer> Answer for Timed<'_, A> {
+    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
+        self.answer.interim(status, headers)
+    }
+
+    fn head(&mut self, mut reply: Reply) -> Result<(), Fault> {
+        if self.shows {
+            put_server_timing(&mut reply.headers, self.queued_ns);
+        }
+        self.answer.head(reply)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.answer.has_begun()
+    }
+}
+
+impl<A: Sink> Sink for Timed<'_, A> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.answer.poll_ready(cx)
+    }
+
+    fn put(&mut self, piece: Piece) -> Result<(), Fault> {
+        self.answer.put(piece)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.answer.poll_flush(cx)
+    }
+}
+
+/// A line of its own beside what the worker says there; milliseconds, to the microsecond.
+#[cold]
+fn put_server_timing(headers: &mut HeaderMap, queued_ns: u64) {
+    let (ms, us) = (queued_ns / 1_000_000, queued_ns / 1_000 % 1_000);
+    let value = HeaderValue::try_from(format!("queue;dur={ms}.{us:03}"));
+    headers.append("server-timing", value.expect("digits and a word"));
 }
 
 /// RFC 9110 §9.2.2, and what the link knows.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, FORWARDED, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::priority::{PRIORITY, client_priority, priority_value};
+use super::priority::{PRIORITY, priority_value};
 use super::token::{is_token, list};
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -184,15 +184,16 @@ pub struct Forwarding<'a> {
     pub proto: &'static str,
     /// `Host` as the client wrote it: host, and port if there was one.
     pub host: &'a str,
-    /// The class that was decided.
+    /// The class that was decided, and the client's `i`.
     pub urgency: u8,
+    pub incremental: bool,
     /// In which the request was received.
     pub version: http::Version,
 }
 
 /// Sets `Forwarded` (RFC 7239), `X-Forwarded-For/-Host/-Proto` and `Priority`, and adds to `Via`. A client is not
 /// trusted: whatever it sent of the first two kinds is gone, other `X-Forwarded-*` and `X-Real-IP` too, and names that
-/// become one of these where a server reads `_` as `-` (CGI, WSGI). Of `Priority` its `i` stays.
+/// become one of these where a server reads `_` as `-` (CGI, WSGI).
 pub fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     if headers.keys().any(claims_forwarding) {
         remove_claims(headers);
@@ -203,8 +204,7 @@ pub fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
         headers.insert(&X_FORWARDED_HOST, host);
         headers.insert(FORWARDED, forwarded);
     }
-    let incremental = client_priority(headers).incremental;
-    headers.insert(&PRIORITY, priority_value(forwarding.urgency, incremental));
+    headers.insert(&PRIORITY, priority_value(forwarding.urgency, forwarding.incremental));
     let via = match forwarding.version {
         http::Version::HTTP_10 => "1.0 ptth",
         http::Version::HTTP_2 => "2.0 ptth",

@@ -80,8 +80,11 @@ struct PoolShelf<T> {
     /// (`Board::publish_idle`).
     words: [CachePadded<[AtomicU64; CLASSES]>; 2],
     /// By core, made when it first lays something out.
-    windows: Box<[OnceLock<Box<[Window<T>]>>]>,
+    windows: Box<[OnceLock<Windows<T>>]>,
 }
+
+/// One core's windows of one pool, by class and kind.
+type Windows<T> = Box<[Window<T>]>;
 
 struct Window<T> {
     queue: ArrayQueue<Arc<Parcel<T>>>,
@@ -269,7 +272,7 @@ impl<T> Shelf<T> {
 impl<T> PoolShelf<T> {
     fn new(cores: usize) -> PoolShelf<T> {
         let line = || CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)));
-        let windows: Box<[OnceLock<_>]> = (0..cores).map(|_| OnceLock::new()).collect();
+        let windows: Box<[OnceLock<Windows<T>>]> = (0..cores).map(|_| OnceLock::new()).collect();
         if cfg!(loom) {
             windows.iter().for_each(|core| _ = core.set(Window::of_all_lanes())); // loom knows nothing of OnceLock
         }
@@ -287,7 +290,7 @@ impl<T> Window<T> {
         }
     }
 
-    fn of_all_lanes() -> Box<[Window<T>]> {
+    fn of_all_lanes() -> Windows<T> {
         (0..CLASSES * 2).map(|_| Window::new()).collect()
     }
 

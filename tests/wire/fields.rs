@@ -94,6 +94,7 @@ fn check_forwarding(client: &str, host: &str, before: &str, after: &str) {
             proto: "https",
             host,
             urgency: 2,
+            incremental: before.contains(", i"),
             version: http::Version::HTTP_11,
         },
     );
@@ -148,6 +149,7 @@ fn no_host_can_break_out_of_forwarded() {
         proto: "http",
         host: "a\";for=\"b\\",
         urgency: 3,
+        incremental: false,
         version: http::Version::HTTP_10,
     };
     set_forwarding(&mut headers, &forwarding);
