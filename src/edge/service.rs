@@ -35,8 +35,8 @@ pub struct EdgeService {
 }
 
 /// A request and where it belongs.
-struct Request {
-    ask: HeldAsk,
+struct Request<'a> {
+    ask: &'a mut HeldAsk,
     facts: Facts,
     /// How long it may wait for a link. The time that a worker had it does not count.
     until: Now,
@@ -94,32 +94,37 @@ impl Service for EdgeService {
         counters.refused(fault);
     }
 
-    async fn serve(
+    // No async fn: such a one keeps room for its arguments beside its variables, and every client's task is as large as that.
+    fn serve(
         &self,
         mut ask: Ask,
         body: &mut impl RequestBody,
         answer: &mut impl Answer,
         timer: &mut Timer,
-    ) -> Result<(), Fault> {
+    ) -> impl Future<Output = Result<(), Fault>> {
         let stamp = clock::now();
-        let pool = match self.route(&ask) {
-            Ok(pool) => pool,
-            Err(fault) => {
-                self.count(&ask, None, stamp, &Err(fault));
-                return Err(fault);
-            }
-        };
-        let classified = self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, self.client);
-        self.stamp_headers(&mut ask, classified);
-        let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
-        let config = &self.core.shared.config.pools[usize::from(pool.0)];
-        let facts = Facts { pool, class: Class::of(classified.urgency), needs, stamp };
-        let until = stamp.plus_ms(config.queue.wait_ms_max);
-        let mut request = Request { ask: HeldAsk::Own(ask), facts, until };
-        let mut answer = Timed { answer, shows: config.server_timing, queued_ns: 0 };
-        let served = self.exchange(&mut request, body, &mut answer, timer).await;
-        self.count(&request.ask, Some(pool), stamp, &served);
-        served.map(|_| ())
+        let routed = self.route(&ask).map(|pool| {
+            let classified = self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, self.client);
+            self.stamp_headers(&mut ask, classified);
+            let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
+            Facts { pool, class: Class::of(classified.urgency), needs, stamp }
+        });
+        let mut ask = HeldAsk::Own(ask);
+        async move {
+            let facts = match routed {
+                Ok(facts) => facts,
+                Err(fault) => {
+                    self.count(&ask, None, stamp, &Err(fault));
+                    return Err(fault);
+                }
+            };
+            let config = &self.core.shared.config.pools[usize::from(facts.pool.0)];
+            let mut request = Request { ask: &mut ask, facts, until: stamp.plus_ms(config.queue.wait_ms_max) };
+            let mut answer = Timed { answer, shows: config.server_timing, queued_ns: 0 };
+            let served = self.exchange(&mut request, body, &mut answer, timer).await;
+            self.count(&ask, Some(facts.pool), stamp, &served);
+            served.map(|_| ())
+        }
     }
 }
 
@@ -154,7 +159,7 @@ impl EdgeService {
     /// Waits for a link, carries the request, and again if it was lost and may be.
     async fn exchange(
         &self,
-        request: &mut Request,
+        request: &mut Request<'_>,
         body: &mut impl RequestBody,
         answer: &mut Timed<'_, impl Answer>,
         timer: &mut Timer,
@@ -162,7 +167,7 @@ impl EdgeService {
         let core = &self.core;
         let pool = request.facts.pool;
         let retries_max = core.shared.config.pools[usize::from(pool.0)].retries_max;
-        let terms = Terms::of(core, pool, &request.ask);
+        let terms = Terms::of(core, pool, request.ask);
         let mut replay = Replay::new(body);
         let mut dispatches = 0;
         loop {
@@ -172,13 +177,13 @@ impl EdgeService {
             let carried = match granted {
                 Granted::Here(credit) => {
                     core.count_dispatch(&credit, &request.facts, Dispatch::Local, now);
-                    send_over(credit, core, &request.ask, &mut replay, answer, timer, terms, now).await
+                    send_over(credit, core, request.ask, &mut replay, answer, timer, terms, now).await
                 }
                 Granted::There(mut back) => {
                     // The worker's clock runs where the link is; the client's runs here.
                     let bounds = CarryBounds { response_head_ms: 0, ..terms.bounds };
                     let terms = Terms { bounds, ..terms };
-                    carry(&request.ask, &mut replay, answer, &mut *back, timer, terms, now).await
+                    carry(request.ask, &mut replay, answer, &mut *back, timer, terms, now).await
                 }
             };
             let lost = match carried {
@@ -206,7 +211,7 @@ impl EdgeService {
     /// Until some link has a credit for the request, and the moment when it had. Its client may leave, its time may pass.
     async fn wait<B: RequestBody>(
         &self,
-        request: &mut Request,
+        request: &mut Request<'_>,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
     ) -> Result<(Granted, Now), Fault> {
@@ -226,7 +231,7 @@ impl EdgeService {
     #[cold]
     async fn wait_long<B: RequestBody>(
         &self,
-        request: &mut Request,
+        request: &mut Request<'_>,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
     ) -> Result<Granted, Fault> {
@@ -236,7 +241,7 @@ impl EdgeService {
         let board = &core.shared.dispatch.board;
         let queue = &core.shared.config.pools[usize::from(pool.0)].queue;
         let books = &core.shared.books[usize::from(pool.0)];
-        let mut counted = head_bytes(&request.ask) + replay.held_bytes();
+        let mut counted = head_bytes(request.ask) + replay.held_bytes();
         let mut held = books.try_take(counted, queue.requests_max, queue.bytes_max);
         // In a full queue there is still a way for a request that only goes where a credit is idle, but it must be quick.
         let kind = if needs == Needs::Upgrade { Kind::Upgrade } else { Kind::Any };
@@ -276,7 +281,7 @@ impl EdgeService {
             if replay.body().poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Fault::ClientGone));
             }
-            let now_held = head_bytes(&request.ask) + replay.held_bytes();
+            let now_held = head_bytes(request.ask) + replay.held_bytes();
             if now_held > counted {
                 if held.as_mut().is_some_and(|held| !held.add_bytes(now_held - counted, queue.bytes_max)) {
                     return Poll::Ready(Err(Fault::QueueFull));

@@ -1,12 +1,12 @@
 //! A place in which one core leaves one thing for a task of another. What it is never enters.
 
-use super::sync::{ArrayQueue, AtomicBool, AtomicWaker, Ordering, fence};
+use super::sync::{AtomicBool, AtomicWaker, Ordering, Slot, fence};
 use super::wakers::{HomeWakers, Portable};
 use std::task::{Context, Poll};
 
 /// Left once, taken once. It belongs to a waiting task, which may give up ([`Mail::leave`]) at any time.
 pub struct Mail<T> {
-    letter: ArrayQueue<T>,
+    letter: Slot<T>,
     /// Partners, in the manner of Dekker: `leave` stores true, fences and empties the box; `put` fills it, fences and loads
     /// this. One of the two sees the other, so no letter stays in a box that nobody looks into.
     left: AtomicBool,
@@ -16,17 +16,18 @@ pub struct Mail<T> {
 impl<T: Send> Mail<T> {
     #[must_use]
     pub fn new() -> Mail<T> {
-        Mail { letter: ArrayQueue::new(1), left: AtomicBool::new(false), waker: AtomicWaker::new() }
+        Mail { letter: Slot::new(), left: AtomicBool::new(false), waker: AtomicWaker::new() }
     }
 
     /// Leaves a letter and wakes whoever waits for it. It comes back where nobody does any more. Once only.
     pub fn put(&self, letter: T) -> Result<(), T> {
-        self.letter.push(letter)?;
+        let before = self.letter.swap(Some(Box::new(letter)));
+        debug_assert!(before.is_none(), "one letter for each mail");
         fence(Ordering::SeqCst); // partner: the fence in `leave`
         if self.left.load(Ordering::Relaxed)
-            && let Some(letter) = self.letter.pop()
+            && let Some(letter) = self.letter.swap(None)
         {
-            return Err(letter);
+            return Err(*letter);
         }
         self.waker.wake();
         Ok(())
@@ -34,18 +35,18 @@ impl<T: Send> Mail<T> {
 
     /// Ready with the letter. `wakers` are those of the core that polls, `kept` the waiting task's, empty at first.
     pub fn poll_take(&self, cx: &mut Context<'_>, wakers: &HomeWakers, kept: &mut Option<Portable>) -> Poll<T> {
-        if let Some(letter) = self.letter.pop() {
-            return Poll::Ready(letter);
+        if let Some(letter) = self.letter.swap(None) {
+            return Poll::Ready(*letter);
         }
         self.waker.register(wakers.refresh(cx.waker(), kept));
-        self.letter.pop().map_or(Poll::Pending, Poll::Ready)
+        self.letter.swap(None).map_or(Poll::Pending, |letter| Poll::Ready(*letter))
     }
 
     /// Nobody waits any more. A letter that was left is dropped, here or by whoever leaves it.
     pub fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst); // partner: the fence in `put`
-        drop(self.letter.pop());
+        drop(self.letter.swap(None));
         drop(self.waker.take());
     }
 }

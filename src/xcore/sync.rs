@@ -2,6 +2,23 @@
 
 #[cfg(not(loom))]
 mod chosen {
+    /// A place for one thing, taken and left by swaps.
+    pub struct Slot<T>(crossbeam_utils::atomic::AtomicCell<Option<Box<T>>>);
+
+    // A pointer's worth: without this the cell would be a lock.
+    const _: () = assert!(crossbeam_utils::atomic::AtomicCell::<Option<Box<u64>>>::is_lock_free());
+
+    impl<T> Slot<T> {
+        pub fn new() -> Slot<T> {
+            Slot(crossbeam_utils::atomic::AtomicCell::new(None))
+        }
+
+        /// AcqRel.
+        pub fn swap(&self, item: Option<Box<T>>) -> Option<Box<T>> {
+            self.0.swap(item)
+        }
+    }
+
     pub use atomic_waker::AtomicWaker;
     pub use crossbeam_queue::ArrayQueue;
     pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -58,6 +75,27 @@ mod chosen {
 
         pub fn is_full(&self) -> bool {
             self.count.load(Ordering::Acquire) >= self.capacity
+        }
+    }
+
+    /// As weak as a swap that acquires and releases: the lock orders more, but only the flag beside it is looked at first.
+    pub struct Slot<T> {
+        item: Mutex<Option<Box<T>>>,
+        is_full: AtomicBool,
+    }
+
+    impl<T> Slot<T> {
+        pub fn new() -> Slot<T> {
+            Slot { item: Mutex::new(None), is_full: AtomicBool::new(false) }
+        }
+
+        pub fn swap(&self, item: Option<Box<T>>) -> Option<Box<T>> {
+            if item.is_none() && !self.is_full.load(Ordering::Acquire) {
+                return None;
+            }
+            let mut slot = self.item.lock().unwrap();
+            self.is_full.swap(item.is_some(), Ordering::AcqRel);
+            std::mem::replace(&mut slot, item)
         }
     }
 
