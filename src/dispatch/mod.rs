@@ -179,6 +179,12 @@ impl<T, K> Dispatcher<T, K> {
         request
     }
 
+    /// Some core seems to have an idle credit for such a request, this one or another.
+    #[must_use]
+    pub fn is_idle_somewhere(&self, pool: PoolId, needs: Needs) -> bool {
+        self.sched.has_credit(pool, needs) || self.shared.board.idle_core(pool, kind(needs), self.here).is_some()
+    }
+
     /// The request's client left, or its time is over. False: it has been taken, here or by another core; safe to repeat.
     pub fn cancel(&mut self, request: RequestId, host: &mut impl Host<T, K>) -> bool {
         let Some(own) = self.sched.what(request) else { return false };

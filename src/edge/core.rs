@@ -24,7 +24,7 @@ use crate::events::{Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::io;
-use crate::sched::{Facts, LinkFacts};
+use crate::sched::{Facts, LinkFacts, Needs};
 use crate::xcore::{HomeWakers, Mail, Parcel, Permit, PoolBooks, Portable, Post, Seats};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
@@ -176,6 +176,12 @@ impl Core {
         let key = ticket.clone();
         let request = self.dispatcher.borrow_mut().wait(facts, far, key, clock::now(), &mut Hands(self));
         Waiting { core: self.clone(), request, ticket, mail, portable: None, is_over: false }
+    }
+
+    /// A request for the pool would not wait for long.
+    #[must_use]
+    pub fn is_idle_somewhere(&self, pool: PoolId, needs: Needs) -> bool {
+        self.dispatcher.borrow().is_idle_somewhere(pool, needs)
     }
 
     /// Another core asks for help with what waits there. `was_asleep`: this core had to be woken for it.

@@ -23,7 +23,6 @@ use crate::io::Timer;
 use crate::limits::{GONE_LOOK_MS, TICK_MS};
 use crate::sched::{Facts, Needs};
 use crate::wire::{self, ForwardedFor, RequestHead};
-use crate::xcore::Kind;
 
 /// What serves one client connection.
 pub struct EdgeService {
@@ -244,8 +243,7 @@ impl EdgeService {
         let mut counted = head_bytes(request.ask) + replay.held_bytes();
         let mut held = books.try_take(counted, queue.requests_max, queue.bytes_max);
         // In a full queue there is still a way for a request that only goes where a credit is idle, but it must be quick.
-        let kind = if needs == Needs::Upgrade { Kind::Upgrade } else { Kind::Any };
-        if held.is_none() && board.idle_core(pool, kind, core.id).is_none() {
+        if held.is_none() && !core.is_idle_somewhere(pool, needs) {
             return Err(Fault::QueueFull);
         }
         let ask = request.ask.share();
