@@ -99,6 +99,7 @@ pub fn most_at_once(offers: &[Offer], fates: &[Fate]) -> usize {
 }
 
 #[cfg(test)]
+#[allow(unused)] // see main.rs
 mod tests {
     use super::Class::{Background as B, Normal as N, Urgent as U};
     use super::*;

@@ -153,6 +153,7 @@ impl Random {
 }
 
 #[cfg(test)]
+#[allow(unused)] // see main.rs
 mod tests {
     use super::*;
 
