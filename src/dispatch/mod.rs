@@ -316,7 +316,8 @@ impl<T, K> Dispatcher<T, K> {
     fn serve(&mut self, pools: &[PoolId], free_since: Option<Now>, now: Now, host: &mut impl Host<T, K>) {
         loop {
             while let Some((pool, head)) = self.most_urgent(pools, host) {
-                // Somebody else may be faster, with the permit or with the request: then look again.
+                // Somebody else may be faster, with the permit or with the request, or the request's client has left: then
+                // look again.
                 let Some(permit) = self.shared.permit(pool) else { continue };
                 let Some(parcel) = self.shared.shelf.take(pool, head.class, head.kind, head.core) else {
                     drop(permit);
@@ -893,6 +894,17 @@ mod tests {
         cores.end(1);
         assert_eq!((cores.served(), cores.waiting(0)), (vec![], 0));
         assert!(!cores.shared.shelf.waits(POOL, 7, true), "and nothing is left lying");
+    }
+
+    #[test]
+    fn who_leaves_gives_no_younger_one_a_better_place() {
+        let mut cores = Cores::new(3);
+        let gone = cores.wait(0, facts(3, 1));
+        cores.wait(0, facts(3, 9));
+        cores.wait(1, facts(3, 5));
+        assert!(cores.cancel(0, gone));
+        cores.link(2, 2, false);
+        assert_eq!(cores.served(), [(5, 2), (9, 2)]);
     }
 
     #[test]
