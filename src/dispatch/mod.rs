@@ -314,12 +314,16 @@ impl<T, K> Dispatcher<T, K> {
     /// Hands out this core's credits for `pools` until none is left or nothing waits for them. A credit that is left over is
     /// on the board then. `free_since`: when the credits came that there were none of before.
     fn serve(&mut self, pools: &[PoolId], free_since: Option<Now>, now: Now, host: &mut impl Host<T, K>) {
+        let mut given_back: Vec<PoolId> = Vec::new(); // almost always empty, and then it allocates nothing
         loop {
             while let Some((pool, head)) = self.most_urgent(pools, host) {
                 // Somebody else may be faster, with the permit or with the request, or the request's client has left: then
                 // look again.
                 let Some(permit) = self.shared.permit(pool) else { continue };
                 let Some(parcel) = self.shared.shelf.take(pool, head.class, head.kind, head.core) else {
+                    if permit.is_some() && !given_back.contains(&pool) {
+                        given_back.push(pool);
+                    }
                     drop(permit);
                     continue;
                 };
@@ -333,9 +337,11 @@ impl<T, K> Dispatcher<T, K> {
                 self.hand_over(head, parcel, grant, host);
             }
             if !pools.iter().fold(false, |again, &pool| self.admit_idle(pool) || again) {
-                return;
+                break;
             }
         }
+        // While this core held a permit that it did not need, another may have seen none.
+        given_back.into_iter().for_each(|pool| self.pass_on(pool, host));
     }
 
     /// The request that a credit of this core takes next, as it seems from outside of the windows.
