@@ -189,9 +189,13 @@ impl Plan {
 
 impl Core {
     fn link(&mut self, credits: u32) {
-        let facts = LinkFacts { pools: vec![POOL], carries_upgrades: false };
+        self.link_that_carries(credits, false);
+    }
+
+    fn link_that_carries(&mut self, credits: u32, upgrades: bool) {
+        let facts = LinkFacts { pools: vec![POOL], carries_upgrades: upgrades };
         let link = self.dispatcher.link_up(facts, &mut self.hands);
-        self.dispatcher.link_credits(link, credits, false, Now(0), &mut self.hands);
+        self.dispatcher.link_credits(link, credits, upgrades, Now(0), &mut self.hands);
     }
 
     /// Offers a request, which goes straight to a link or waits.
@@ -283,6 +287,33 @@ fn a_permit_that_comes_back_is_not_slept_over() {
         core.release_all();
         core.serve_until(2);
         other.join().unwrap();
+    });
+}
+
+#[cfg(not(ptth_broken_fence))]
+#[test]
+fn a_permit_that_was_taken_for_nothing_is_not_slept_over() {
+    walk(3, || {
+        let plan = plan(3, 1);
+        let facts = Facts { pool: POOL, class: Class::of(3), needs: Needs::Any, stamp: Now(1) };
+        // A request whose client has left lies there when a plain credit comes, and takes the only permit for it.
+        let dead = parcel(0, 1);
+        assert!(dead.withdraw());
+        plan.shared.shelf.lay_out(POOL, 3, Kind::Any, dead);
+        let plain = plan.core(0);
+        let plain = thread::spawn(move || plain().link(1));
+        // In this moment core 1 gets an upgrade, which only the credit of core 2 can carry.
+        let home = plan.core(1);
+        let home = thread::spawn(move || {
+            let mut core = home();
+            let facts = Facts { needs: Needs::Upgrade, ..facts };
+            core.dispatcher.wait(facts, (), 0, Now(1), &mut core.hands);
+        });
+        let mut carrier = plan.core(2)();
+        carrier.link_that_carries(1, true);
+        carrier.serve_until(1);
+        plain.join().unwrap();
+        home.join().unwrap();
     });
 }
 

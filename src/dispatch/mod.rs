@@ -320,11 +320,16 @@ impl<T, K> Dispatcher<T, K> {
     /// Hands out this core's credits for `pools` until none is left or nothing waits for them. A credit that is left over is
     /// on the board then. `free_since`: when the credits came that there were none of before.
     fn serve(&mut self, pools: &[PoolId], free_since: Option<Now>, now: Now, host: &mut impl Host<T, K>) {
+        let mut given_back: Vec<PoolId> = Vec::new(); // almost always empty, and then it allocates nothing
         loop {
             while let Some((pool, head)) = self.most_urgent(pools, host) {
-                // Somebody else may be faster, with the permit or with the request: then look again.
+                // Somebody else may be faster, with the permit or with the request, or the request's client has left: then
+                // look again.
                 let Some(permit) = self.shared.permit(pool) else { continue };
                 let Some(parcel) = self.shared.shelf.take(pool, head.class, head.kind, head.core) else {
+                    if permit.is_some() && !given_back.contains(&pool) {
+                        given_back.push(pool);
+                    }
                     drop(permit);
                     continue;
                 };
@@ -342,9 +347,11 @@ impl<T, K> Dispatcher<T, K> {
                 again |= self.admit_idle(pool);
             }
             if !again {
-                return;
+                break;
             }
         }
+        // While this core held a permit that it did not need, another may have seen none.
+        given_back.into_iter().for_each(|pool| self.pass_on(pool, host));
     }
 
     /// The request that a credit of this core takes next, as it seems from outside of the windows.
@@ -483,4 +490,510 @@ fn needs(kind: Kind) -> Needs {
 fn lane(head: Head) -> Lane {
     let class = Class::of(u8::try_from(head.class).expect("a class"));
     Lane { class, needs: needs(head.kind) }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::limits::AGE_LOOK_MS;
+
+    const POOL: PoolId = PoolId(0);
+    const OTHER: PoolId = PoolId(1);
+
+    /// Cores side by side, and what they have one another do. Nothing of it happens before somebody says so.
+    struct Cores {
+        shared: Arc<Shared<u64>>,
+        cores: Vec<Dispatcher<u64, u64>>,
+        hands: Hands,
+        now: Now,
+    }
+
+    #[derive(Default)]
+    struct Hands {
+        here: usize,
+        /// Requests that have a link, in the order in which they got it. A request's name is its stamp.
+        served: Vec<Served>,
+        rings: Vec<usize>,
+        /// Homes that have yet to hear that a request of theirs was taken.
+        taken: Vec<(usize, RequestId)>,
+        last_links: Vec<PoolId>,
+    }
+
+    struct Served {
+        stamp: u64,
+        core: usize,
+        grant: Grant,
+    }
+
+    impl Host<u64, u64> for Hands {
+        fn granted(&mut self, granted: Granted<u64, u64>) {
+            let core = self.here;
+            match granted {
+                Granted::Own { key, grant } => self.served.push(Served { stamp: key, core, grant }),
+                Granted::Foreign { parcel, grant } => {
+                    assert!(parcel.home.0 != u16::try_from(core).expect("few"), "its own is not foreign");
+                    self.taken.push((usize::from(parcel.home.0), RequestId(parcel.number)));
+                    self.served.push(Served { stamp: parcel.what, core, grant });
+                }
+            }
+        }
+
+        fn ring(&mut self, core: CoreId) {
+            self.rings.push(usize::from(core.0));
+        }
+
+        fn last_link_left(&mut self, pool: PoolId) {
+            self.last_links.push(pool);
+        }
+    }
+
+    fn facts(class: u8, stamp: u64) -> Facts {
+        Facts { pool: POOL, class: Class::of(class), needs: Needs::Any, stamp: Now(stamp) }
+    }
+
+    fn upgrade(class: u8, stamp: u64) -> Facts {
+        Facts { needs: Needs::Upgrade, ..facts(class, stamp) }
+    }
+
+    fn lane_of(class: u8) -> Lane {
+        facts(class, 0).lane()
+    }
+
+    impl Cores {
+        fn new(cores: u16) -> Cores {
+            Cores::with(cores, PoolRules { per_link_max: 200, concurrency_max: 0, ageing: None })
+        }
+
+        fn with(cores: u16, rules: PoolRules) -> Cores {
+            let shared = Arc::new(Shared::new(vec![rules.clone(), rules], usize::from(cores)));
+            let cores = (0..cores).map(|core| Dispatcher::new(CoreId(core), shared.clone())).collect();
+            Cores { shared, cores, hands: Hands::default(), now: Now(1_000_000) }
+        }
+
+        fn on<R>(&mut self, core: usize, act: impl FnOnce(&mut Dispatcher<u64, u64>, &mut Hands, Now) -> R) -> R {
+            self.hands.here = core;
+            act(&mut self.cores[core], &mut self.hands, self.now)
+        }
+
+        fn link(&mut self, core: usize, streams_max: u32, carries_upgrades: bool) -> LinkId {
+            self.link_of(core, &[POOL], streams_max, carries_upgrades)
+        }
+
+        fn link_of(&mut self, core: usize, pools: &[PoolId], streams_max: u32, carries_upgrades: bool) -> LinkId {
+            let facts = LinkFacts { pools: pools.to_vec(), carries_upgrades };
+            self.on(core, |dispatcher, hands, now| {
+                let link = dispatcher.link_up(facts, hands);
+                dispatcher.link_credits(link, streams_max, carries_upgrades, now, hands);
+                link
+            })
+        }
+
+        /// False: it would have to wait.
+        fn offer(&mut self, core: usize, facts: Facts) -> bool {
+            let grant = self.cores[core].offer(facts);
+            let is_granted = grant.is_some();
+            self.hands.served.extend(grant.map(|grant| Served { stamp: facts.stamp.0, core, grant }));
+            is_granted
+        }
+
+        fn wait(&mut self, core: usize, facts: Facts) -> RequestId {
+            let name = facts.stamp.0;
+            self.on(core, |dispatcher, hands, now| dispatcher.wait(facts, name, name, now, hands))
+        }
+
+        fn cancel(&mut self, core: usize, request: RequestId) -> bool {
+            self.on(core, |dispatcher, hands, _| dispatcher.cancel(request, hands))
+        }
+
+        /// A request is over, and its credit comes back.
+        #[track_caller]
+        fn end(&mut self, stamp: u64) {
+            let at = self.hands.served.iter().position(|served| served.stamp == stamp).expect("it has a link");
+            let Served { core, grant, .. } = self.hands.served.remove(at);
+            self.on(core, |dispatcher, hands, now| {
+                dispatcher.release(grant.link, grant.pool, grant.permit, || now, hands);
+            });
+        }
+
+        /// Who was asked to look since this was last called.
+        fn rings(&mut self) -> Vec<usize> {
+            std::mem::take(&mut self.hands.rings)
+        }
+
+        fn look(&mut self, core: usize) {
+            self.on(core, |dispatcher, hands, now| dispatcher.look(now, hands));
+        }
+
+        /// Every home hears what was taken of it.
+        fn hear(&mut self) {
+            for (home, request) in std::mem::take(&mut self.hands.taken) {
+                self.on(home, |dispatcher, hands, _| dispatcher.taken(request, hands));
+            }
+        }
+
+        /// All that the cores have one another do, until nothing is left.
+        fn settle(&mut self) {
+            while !self.hands.rings.is_empty() || !self.hands.taken.is_empty() {
+                self.rings().into_iter().for_each(|core| self.look(core));
+                self.hear();
+            }
+        }
+
+        /// Names and cores of what has a link now, in the order of getting it.
+        fn served(&self) -> Vec<(u64, usize)> {
+            self.hands.served.iter().map(|served| (served.stamp, served.core)).collect()
+        }
+
+        fn waiting(&self, core: usize) -> usize {
+            self.cores[core].sched().waiting(POOL)
+        }
+
+        fn listed(&self, core: usize, class: u8) -> usize {
+            self.cores[core].sched().listed(POOL, lane_of(class))
+        }
+    }
+
+    #[test]
+    fn a_request_that_finds_a_credit_never_waits() {
+        let mut cores = Cores::new(2);
+        cores.link(0, 1, false);
+        assert!(cores.offer(0, facts(3, 1)));
+        assert_eq!(cores.cores[0].sched().books().joined, 0, "it was never in the queue");
+        assert!(!cores.shared.shelf.waits(POOL, 7, true), "nor laid out");
+        assert!(!cores.offer(0, facts(0, 2)), "nothing is parked on a busy link, however urgent");
+        cores.wait(0, facts(0, 2));
+        assert_eq!(cores.served(), [(1, 0)]);
+        cores.end(1);
+        assert_eq!(cores.served(), [(2, 0)]);
+    }
+
+    #[test]
+    fn nothing_at_least_as_urgent_is_overtaken() {
+        let mut cores = Cores::new(2);
+        cores.link(0, 3, false);
+        cores.wait(1, facts(3, 1));
+        assert_eq!(cores.rings(), [0], "core 0 is on its way to it");
+        assert!(!cores.offer(0, facts(3, 2)) && !cores.offer(0, facts(4, 3)));
+        assert!(cores.offer(0, facts(2, 4)), "this is more urgent");
+        cores.wait(0, facts(3, 2));
+        assert_eq!(cores.served(), [(4, 0), (1, 0), (2, 0)], "the other core's came first");
+    }
+
+    #[test]
+    fn a_credit_takes_the_most_urgent_class_on_any_core_then_the_oldest_then_its_own() {
+        let mut cores = Cores::new(3);
+        for (core, class, stamp) in [(0, 5, 1), (0, 3, 9), (1, 3, 8), (2, 3, 7), (1, 2, 11), (2, 6, 0)] {
+            assert!(!cores.offer(core, facts(class, stamp)));
+            cores.wait(core, facts(class, stamp));
+        }
+        assert!(cores.rings().is_empty(), "nobody has a credit");
+        cores.link(1, 4, false);
+        assert_eq!(cores.served(), [(11, 1), (7, 1), (8, 1), (9, 1)]);
+        cores.link(0, 2, false);
+        assert_eq!(cores.served()[4..], [(1, 0), (0, 0)]);
+
+        let mut cores = Cores::new(2);
+        (0..2).for_each(|core| _ = cores.wait(core, facts(3, 5)));
+        cores.link(1, 1, false);
+        assert_eq!((cores.waiting(0), cores.waiting(1)), (1, 0), "its own among equals");
+    }
+
+    #[test]
+    fn an_idle_credit_on_another_core_is_asked_at_once() {
+        let mut cores = Cores::new(4);
+        (1..4).for_each(|core| _ = cores.link(core, 1, false));
+        assert!(!cores.offer(0, facts(3, 1)));
+        let request = cores.wait(0, facts(3, 1));
+        assert_eq!(cores.rings(), [1]);
+        cores.look(1);
+        assert_eq!((cores.served(), cores.waiting(0)), (vec![(1, 1)], 1), "its home has not heard of it");
+        cores.hear();
+        assert_eq!(cores.waiting(0), 0);
+        assert!(!cores.cancel(0, request));
+        let books = cores.cores[0].sched().books();
+        assert_eq!((books.joined, books.taken), (1, 1), "taken once, however often it is said");
+    }
+
+    #[test]
+    fn a_core_asked_in_vain_takes_its_bit_off_and_asks_the_next() {
+        let mut cores = Cores::new(4);
+        (1..4).for_each(|core| _ = cores.link(core, 1, false));
+        assert!(cores.offer(1, facts(3, 1)) && cores.offer(2, facts(3, 2)), "their bits are stale now");
+        cores.wait(0, facts(3, 3));
+        for (asked, next) in [(1, 2), (2, 3)] {
+            assert_eq!(cores.rings(), [asked]);
+            cores.look(asked);
+            assert_eq!(cores.hands.rings, [next]);
+        }
+        cores.look(3);
+        assert_eq!(cores.served(), [(1, 1), (2, 2), (3, 3)]);
+        cores.settle();
+        cores.wait(0, facts(3, 4));
+        assert!(cores.rings().is_empty(), "no bit is left");
+        cores.end(2);
+        assert_eq!(cores.served().last(), Some(&(4, 2)));
+    }
+
+    /// 100 requests wait on core 0 with even stamps from 200, then one comes back; a core with credits for all takes them.
+    #[track_caller]
+    fn check_return(stamp: u64) {
+        let mut cores = Cores::new(2);
+        let mut want: Vec<u64> = (100..200).map(|half| half * 2).collect();
+        for &stamp in &want {
+            cores.wait(0, facts(3, stamp));
+        }
+        assert_eq!(cores.listed(0, 3), 100 - WINDOW_REQUESTS, "the window is full");
+        cores.wait(0, facts(3, stamp));
+        assert_eq!(cores.listed(0, 3), 101 - WINDOW_REQUESTS);
+        cores.link(1, 200, false);
+        cores.settle();
+        want.push(stamp);
+        want.sort_unstable();
+        assert_eq!(cores.served().into_iter().map(|(stamp, _)| stamp).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn a_returned_request_comes_back_to_its_old_place() {
+        check_return(1); // before all
+        check_return(201); // in the window
+        check_return(200 + 2 * 64 - 3); // at its end
+        check_return(200 + 2 * 64 - 1); // right behind it
+        check_return(399); // among those that nobody else sees
+
+        let mut cores = Cores::new(1);
+        let link = cores.link(0, 1, false);
+        assert!(cores.offer(0, facts(3, 1)));
+        (2..5).for_each(|stamp| _ = cores.wait(0, facts(3, stamp)));
+        cores.on(0, |dispatcher, hands, _| dispatcher.link_down(link, hands));
+        cores.end(1);
+        assert!(!cores.offer(0, facts(3, 1)));
+        cores.wait(0, facts(3, 1));
+        cores.link(0, 2, false);
+        assert_eq!(cores.served(), [(1, 0), (2, 0)], "its link was lost before it was served");
+    }
+
+    #[test]
+    fn a_returned_request_takes_the_credit_that_it_finds_if_it_is_more_urgent_than_all_that_waits() {
+        let mut cores = Cores::new(1);
+        let link = cores.link(0, 1, false);
+        cores.offer(0, facts(3, 1));
+        cores.wait(0, facts(4, 0));
+        cores.on(0, |dispatcher, hands, now| dispatcher.link_credits(link, 0, false, now, hands));
+        cores.end(1);
+        assert_eq!(cores.served(), [], "the credit was withdrawn");
+        cores.on(0, |dispatcher, hands, now| dispatcher.link_credits(link, 1, false, now, hands));
+        assert_eq!(cores.served(), [(0, 0)]);
+        cores.wait(0, facts(3, 2));
+        cores.end(0);
+        cores.wait(0, facts(3, 1));
+        cores.end(2);
+        assert_eq!(cores.served(), [(1, 0)]);
+    }
+
+    #[test]
+    fn a_window_that_others_emptied_is_refilled_when_its_home_hears_of_it() {
+        let mut cores = Cores::new(3);
+        (0..150).for_each(|stamp| _ = cores.wait(0, facts(3, stamp)));
+        cores.link(1, 100, false);
+        assert_eq!((cores.served().len(), cores.listed(0, 3)), (64, 86), "all that core 1 can see");
+        assert_eq!(cores.waiting(0), 150, "no word has come");
+        cores.rings();
+        cores.hear();
+        assert_eq!(cores.waiting(0), 86);
+        assert_eq!(cores.rings().iter().collect::<std::collections::BTreeSet<_>>(), [&1].into(), "it has credits left");
+        cores.look(1);
+        cores.hear();
+        assert_eq!((cores.served().len(), cores.waiting(0)), (100, 50));
+        cores.link(2, 100, false);
+        cores.settle();
+        assert_eq!(cores.served().iter().map(|&(stamp, _)| stamp).collect::<Vec<_>>(), (0..150).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn concurrency_max_holds_over_all_cores() {
+        let mut cores = Cores::with(3, PoolRules { per_link_max: 100, concurrency_max: 2, ageing: None });
+        cores.link(0, 5, false);
+        cores.link(1, 5, false);
+        assert!(cores.offer(0, facts(3, 1)) && cores.offer(1, facts(3, 2)));
+        for core in 0..3 {
+            let stamp = 3 + core as u64;
+            assert!(!cores.offer(core, facts(3, stamp)));
+            cores.wait(core, facts(3, stamp));
+        }
+        cores.settle();
+        assert_eq!(cores.served().len(), 2, "credits alone are not enough");
+        for ended in 1..4 {
+            cores.end(ended);
+            cores.settle();
+            let stamps: Vec<u64> = cores.served().iter().map(|&(stamp, _)| stamp).collect();
+            assert_eq!(stamps, [ended + 1, ended + 2], "one for one, the oldest first");
+        }
+        let other = Facts { pool: OTHER, ..facts(3, 9) };
+        cores.link_of(0, &[OTHER], 1, false);
+        assert!(cores.offer(0, other), "each pool has its own");
+    }
+
+    #[test]
+    fn a_permit_given_back_on_a_core_without_a_credit_reaches_a_core_with_one() {
+        let mut cores = Cores::with(3, PoolRules { per_link_max: 100, concurrency_max: 1, ageing: None });
+        let link = cores.link(0, 5, false);
+        cores.link(1, 5, false);
+        assert!(cores.offer(0, facts(3, 1)));
+        cores.on(0, |dispatcher, hands, _| dispatcher.link_down(link, hands));
+        cores.wait(1, facts(3, 2)); // where a credit is idle
+        cores.wait(2, facts(3, 3)); // and where none is
+        cores.settle();
+        cores.end(1);
+        assert_eq!(cores.rings(), [1]);
+        cores.look(1);
+        cores.end(2);
+        cores.settle();
+        assert_eq!(cores.served(), [(3, 1)]);
+    }
+
+    #[test]
+    fn an_upgrade_waits_for_a_link_that_carries_it_and_stops_nobody_else() {
+        let mut cores = Cores::new(2);
+        let plain = cores.link(0, 2, false);
+        assert!(!cores.offer(0, upgrade(0, 1)));
+        cores.wait(0, upgrade(0, 1));
+        cores.wait(1, upgrade(0, 2));
+        assert!(cores.rings().is_empty(), "no idle credit could serve it");
+        assert!(cores.offer(0, facts(7, 3)), "a plain one passes");
+        cores.wait(1, facts(7, 4));
+        cores.settle();
+        assert_eq!(cores.served(), [(3, 0), (4, 0)]);
+        cores.on(0, |dispatcher, hands, now| dispatcher.link_credits(plain, 3, true, now, hands));
+        assert_eq!(cores.served().last(), Some(&(1, 0)), "it was learned late what the link carries");
+        cores.link(0, 1, true);
+        cores.settle();
+        assert_eq!(cores.served().last(), Some(&(2, 0)));
+    }
+
+    #[test]
+    fn an_idle_credit_that_carries_upgrades_is_asked_for_one_and_a_plain_one_is_not() {
+        let mut cores = Cores::new(4);
+        cores.link(1, 1, false);
+        cores.link(2, 1, true);
+        cores.wait(0, upgrade(3, 1));
+        assert_eq!(cores.rings(), [2]);
+        cores.look(2);
+        assert_eq!(cores.served(), [(1, 2)]);
+    }
+
+    #[test]
+    fn a_link_of_two_pools_serves_the_more_urgent_then_the_older_of_both() {
+        let mut cores = Cores::new(2);
+        let other = |facts| Facts { pool: OTHER, ..facts };
+        cores.wait(0, facts(3, 3));
+        cores.wait(1, other(facts(3, 2)));
+        cores.wait(1, facts(3, 1));
+        cores.wait(0, other(facts(2, 9)));
+        cores.link_of(0, &[POOL, OTHER], 4, false);
+        assert_eq!(cores.served(), [(9, 0), (1, 0), (2, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn a_withdrawn_request_is_never_granted_and_a_granted_one_never_withdrawn() {
+        let mut cores = Cores::new(2);
+        let requests: Vec<RequestId> = (0..4).map(|stamp| cores.wait(0, facts(3, stamp))).collect();
+        assert!(cores.cancel(0, requests[0]) && cores.cancel(0, requests[2]));
+        assert!(!cores.cancel(0, requests[0]), "once");
+        assert_eq!(cores.waiting(0), 2, "their places are free at once");
+        cores.link(1, 1, false);
+        assert_eq!(cores.served(), [(1, 1)]);
+        assert!(!cores.cancel(0, requests[1]), "it was taken, though its home has not heard of it");
+        assert_eq!(cores.waiting(0), 1);
+        cores.hear();
+        assert_eq!(cores.waiting(0), 1, "once");
+        assert!(cores.cancel(0, requests[3]));
+        cores.end(1);
+        assert_eq!((cores.served(), cores.waiting(0)), (vec![], 0));
+        assert!(!cores.shared.shelf.waits(POOL, 7, true), "and nothing is left lying");
+    }
+
+    #[test]
+    fn who_leaves_gives_no_younger_one_a_better_place() {
+        let mut cores = Cores::new(3);
+        let gone = cores.wait(0, facts(3, 1));
+        cores.wait(0, facts(3, 9));
+        cores.wait(1, facts(3, 5));
+        assert!(cores.cancel(0, gone));
+        cores.link(2, 2, false);
+        assert_eq!(cores.served(), [(5, 2), (9, 2)]);
+    }
+
+    #[test]
+    fn half_a_window_of_withdrawn_requests_is_cleared() {
+        let mut cores = Cores::new(2);
+        let requests: Vec<RequestId> = (0..100).map(|stamp| cores.wait(0, facts(3, stamp))).collect();
+        for (left, request) in requests[..31].iter().enumerate() {
+            assert!(cores.cancel(0, *request));
+            assert_eq!(cores.listed(0, 3), 36, "{left} lie there dead");
+        }
+        assert!(cores.cancel(0, requests[31]));
+        assert_eq!((cores.listed(0, 3), cores.waiting(0)), (4, 68), "the window holds only what waits");
+        cores.link(1, 64, false);
+        assert_eq!(cores.served().iter().map(|&(stamp, _)| stamp).collect::<Vec<_>>(), (32..96).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn waiting_makes_a_request_more_urgent_where_its_pool_wants_it_so() {
+        let ageing = Some(Ageing { step_ms: 10_000, most_urgent: Class::of(2) });
+        let mut cores = Cores::with(2, PoolRules { per_link_max: 100, concurrency_max: 0, ageing });
+        let start = cores.now;
+        let at = |ms| start.plus_ms(ms).0;
+        cores.wait(0, facts(4, at(0)));
+        cores.wait(0, facts(1, at(1)));
+        (0..80).for_each(|ms| _ = cores.wait(0, facts(6, at(100 + ms))));
+        cores.wait(1, facts(3, at(9_000)));
+        for ms in (0..=11_000).step_by(usize::try_from(AGE_LOOK_MS).expect("small")) {
+            cores.now = Now(at(ms));
+            (0..2).for_each(|core| cores.on(core, |dispatcher, hands, now| dispatcher.age(now, hands)));
+        }
+        assert_eq!((cores.listed(0, 6), cores.listed(0, 5)), (0, 80 - WINDOW_REQUESTS), "one step up, all of them");
+        cores.link(1, 4, false);
+        let served = cores.served().into_iter().map(|(stamp, _)| stamp).collect::<Vec<_>>();
+        assert_eq!(served, [at(1), at(0), at(9_000), at(100)], "class 4 has become class 3, and is older");
+        assert_eq!(cores.hands.served[1].grant.class, Class::of(3));
+
+        cores.now = Now(at(1_000_000));
+        (0..2).for_each(|core| cores.on(core, |dispatcher, hands, now| dispatcher.age(now, hands)));
+        cores.link(1, 1, false);
+        assert_eq!(cores.hands.served.last().expect("one more").grant.class, Class::of(2), "and no further");
+    }
+
+    #[test]
+    fn a_grant_says_since_when_both_were_there() {
+        let mut cores = Cores::new(2);
+        cores.link(1, 1, false);
+        assert!(cores.offer(1, facts(3, 1)));
+        assert_eq!(cores.hands.served[0].grant.ready_since, None, "it did not wait");
+        cores.now = Now(5_000_000);
+        cores.wait(0, facts(3, 2));
+        cores.now = Now(7_000_000);
+        cores.end(1);
+        assert_eq!(cores.hands.served[0].grant.ready_since, Some(cores.now), "since the credit came");
+        cores.end(2);
+        cores.now = Now(8_000_000);
+        cores.wait(0, facts(3, 3));
+        cores.now = Now(9_000_000);
+        cores.look(1);
+        let last = cores.hands.served.last().expect("served");
+        assert_eq!(last.grant.ready_since, Some(Now(8_000_000)), "since the request came");
+    }
+
+    #[test]
+    fn the_last_link_of_a_pool_over_all_cores_is_noticed() {
+        let mut cores = Cores::new(2);
+        let a = cores.link(0, 1, false);
+        let b = cores.link_of(1, &[POOL, OTHER], 1, false);
+        cores.on(0, |dispatcher, hands, _| dispatcher.link_drains(a, hands));
+        assert_eq!(cores.hands.last_links, []);
+        cores.on(1, |dispatcher, hands, _| dispatcher.link_down(b, hands));
+        assert_eq!(cores.hands.last_links, [POOL, OTHER]);
+        cores.on(1, |dispatcher, hands, _| dispatcher.link_down(b, hands));
+        cores.on(0, |dispatcher, hands, _| dispatcher.link_down(a, hands));
+        assert_eq!(cores.hands.last_links.len(), 2, "once");
+    }
 }

@@ -10,6 +10,9 @@ mod link;
 mod queue;
 mod slots;
 
+#[cfg(test)]
+mod model;
+
 use crate::clock::Now;
 use crate::ids::{Class, LinkId, PoolId, RequestId};
 use crate::limits::LINK_STREAMS_MAX;
@@ -524,5 +527,256 @@ impl Pool {
             (a, b) => a.or(b),
         };
         best.map(|benched| benched.link)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POOL: PoolId = PoolId(0);
+    const OTHER: PoolId = PoolId(1);
+    const LANE: Lane = Lane { class: Class::of(3), needs: Needs::Any };
+
+    fn two_pools() -> Sched<()> {
+        Sched::new([3, 5].map(|per_link_max| PoolBounds { per_link_max }).to_vec())
+    }
+
+    fn link(sched: &mut Sched<()>, pools: &[PoolId], credits: u32) -> LinkId {
+        let link = sched.link_up(LinkFacts { pools: pools.to_vec(), carries_upgrades: false });
+        sched.link_credits(link, credits);
+        link
+    }
+
+    fn join(sched: &mut Sched<()>, class: u8, stamp_ms: u64) -> RequestId {
+        let stamp = Now(0).plus_ms(stamp_ms);
+        sched.join(Facts { pool: POOL, class: Class::of(class), needs: Needs::Any, stamp }, |_| ())
+    }
+
+    fn show_all(sched: &mut Sched<()>, lane: Lane) -> Vec<RequestId> {
+        std::iter::from_fn(|| sched.show(POOL, lane).map(|(request, ())| request)).collect()
+    }
+
+    /// The link that the pool's next request gets.
+    #[track_caller]
+    fn granted(sched: &mut Sched<()>, pool: PoolId) -> LinkId {
+        let link = sched.link_for(pool, Needs::Any).expect("a credit");
+        sched.grant(link, pool);
+        link
+    }
+
+    #[test]
+    fn a_returned_request_goes_to_its_old_place() {
+        let mut sched = two_pools();
+        let young: Vec<_> = (5..8).map(|stamp| join(&mut sched, 3, stamp)).collect();
+        let second = join(&mut sched, 3, 2);
+        let first = join(&mut sched, 3, 1);
+        let third = join(&mut sched, 3, 5);
+        let last = join(&mut sched, 3, 7);
+        let want = [first, second, young[0], third, young[1], young[2], last];
+        assert_eq!(show_all(&mut sched, LANE), want);
+        for request in [third, first, young[2], second] {
+            sched.unshow(request);
+        }
+        assert_eq!(show_all(&mut sched, LANE), [first, second, third, young[2]], "whatever the order of coming back");
+    }
+
+    #[test]
+    fn what_is_laid_out_waits_until_it_leaves_and_leaves_once() {
+        let mut sched = two_pools();
+        let requests = [join(&mut sched, 3, 1), join(&mut sched, 3, 2)];
+        assert_eq!(sched.show(POOL, LANE), Some((requests[0], &())));
+        assert_eq!((sched.waiting(POOL), sched.listed(POOL, LANE)), (2, 1));
+        assert_eq!(sched.leave(requests[0], Left::Taken), Some(()), "laid out");
+        assert_eq!(sched.leave(requests[1], Left::Cancelled), Some(()), "on its list");
+        assert_eq!((sched.waiting(POOL), sched.listed(POOL, LANE)), (0, 0));
+        for request in requests {
+            assert_eq!(sched.leave(request, Left::Granted), None);
+            sched.unshow(request);
+            assert_eq!((sched.place(request), sched.show(POOL, LANE)), (None, None));
+        }
+        assert_eq!(sched.books(), Books { joined: 2, granted: 0, taken: 1, cancelled: 1 });
+    }
+
+    #[test]
+    fn ageing_leaves_alone_what_is_laid_out_and_the_order_by_stamp() {
+        let mut sched = two_pools();
+        let shown = join(&mut sched, 3, 0);
+        assert_eq!(sched.show(POOL, LANE), Some((shown, &())));
+        let [young, old] = [join(&mut sched, 2, 900), join(&mut sched, 3, 1)];
+        sched.age(POOL, 1000, Class::of(1), Now(0).plus_ms(1001));
+        let two = Lane { class: Class::of(2), needs: Needs::Any };
+        assert_eq!(sched.place(shown).map(|(_, lane, listed)| (lane, listed)), Some((LANE, false)));
+        assert_eq!(show_all(&mut sched, two), [old, young]);
+    }
+
+    #[test]
+    fn a_request_rises_one_class_a_step_as_far_as_the_most_urgent() {
+        // class, most urgent, step and time waited, then the class it has
+        for (class, most_urgent, step_ms, waited_ms, want) in [
+            (7, 2, 1000, 0, 7),
+            (7, 2, 1000, 999, 7),
+            (7, 2, 1000, 1000, 6),
+            (7, 2, 1000, 4999, 3),
+            (7, 2, 1000, 5000, 2),
+            (7, 2, 1000, u64::MAX / 1_000_000, 2),
+            (7, 0, 1, u64::MAX / 1_000_000, 0),
+            (2, 2, 1000, 5000, 2),
+            (1, 2, 1000, 5000, 1), // above the bound from the start
+            (0, 7, 1, 5000, 0),
+            (7, 0, 0, 5000, 7), // no step: no ageing
+        ] {
+            let (stamp, now) = (Now(0), Now(0).plus_ms(waited_ms));
+            let got = aged(Class::of(class), stamp, step_ms, Class::of(most_urgent), now);
+            assert_eq!(got, Class::of(want), "class {class}, {waited_ms} ms of {step_ms}");
+        }
+        let before = aged(Class::of(7), Now(0).plus_ms(5), 1, Class::of(0), Now(0));
+        assert_eq!(before, Class::of(7), "another core's stamp may be later than now");
+    }
+
+    #[test]
+    fn work_spreads_over_links_and_goes_round_among_equals() {
+        let mut sched = two_pools();
+        let links: Vec<_> = (0..3).map(|_| link(&mut sched, &[POOL], 1)).collect();
+        for _ in 0..4 {
+            for &link in &links {
+                assert_eq!(granted(&mut sched, POOL), link);
+                sched.release(link, POOL);
+            }
+        }
+        let large = link(&mut sched, &[POOL], 3);
+        assert_eq!((granted(&mut sched, POOL), granted(&mut sched, POOL)), (large, large), "most credits first");
+        assert_eq!(granted(&mut sched, POOL), links[0]);
+    }
+
+    #[test]
+    fn per_link_max_holds_for_each_pool_of_a_link() {
+        let mut sched = two_pools();
+        let both = link(&mut sched, &[POOL, OTHER], 7);
+        assert_eq!((sched.pool_credits(POOL), sched.pool_credits(OTHER), sched.credits(both)), (3, 5, 5));
+        (0..3).for_each(|_| _ = granted(&mut sched, POOL));
+        assert_eq!(sched.link_for(POOL, Needs::Any), None, "its own bound");
+        assert_eq!((sched.pool_credits(OTHER), sched.credits(both)), (4, 4), "what the link has left");
+        (0..4).for_each(|_| _ = granted(&mut sched, OTHER));
+        assert_eq!(sched.link_for(OTHER, Needs::Any), None, "the link's bound");
+        sched.release(both, OTHER);
+        assert_eq!((sched.link_for(POOL, Needs::Any), sched.link_for(OTHER, Needs::Any)), (None, Some(both)));
+        sched.release(both, POOL);
+        assert_eq!((sched.pool_credits(POOL), sched.pool_credits(OTHER)), (1, 2));
+        assert_eq!((sched.in_flight_of(both, POOL), sched.in_flight_of(both, OTHER)), (2, 3));
+    }
+
+    #[test]
+    fn a_link_has_at_most_so_many_requests_whatever_it_asks_for() {
+        let mut sched = Sched::<()>::new(vec![PoolBounds { per_link_max: u32::MAX }]);
+        let link = link(&mut sched, &[POOL], u32::MAX);
+        assert_eq!(sched.credits(link), LINK_STREAMS_MAX);
+    }
+
+    #[test]
+    fn credits_below_what_is_in_flight_mean_none_until_enough_has_ended() {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 3);
+        (0..3).for_each(|_| _ = granted(&mut sched, POOL));
+        sched.link_credits(link, 1);
+        for in_flight in [2, 1] {
+            sched.release(link, POOL);
+            assert_eq!((sched.in_flight(link), sched.credits(link)), (in_flight, 0));
+            assert!(!sched.has_credit(POOL, Needs::Any));
+        }
+        sched.release(link, POOL);
+        assert_eq!(sched.link_for(POOL, Needs::Any), Some(link));
+    }
+
+    #[test]
+    fn an_upgrade_gets_only_a_link_that_carries_it() {
+        let mut sched = two_pools();
+        let plain = link(&mut sched, &[POOL], 3);
+        assert!(sched.has_credit(POOL, Needs::Any) && !sched.has_credit(POOL, Needs::Upgrade));
+        assert!(!sched.carries_any(POOL));
+        sched.carries_upgrades(plain, true);
+        assert_eq!(sched.link_for(POOL, Needs::Upgrade), Some(plain));
+        assert!(sched.carries_any(POOL) && !sched.carries_any(OTHER));
+        sched.carries_upgrades(plain, false);
+        assert_eq!((sched.link_for(POOL, Needs::Upgrade), sched.link_for(POOL, Needs::Any)), (None, Some(plain)));
+    }
+
+    #[test]
+    fn a_link_is_undecided_until_it_says_what_it_takes() {
+        let mut sched = two_pools();
+        let link = sched.link_up(LinkFacts { pools: vec![POOL], carries_upgrades: false });
+        assert!(sched.is_undecided(POOL) && !sched.is_undecided(OTHER) && sched.links(POOL) == 1);
+        sched.link_credits(link, 0);
+        assert!(!sched.is_undecided(POOL) && sched.links(POOL) == 1, "a link without credits is a link");
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Grant,
+        Release,
+        Credits,
+        Carries,
+        Drains,
+        Down,
+    }
+
+    /// One request is in flight and one credit is left, then the link comes into the state and the event happens.
+    #[track_caller]
+    fn check(state: LinkState, event: Event, want: (LinkState, u32, u32)) {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 2);
+        granted(&mut sched, POOL);
+        match state {
+            LinkState::Open => (),
+            LinkState::Draining => sched.link_drains(link),
+            LinkState::Gone => sched.link_down(link),
+        }
+        assert_eq!(sched.state(link), state);
+        match event {
+            Event::Grant => {
+                if let Some(link) = sched.link_for(POOL, Needs::Any) {
+                    sched.grant(link, POOL);
+                }
+            }
+            Event::Release => sched.release(link, POOL),
+            Event::Credits => sched.link_credits(link, 3),
+            Event::Carries => sched.carries_upgrades(link, true),
+            Event::Drains => sched.link_drains(link),
+            Event::Down => sched.link_down(link),
+        }
+        let got = (sched.state(link), sched.in_flight(link), sched.credits(link));
+        assert_eq!(got, want, "{state:?} x {event:?}");
+        assert_eq!(sched.links(POOL), usize::from(got.0 == LinkState::Open), "{state:?} x {event:?}");
+        assert_eq!(sched.pool_credits(POOL), got.2, "{state:?} x {event:?}");
+        assert_eq!(sched.pools_of(link).is_some(), got.0 != LinkState::Gone, "{state:?} x {event:?}");
+    }
+
+    #[test]
+    fn every_event_in_every_state_of_a_link() {
+        use {Event::*, LinkState::*};
+        // state and event, then state, in flight, credits
+        check(Open, Grant, (Open, 2, 0));
+        check(Open, Release, (Open, 0, 2));
+        check(Open, Credits, (Open, 1, 2));
+        check(Open, Carries, (Open, 1, 1));
+        check(Open, Drains, (Draining, 1, 0));
+        check(Open, Down, (Gone, 0, 0));
+        check(Draining, Grant, (Draining, 1, 0));
+        check(Draining, Release, (Draining, 0, 0));
+        check(Draining, Credits, (Draining, 1, 0));
+        check(Draining, Carries, (Draining, 1, 0));
+        check(Draining, Drains, (Draining, 1, 0));
+        check(Draining, Down, (Gone, 0, 0));
+        for event in [Grant, Release, Credits, Carries, Drains, Down] {
+            check(Gone, event, (Gone, 0, 0));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "released more often than granted")]
+    fn a_release_without_a_grant_is_loud() {
+        let mut sched = two_pools();
+        let link = link(&mut sched, &[POOL], 1);
+        sched.release(link, POOL);
     }
 }

@@ -148,17 +148,13 @@ impl<T> Shelf<T> {
 
     // ---- everywhere ----
 
-    /// Takes the oldest request of a window, if it holds one that still waits. What was withdrawn is dropped on the way.
+    /// Takes the oldest request of a window. `None`: the window was empty, or its oldest one had been withdrawn and is dropped.
+    /// What lies behind that may be younger than what other windows hold, so the caller looks at the heads again; each
+    /// time a window holds one less.
     #[must_use]
     pub fn take(&self, pool: PoolId, class: usize, kind: Kind, core: CoreId) -> Option<Arc<Parcel<T>>> {
-        let window = self.window(pool, class, kind, core)?;
-        // Bounded by what the window holds: only its home adds.
-        loop {
-            let parcel = window.pop()?;
-            if parcel.claim() {
-                return Some(parcel);
-            }
-        }
+        let parcel = self.window(pool, class, kind, core)?.pop()?;
+        parcel.claim().then_some(parcel)
     }
 
     /// Takes everything out of a window of one's own, oldest first, whether it still waits or not.
@@ -366,6 +362,10 @@ mod tests {
         shelf.lay_out(POOL, 3, Kind::Any, gone.clone());
         shelf.lay_out(POOL, 3, Kind::Any, stays.clone());
         assert!(gone.withdraw() && !gone.claim() && !gone.withdraw());
+        assert!(
+            shelf.take(POOL, 3, Kind::Any, CoreId(0)).is_none(),
+            "whoever is behind it may not be the oldest of all"
+        );
         let taken = shelf.take(POOL, 3, Kind::Any, CoreId(0)).expect("one waits");
         assert_eq!(taken.stamp_ns, 2);
         assert!(!stays.withdraw(), "it was claimed");
