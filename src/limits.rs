@@ -97,7 +97,7 @@ pub const GATHER_BYTES_MAX: usize = 16 * 1024;
 pub const LOCAL_RESETS_MAX: usize = 1024;
 /// Probes of the kernel that an idle TCP peer may leave unanswered.
 pub const KEEPALIVE_PROBES: u32 = 4;
-/// PING interval on a link. A dead link is found within two.
+/// PING interval on a link. A dead link is found within two: a whole one in which neither a PONG nor any other byte came.
 pub const LINK_PING_MS: u64 = 10_000;
 
 // ---- dispatch ----

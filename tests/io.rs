@@ -124,7 +124,8 @@ fn taken_pieces_keep_their_bytes_while_reading_goes_on() {
         while count < total {
             turn += 1;
             conn.reader.large(turn % 5 != 0);
-            if conn.reader.buffer().is_empty() || turn % 7 == 0 {
+            let all_came = conn.reader.bytes_in() == total as u64;
+            if conn.reader.buffer().is_empty() || (turn % 7 == 0 && !all_came) {
                 assert_ne!(conn.reader.fill().await.unwrap(), 0);
             }
             let n = conn.reader.buffer().len().min([1, 100, 3_000, 20_000, usize::MAX][turn % 5]);
@@ -752,6 +753,30 @@ fn a_timeout_gives_what_is_ready_and_drops_what_is_late() {
         for _ in 0..5 {
             assert_eq!(io::timeout(10_000, io::sleep_ms(1)).await, Some(()));
         }
+    });
+}
+
+#[test]
+fn a_byte_ends_a_peers_silence_before_anybody_reads_it() {
+    on_core(|| async {
+        let (conn, mut peer) = pair();
+        let pulse = conn.pulse();
+        for _ in 0..3 {
+            let before = loop {
+                match pulse.silent_ms().expect("TCP tells") {
+                    silent_ms if silent_ms >= 4 * TICK_MS => break silent_ms,
+                    _ => io::sleep_ms(TICK_MS).await,
+                }
+            };
+            // Again where this thread was away for as long.
+            while pulse.silent_ms().expect("TCP tells") >= before {
+                peer.write_all(b"x").unwrap();
+                io::sleep_ms(1).await;
+            }
+        }
+        assert_eq!(conn.reader.bytes_in(), 0);
+        let (near, _far) = UnixStream::pair().unwrap();
+        assert_eq!(Conn::from_fd(near.into(), Bytes::new()).unwrap().pulse().silent_ms(), None);
     });
 }
 

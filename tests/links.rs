@@ -936,6 +936,19 @@ fn a_link_lost_while_a_large_body_goes_up_is_a_502() {
     }
 }
 
+#[test]
+fn a_link_whose_worker_falls_silent_is_given_up_and_its_request_moves() {
+    let edge = edge();
+    let mut silent = Frames::dial(&edge, 1);
+    let mut client = edge.sent(get("/"));
+    silent.request();
+    silent.peer.end(); // reads the PING, answers nothing
+    edge.until_queued(1);
+    let mut link = edge.h1_link();
+    link.serve("moved");
+    assert_eq!(client.response().text(), "moved");
+}
+
 // ---- responses that break off ----
 
 #[test]

@@ -83,6 +83,12 @@ impl Conn {
         self.socket.peer_gone()
     }
 
+    /// What tells whether the peer still sends, when somebody else has taken the connection.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse { socket: self.socket.clone() }
+    }
+
     /// Nothing has arrived, and the peer is there, on a connection on which it is our turn to speak. Starts the read that
     /// the answer will need, so that what comes unasked in the meantime shows itself the next time.
     #[must_use]
@@ -137,5 +143,19 @@ impl Conn {
             }
         })
         .await;
+    }
+}
+
+/// How long a peer has been silent. It holds the connection's descriptor: drop it with the connection.
+pub struct Pulse {
+    socket: Socket,
+}
+
+impl Pulse {
+    /// Milliseconds since its last byte arrived in the kernel, whether or not somebody has read it. A system call. `None`
+    /// where nobody can tell (a Unix socket).
+    #[must_use]
+    pub fn silent_ms(&self) -> Option<u64> {
+        self.socket.silent_ms()
     }
 }

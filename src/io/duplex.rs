@@ -25,7 +25,6 @@ impl Duplex {
         conn.reader.large(true);
         Duplex { conn, hold: Hold::default() }
     }
-
 }
 
 impl AsyncRead for Duplex {

@@ -98,6 +98,20 @@ impl Socket {
         }
     }
 
+    /// Milliseconds since the kernel received the last byte, read or not. `None` where there is no TCP that could tell.
+    pub(super) fn silent_ms(&self) -> Option<u64> {
+        let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes into `info`, which is as large, and keeps neither pointer.
+        let got = unsafe {
+            libc::getsockopt(self.raw, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut bytes)
+        };
+        // SAFETY: `tcp_info` is plain numbers; all zero is one of its values.
+        let info = unsafe { info.assume_init() };
+        let is_told = got == 0 && bytes as usize >= std::mem::offset_of!(libc::tcp_info, tcpi_last_ack_recv);
+        is_told.then_some(u64::from(info.tcpi_last_data_recv))
+    }
+
     /// Nothing has arrived, and the peer has not ended its side. Reads nothing; never while a read is in flight.
     pub(super) fn is_silent(&self) -> bool {
         let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;

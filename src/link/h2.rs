@@ -15,10 +15,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Reply, keepalive};
 use crate::fault::Fault;
-use crate::io::{self, Conn, Duplex};
+use crate::io::{self, Conn, Duplex, Pulse};
 use crate::limits::{
-    HEAD_BYTES_MAX, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES,
-    STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    HEAD_BYTES_MAX, LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, SETUP_MS_MAX,
+    SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 
@@ -35,11 +35,13 @@ pub enum News {
 pub struct H2Link {
     send: SendRequest<Bytes>,
     connection: Connection<Duplex, Bytes>,
+    pulse: Pulse,
 }
 
 impl H2Link {
     /// Starts HTTP/2 as the client on a turned connection. Until the worker's SETTINGS arrive there is no credit.
     pub async fn start(conn: Conn) -> Result<H2Link, String> {
+        let pulse = conn.pulse();
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(LINK_WINDOW_BYTES)
@@ -51,7 +53,7 @@ impl H2Link {
             .enable_push(false)
             .handshake(Duplex::new(conn));
         match io::timeout(SETUP_MS_MAX, handshake).await {
-            Some(Ok((send, connection))) => Ok(H2Link { send, connection }),
+            Some(Ok((send, connection))) => Ok(H2Link { send, connection, pulse }),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("the preface could not be sent in time".into()),
         }
@@ -66,7 +68,7 @@ impl H2Link {
     /// Drives the connection until it ends, and says why. `news` hears every change. `drain` ends the link as soon as
     /// nothing runs on it.
     pub async fn run(mut self, drain: &Latch, mut news: impl FnMut(News)) -> String {
-        let mut keepalive = pin!(keepalive(self.connection.ping_pong()));
+        let mut keepalive = pin!(keepalive(self.connection.ping_pong(), LINK_PING_MS, || self.pulse.silent_ms()));
         let mut drained = drain.wait();
         let mut send = Some(self.send);
         let mut known = News::Credits { streams_max: 0, carries_upgrades: false };
