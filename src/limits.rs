@@ -25,7 +25,8 @@ pub const SETUP_MS_MAX: u64 = 5_000;
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// A trailer section.
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
-/// A body that makes no progress: 408 from a client, 502 or a cut from a worker.
+/// A body that makes no progress: 408 from a client, 502 or a cut from a worker. A reader that takes a little of what waits
+/// makes progress. Found within two of it.
 pub const BODY_STALL_MS_MAX: u64 = 30_000;
 /// Bytes of a request body kept so that the request can be sent again.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;

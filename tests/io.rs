@@ -297,6 +297,35 @@ fn many_pieces_go_out_in_order() {
 }
 
 #[test]
+fn a_peer_that_reads_is_seen_before_its_socket_takes_more() {
+    on_core(|| async {
+        let (mut conn, mut peer) = pair();
+        // Until both kernels hold as much as they will.
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        while conn.writer.poll_flush(&mut cx).is_ready() {
+            conn.writer.put_bytes(Bytes::from(vec![b'x'; WRITE_COPY_BYTES_MAX]));
+        }
+        let mut before = conn.writer.delivered();
+        let settled = async {
+            loop {
+                io::sleep_ms(TICK_MS).await;
+                match conn.writer.delivered() {
+                    now if now == before => return now,
+                    now => before = now,
+                }
+            }
+        };
+        let full = settled.await;
+        let (out, mut read) = (conn.writer.bytes_out(), 0);
+        while conn.writer.delivered() == full {
+            assert!(read < out, "all was read, and none of it was delivered");
+            read += peer.read(&mut [0; 1_024]).unwrap() as u64;
+        }
+        assert_eq!(conn.writer.bytes_out(), out);
+    });
+}
+
+#[test]
 fn writing_to_a_peer_that_reset_is_an_error_and_no_signal() {
     on_core(|| async {
         let (mut conn, peer) = pair();

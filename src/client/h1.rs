@@ -88,12 +88,22 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
     flush_by(writer, timer).await;
 }
 
-/// Flushes, but not for longer than a body may stall.
+/// Flushes, as long as the peer takes some of it within the time that a body may stall.
 async fn flush_by(writer: &mut Writer, timer: &mut Timer) {
     timer.set(clock::now().plus_ms(BODY_STALL_MS_MAX));
-    std::future::poll_fn(|cx| match writer.poll_flush(cx) {
-        Poll::Pending => timer.poll_expired(cx),
-        Poll::Ready(_) => Poll::Ready(()), // a peer that is gone needs no answer
+    let mut before = None;
+    std::future::poll_fn(|cx| {
+        // A peer that is gone needs no answer.
+        while writer.poll_flush(cx).is_pending() {
+            let delivered = *before.get_or_insert_with(|| writer.delivered());
+            std::task::ready!(timer.poll_expired(cx));
+            before = Some(writer.delivered());
+            if before == Some(delivered) {
+                break;
+            }
+            timer.set(clock::now().plus_ms(BODY_STALL_MS_MAX));
+        }
+        Poll::Ready(())
     })
     .await;
     timer.clear();
@@ -374,5 +384,9 @@ impl Sink for H1Answer<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.sink.poll_flush(cx)
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        self.sink.delivered()
     }
 }

@@ -275,4 +275,8 @@ impl Sink for H2Answer {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.send.borrow_mut().body.poll_flush(cx)
     }
+
+    fn delivered(&self) -> Option<u64> {
+        self.send.borrow().body.delivered()
+    }
 }

@@ -112,6 +112,14 @@ impl Socket {
         is_told.then_some(u64::from(info.tcpi_last_data_recv))
     }
 
+    /// Bytes that the kernel took and the peer has not acknowledged; a Unix socket counts their buffers.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ (SIOCOUTQ) writes one int where the pointer says.
+        let got = unsafe { libc::ioctl(self.raw, libc::TIOCOUTQ, &raw mut bytes) };
+        if got == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+    }
+
     /// Nothing has arrived, and the peer has not ended its side. Reads nothing; never while a read is in flight.
     pub(super) fn is_silent(&self) -> bool {
         let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;

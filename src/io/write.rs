@@ -156,6 +156,13 @@ impl Writer {
         self.bytes_out
     }
 
+    /// Bytes that the peer's kernel took, up to a constant; compare it with an earlier one. A system call. [`Writer::bytes_out`]
+    /// moves in steps of a third of the socket's buffer, which can be a megabyte.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.bytes_out.wrapping_sub(self.socket.unacknowledged())
+    }
+
     /// Gives up a wait for room, before the socket goes elsewhere: it may outlast what it was for.
     pub(super) fn halt(&mut self) {
         debug_assert_eq!(self.queued(), 0, "flush before the socket goes");

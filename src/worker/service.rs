@@ -15,7 +15,7 @@ use crate::limits::BODY_STALL_MS_MAX;
 use crate::link::h1::H1Back;
 use crate::wire;
 
-/// The response's head is the edge's to wait for: it knows the pool's patience.
+/// The response's head is the edge's to wait for: it knows the pool's patience. And its client is.
 const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: BODY_STALL_MS_MAX };
 
 /// What serves every request of every link.
@@ -89,7 +89,7 @@ impl WorkerService {
         if let Some(accept) = accept {
             back.expect_websocket_accept(accept.clone());
         }
-        let carry = Carry::new(ask.length, ask.expects_continue, BOUNDS);
+        let carry = Carry::new(ask.length, ask.expects_continue, BOUNDS).sparing_client();
         let carried = carry.run(replay, answer, &mut back, timer, clock::now()).await;
         let is_reusable = carried.is_ok() && back.is_reusable();
         drop(back);
