@@ -1653,6 +1653,37 @@ fn a_websocket_runs_through_an_http2_link() {
 }
 
 #[test]
+fn an_upgrade_of_another_method_keeps_it_over_http1_and_is_a_502_over_http2() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        for length in ["", "Content-Length: 0\r\n"] {
+            let attach = start("POST", "/attach") + "Connection: Upgrade\r\nUpgrade: tcp\r\n" + length + "\r\n";
+            let worker = with_connect(&edge);
+            let mut client = edge.sent(&attach);
+            assert_own(&client.response(), 502, "http_protocol_error");
+            worker.is_quiet();
+            // It is not the link's fault, nor the connection's.
+            client.get("/next");
+            worker.accept().ok("next");
+            assert_eq!(client.response().text(), "next");
+            edge.until_credits(10);
+            worker.lose();
+            edge.until_links(0);
+
+            let mut link = edge.h1_link();
+            client.send(&attach);
+            let seen = link.request();
+            assert_eq!((seen.method(), seen.target(), seen.field("upgrade")), ("POST", "/attach", Some("tcp")));
+            link.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n");
+            assert_eq!(client.head().status(), 101);
+            check_tunnel(&mut client, &mut link);
+            drop((client, link));
+            edge.until_links(0);
+        }
+    }
+}
+
+#[test]
 fn an_http2_link_may_refuse_an_upgrade() {
     for cores in CORES {
         let edge = setting().cores(cores).start();

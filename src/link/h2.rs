@@ -120,7 +120,8 @@ pub struct H2Back {
 }
 
 impl H2Back {
-    /// Opens a stream with the request's head.
+    /// Opens a stream with the request's head. [`Again::Untouched`]: the link takes nothing any more; other losses are about
+    /// this request alone.
     pub fn send(send: &mut SendRequest<Bytes>, ask: &Ask, host_fallback: &Authority) -> Result<H2Back, Lost> {
         let (request, accept) = request_of(ask, host_fallback)?;
         let ends = ask.length == Length::None && ask.upgrade.is_none();
@@ -253,6 +254,11 @@ fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Opti
     *request.headers_mut() = ask.headers.clone();
     request.headers_mut().remove(HOST); // it is :authority here
     let Some(upgrade) = &ask.upgrade else { return Ok((request, None)) };
+    // RFC 8441 §4 puts CONNECT where the method was, and whoever reads it takes GET for what was meant. A POST (Docker,
+    // Kubernetes) would reach its server as another request.
+    if ask.method != Method::GET {
+        return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
+    }
     *request.method_mut() = Method::CONNECT;
     let malformed = Lost { fault: Fault::ClientMalformed("the Upgrade is not a token"), again: Again::Never };
     let protocol = upgrade.protocol.to_str().map_err(|_| malformed)?.to_ascii_lowercase();
