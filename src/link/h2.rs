@@ -13,7 +13,7 @@ use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::exchange::h2::{H2Sink, H2Source};
-use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Reply, keepalive};
+use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Piece, Reply, Source, keepalive};
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Pulse};
 use crate::limits::{
@@ -109,8 +109,17 @@ fn learn(cx: &mut Context<'_>, send: &mut SendRequest<Bytes>) -> News {
 }
 
 /// One request on an HTTP/2 link.
+///
+/// ```text
+/// Dispatched --told--> Heading --final head--> Body
+/// Heading --final head that no body may follow--> Held --END_STREAM--> Body
+/// Held --DATA that is not empty--> lost
+/// ```
 pub struct H2Back {
     response: ResponseFuture,
+    /// A final head that is told only when it is known that no body follows it.
+    held: Option<Reply>,
+    is_head: bool,
     up: H2Sink,
     down: H2Source,
     was_told: bool,
@@ -131,6 +140,8 @@ impl H2Back {
         let up = if ends { H2Sink::closed(Side::Request) } else { H2Sink::new(stream, Side::Request) };
         Ok(H2Back {
             response,
+            held: None,
+            is_head: ask.method == Method::HEAD,
             up,
             down: H2Source::waiting(Side::Response),
             was_told: false,
@@ -139,7 +150,7 @@ impl H2Back {
         })
     }
 
-    fn take_head(&mut self, response: Response<RecvStream>) -> Heard {
+    fn take_head(&mut self, response: Response<RecvStream>) -> Reply {
         let (head, stream) = response.into_parts();
         self.down = H2Source::new(stream, Side::Response);
         let mut headers = head.headers;
@@ -150,7 +161,7 @@ impl H2Back {
             if let Some(accept) = self.accept.take() {
                 headers.insert("sec-websocket-accept", accept);
             }
-            return Heard::Final(Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, length: Length::Unknown });
+            return Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, length: Length::Unknown };
         }
         let length = if self.down.has_ended_with_its_head() {
             Length::None
@@ -161,7 +172,29 @@ impl H2Back {
                 None => Length::Unknown,
             }
         };
-        Heard::Final(Reply { status: head.status, headers, length })
+        Reply { status: head.status, headers, length }
+    }
+
+    /// Whether no body may follow this head (RFC 9110 §6.4.1), though its stream goes on.
+    fn may_break_its_promise(&self, reply: &Reply) -> bool {
+        let has_no_body = self.is_head || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        has_no_body && reply.length != Length::None
+    }
+
+    /// Until the stream of a held head ends. RFC 9113 §8.1 lets the end come in an empty DATA frame or in trailers; bytes
+    /// of a body make the response malformed (§8.1.1), and then nothing of it may have gone on. (The engine is stricter: it
+    /// refuses a 304 that has a Content-Length and does not end with its head.)
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        loop {
+            let never = |fault| Lost { fault, again: Again::Never };
+            match ready!(self.down.poll_piece(cx)).map_err(never)? {
+                Piece::Data { bytes, .. } if !bytes.is_empty() => {
+                    return Poll::Ready(Err(never(Fault::WorkerMalformed("a body behind a head that has none"))));
+                }
+                piece if piece.is_last() => return Poll::Ready(Ok(())),
+                _ => {} // an empty frame; the engine bounds how many wait
+            }
+        }
     }
 }
 
@@ -174,6 +207,11 @@ impl Back for H2Back {
             self.was_told = true;
             return Poll::Ready(Ok(Heard::Dispatched));
         }
+        if self.held.is_some() {
+            ready!(self.poll_end(cx))?;
+            let reply = self.held.take().expect("looked at above");
+            return Poll::Ready(Ok(Heard::Final(Reply { length: Length::None, ..reply })));
+        }
         // Interim responses first: the engine drops those that a final one overtakes.
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let interim = interim.map_err(|error| lost(&error))?;
@@ -185,15 +223,20 @@ impl Back for H2Back {
             wire::strip_hop_by_hop(&mut headers);
             return Poll::Ready(Ok(Heard::Interim(head.status, headers)));
         }
-        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx));
-        Poll::Ready(match response {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(no_switch()),
-            Ok(response) if response.status().as_u16() > 599 => {
-                Err(Lost { fault: Fault::WorkerMalformed("an impossible status"), again: Again::Never })
-            }
-            Ok(response) => Ok(self.take_head(response)),
-            Err(error) => Err(lost(&error)),
-        })
+        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx)).map_err(|error| lost(&error))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(no_switch()));
+        }
+        if response.status().as_u16() > 599 {
+            let fault = Fault::WorkerMalformed("an impossible status");
+            return Poll::Ready(Err(Lost { fault, again: Again::Never }));
+        }
+        let reply = self.take_head(response);
+        if self.may_break_its_promise(&reply) {
+            self.held = Some(reply);
+            return self.poll_heard(cx);
+        }
+        Poll::Ready(Ok(Heard::Final(reply)))
     }
 
     fn up(&mut self) -> &mut H2Sink {
