@@ -121,6 +121,18 @@ fn an_empty_line_between_two_requests_is_skipped() {
 }
 
 #[test]
+fn a_connection_with_an_empty_line_behind_its_last_request_is_idle() {
+    let edge = edge();
+    let mut link = edge.h1_link();
+    let mut client = edge.sent(post("/a", "xyz") + "\r\n");
+    link.serve("a");
+    assert_eq!(client.response().text(), "a");
+    // A drain ends idle connections without a word. A head that had begun would be waited for, and answered 408.
+    edge.drain();
+    client.ends();
+}
+
+#[test]
 fn a_client_that_says_close_is_answered_and_closed() {
     let edge = edge();
     let mut link = edge.h1_link();

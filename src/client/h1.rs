@@ -128,7 +128,8 @@ async fn read_head(
                 timer.clear();
                 return Poll::Ready(wire::parse_request(head).map(Some));
             }
-            if is_idle && !input.is_empty() {
+            // An empty line behind the last request is no head yet (RFC 9112 §2.2).
+            if is_idle && scan.has_begun() {
                 is_idle = false;
                 is_armed = false;
             }

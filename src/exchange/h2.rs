@@ -31,12 +31,6 @@ impl H2Source {
         H2Source { stream: None, side, data_is_over: false, is_ended: false }
     }
 
-    /// The last byte of the body was taken.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
     /// Nothing followed the head.
     #[must_use]
     pub fn has_ended_with_its_head(&self) -> bool {
@@ -106,12 +100,6 @@ impl H2Sink {
     #[must_use]
     pub fn closed(side: Side) -> Self {
         H2Sink { stream: None, side, waiting: None, is_ended: true, taken: 0 }
-    }
-
-    /// The stream's end was handed to the engine.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.is_ended
     }
 
     pub fn stream(&mut self) -> Option<&mut SendStream<Bytes>> {
@@ -253,7 +241,7 @@ mod tests {
                 body.flow_control().release_capacity(bytes).unwrap();
                 read += bytes;
             }
-            assert_eq!((sink.delivered(), sink.is_ended()), (Some(10), true));
+            assert_eq!((sink.delivered(), sink.is_ended), (Some(10), true));
             took
         };
         let took = io::run(|| io::timeout(30_000, told)).unwrap().expect("it hangs");

@@ -70,19 +70,6 @@ impl Conn {
         self.peer.or_else(|| self.socket.peer_addr())
     }
 
-    /// Where this end is; `None` for a Unix socket.
-    #[must_use]
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Whether the peer is gone, or ended its side (half-closed), though unread bytes may wait before its FIN. A system
-    /// call; it reads nothing.
-    #[must_use]
-    pub fn peer_gone(&self) -> bool {
-        self.socket.peer_gone()
-    }
-
     /// What tells whether the peer still sends, when somebody else has taken the connection.
     #[must_use]
     pub fn pulse(&self) -> Pulse {

@@ -55,11 +55,6 @@ impl Socket {
         self.stream().writable(true).await
     }
 
-    /// Waits until a read would return. Dropping it loses nothing.
-    pub(super) async fn readable(self) -> io::Result<()> {
-        self.stream().readable(true).await
-    }
-
     fn stream(&self) -> &TcpStream {
         // SAFETY: the only `&mut` to the stream is made by monoio's read half when a read starts; its last use is the
         // clone of the descriptor in the first poll, which follows in the same call of the reader's pump. Nothing here
@@ -137,10 +132,6 @@ impl Socket {
 
     pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
         SocketAddr::try_from(rustix::net::getpeername(self).ok()??).ok()
-    }
-
-    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
-        SocketAddr::try_from(rustix::net::getsockname(self).ok()?).ok()
     }
 }
 
