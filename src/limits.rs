@@ -89,6 +89,9 @@ pub const EDGE_RESETS_PENDING_MAX: usize = 4096;
 pub const RESET_DELAY_MS: u64 = 50;
 /// A head as HTTP/2 counts it in a worker: 32 bytes more for each field (RFC 9113 §6.5.2), and the fields that the edge adds.
 pub const HEADER_LIST_BYTES_MAX: u32 = 32 * 1024;
+/// A response's head as HTTP/2 counts it in an edge: what [`HEAD_BYTES_MAX`] and [`HEAD_FIELDS_MAX`] are over HTTP/1.1, so that
+/// a server behind a worker has the same room over either kind of link.
+pub const RESPONSE_LIST_BYTES_MAX: u32 = HEAD_BYTES_MAX as u32 + 32 * HEAD_FIELDS_MAX as u32;
 /// What the h2 engine may spend on small DATA frames that nobody has read yet, before it ends the connection. Some
 /// hundred streams with 64 KiB of 100-byte messages each.
 pub const SMALL_FRAMES_BYTES: usize = 64 * 1024 * 1024;
