@@ -518,7 +518,7 @@ fn a_closed_listener_accepts_no_more() {
         let mut listener = Listener::bind(any_port(), 128).unwrap();
         let addr = listener.local_addr().unwrap();
         assert!(once(listener.accept()).await.is_none());
-        assert!(listener.close().await.is_none());
+        assert!(listener.close().await.is_empty());
         assert_eq!(TcpStream::connect(addr).err().unwrap().kind(), ErrorKind::ConnectionRefused);
 
         let dropped = Listener::bind(any_port(), 128).map(async |mut listener| {
@@ -537,10 +537,41 @@ fn a_connection_that_arrived_before_the_close_is_handed_out() {
         assert!(once(listener.accept()).await.is_none());
         io::sleep_ms(1).await; // the accept is in the kernel now
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut conn, from) = listener.close().await.expect("the connection");
+        let (mut conn, from) = listener.close().await.pop().expect("the connection");
         assert_eq!(from, peer.local_addr().unwrap());
         peer.write_all(b"alive").unwrap();
         fill_to(&mut conn, 5).await;
+    });
+}
+
+#[test]
+fn a_listener_that_closes_hands_out_its_backlog() {
+    on_core(|| async {
+        for asks in [false, true] {
+            let mut listener = Listener::bind(any_port(), 128).unwrap();
+            let addr = listener.local_addr().unwrap();
+            if asks {
+                assert!(once(listener.accept()).await.is_none());
+                io::sleep_ms(1).await; // the accept is in the kernel now, and takes one of them
+            }
+            let mut peers: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+            drop(peers.remove(7)); // it has left, and is handed out all the same
+            let came = listener.close().await;
+            assert_eq!(came.len(), 20);
+            assert_eq!(TcpStream::connect(addr).err().unwrap().kind(), ErrorKind::ConnectionRefused);
+            let mut echoes = 0;
+            for (mut conn, from) in came {
+                assert_eq!(conn.peer_addr(), Some(from));
+                let Some(peer) = peers.iter_mut().find(|peer| peer.local_addr().unwrap() == from) else { continue };
+                peer.write_all(b"up").unwrap();
+                fill_to(&mut conn, 2).await;
+                conn.writer.put(b"down");
+                conn.writer.flush().await.unwrap();
+                peer.read_exact(&mut [0; 4]).unwrap();
+                echoes += 1;
+            }
+            assert_eq!(echoes, 19);
+        }
     });
 }
 

@@ -287,7 +287,7 @@ async fn accept(
             None => break,
         }
     }
-    if let Some((conn, peer)) = listener.close().await {
+    for (conn, peer) in listener.close().await {
         take(&core, conn, peer, takes);
     }
     accepting.set(accepting.get() - 1);
@@ -296,14 +296,17 @@ async fn accept(
 fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: Takes) {
     core.counters.borrow_mut().core.accepted_connections += 1;
     match takes {
-        Takes::Requests { clients, workers } => io::spawn(connection(core.clone(), conn, peer, clients, workers)),
+        Takes::Requests { clients, workers } => {
+            // Counted before its task runs: a drain that looks in between would find nobody.
+            let counted = Counted::connection(core);
+            io::spawn(connection(core.clone(), conn, peer, clients, workers, counted));
+        }
         Takes::Admin => io::spawn(admin::connection(core.clone(), conn)),
     }
 }
 
 /// A connection from a client or a worker; which of the two, its first request tells.
-async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool) {
-    let counted = Counted::connection(&core);
+async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool, counted: Counted) {
     let service = EdgeService { core: core.clone(), peer: ForwardedFor::new(peer.ip()), accepts_clients: clients };
     match client::h1::serve(conn, &service, &core.drain).await {
         client::h1::Ended::Closed => {}

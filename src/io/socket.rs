@@ -142,6 +142,18 @@ impl AsFd for Socket {
     }
 }
 
+/// The next connection of the backlog, CLOEXEC set; `WouldBlock` where none waits. Only while no accept is in flight, and for
+/// the last ones: the listener does not block any more afterwards.
+pub(super) fn accept_waiting(listener: &TcpListener) -> io::Result<(Socket, SocketAddr)> {
+    use rustix::net::{SocketFlags, acceptfrom_with};
+    // SAFETY: the listener owns the descriptor and outlives the borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+    rustix::io::ioctl_fionbio(fd, true)?;
+    let (accepted, peer) = acceptfrom_with(fd, SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((Socket::from_fd(accepted)?, peer.ok_or(io::ErrorKind::AddrNotAvailable)?))
+}
+
 /// Stops listening at once; an accept in flight ends.
 pub(super) fn stop_listening(listener: &TcpListener) {
     // SAFETY: the listener owns the descriptor and outlives the borrow.
