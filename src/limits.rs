@@ -25,7 +25,8 @@ pub const SETUP_MS_MAX: u64 = 5_000;
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// A trailer section.
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
-/// A body that makes no progress: 408 from a client, 502 or a cut from a worker.
+/// A body that makes no progress: 408 from a client, 502 or a cut from a worker. A reader that takes a little of what waits
+/// makes progress. Found within two of it.
 pub const BODY_STALL_MS_MAX: u64 = 30_000;
 /// Bytes of a request body kept so that the request can be sent again.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -88,6 +89,9 @@ pub const EDGE_RESETS_PENDING_MAX: usize = 4096;
 pub const RESET_DELAY_MS: u64 = 50;
 /// A head as HTTP/2 counts it in a worker: 32 bytes more for each field (RFC 9113 §6.5.2), and the fields that the edge adds.
 pub const HEADER_LIST_BYTES_MAX: u32 = 32 * 1024;
+/// A response's head as HTTP/2 counts it in an edge: what [`HEAD_BYTES_MAX`] and [`HEAD_FIELDS_MAX`] are over HTTP/1.1, so that
+/// a server behind a worker has the same room over either kind of link.
+pub const RESPONSE_LIST_BYTES_MAX: u32 = HEAD_BYTES_MAX as u32 + 32 * HEAD_FIELDS_MAX as u32;
 /// What the h2 engine may spend on small DATA frames that nobody has read yet, before it ends the connection. Some
 /// hundred streams with 64 KiB of 100-byte messages each.
 pub const SMALL_FRAMES_BYTES: usize = 64 * 1024 * 1024;
@@ -97,7 +101,7 @@ pub const GATHER_BYTES_MAX: usize = 16 * 1024;
 pub const LOCAL_RESETS_MAX: usize = 1024;
 /// Probes of the kernel that an idle TCP peer may leave unanswered.
 pub const KEEPALIVE_PROBES: u32 = 4;
-/// PING interval on a link. A dead link is found within two.
+/// PING interval on a link. A dead link is found within two: a whole one in which neither a PONG nor any other byte came.
 pub const LINK_PING_MS: u64 = 10_000;
 
 // ---- dispatch ----

@@ -10,6 +10,7 @@ use common::h2_worker::H2Worker;
 use common::origin::{Origin, serving};
 use common::peer::{End, Framing, start};
 use common::{CORES, HOST, Peer, assert_own, edge, get, ok, pattern, post, setting};
+use ptth::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX, LINE_BYTES_MAX};
 
 // ---- one connection, many requests ----
 
@@ -118,6 +119,18 @@ fn an_empty_line_between_two_requests_is_skipped() {
     assert_eq!(link.serve("a").text(), "xyz");
     assert_eq!(link.serve("b").target(), "/b");
     assert_eq!((client.response().text(), client.response().text()), ("a", "b"));
+}
+
+#[test]
+fn a_connection_with_an_empty_line_behind_its_last_request_is_idle() {
+    let edge = edge();
+    let mut link = edge.h1_link();
+    let mut client = edge.sent(post("/a", "xyz") + "\r\n");
+    link.serve("a");
+    assert_eq!(client.response().text(), "a");
+    // A drain ends idle connections without a word. A head that had begun would be waited for, and answered 408.
+    edge.drain();
+    client.ends();
 }
 
 #[test]
@@ -1062,6 +1075,64 @@ fn the_largest_head_passes_and_the_next_is_refused() {
         client.ends();
     }
     link.is_quiet();
+}
+
+/// Largest heads: as many fields as may be, the longest line, and as many bytes as may be in as many fields.
+fn largest_heads(first: &str) -> Vec<String> {
+    let fields = |count: usize| -> String { (0..count).map(|n| format!("X-{n}: y\r\n")).collect() };
+    let begun = first.matches("\r\n").count() - 1; // fields in `first`
+    let many = format!("{first}{}\r\n", fields(HEAD_FIELDS_MAX - begun));
+    let long = format!("{first}X-Long: {}\r\n\r\n", "y".repeat(LINE_BYTES_MAX - "X-Long: ".len()));
+    let full = format!("{first}{}X-Long: {}\r\n", fields(HEAD_FIELDS_MAX - begun - 2), "y".repeat(LINE_BYTES_MAX - 8));
+    let left = HEAD_BYTES_MAX - full.len() - "X-Rest: \r\n\r\n".len();
+    let full = format!("{full}X-Rest: {}\r\n\r\n", "z".repeat(left));
+    assert_eq!((full.len(), full.matches("\r\n").count()), (HEAD_BYTES_MAX, HEAD_FIELDS_MAX + 2));
+    vec![many, long, full]
+}
+
+/// The fields of [`largest_heads`], in an order of their own.
+fn filling(fields: &[(String, String)]) -> Vec<String> {
+    let own = fields.iter().filter(|(name, _)| name.len() > 2 && !name.to_lowercase().starts_with("x-forwarded"));
+    let own = own.filter(|(name, _)| name.to_lowercase().starts_with("x-"));
+    let mut own: Vec<_> = own.map(|(name, value)| format!("{}: {value}", name.to_lowercase())).collect();
+    own.sort();
+    own
+}
+
+fn filling_of(head: &str) -> Vec<String> {
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    filling(&fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>())
+}
+
+#[test]
+fn the_largest_heads_pass_through_our_own_worker() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        let origin = Origin::start();
+        let _worker = edge.worker(origin.address);
+        let mut client = edge.client();
+        let mut requests = largest_heads(&start("GET", "/"));
+        requests.push(start("GET", &format!("/{}", "p".repeat(LINE_BYTES_MAX - "GET / HTTP/1.1".len()))) + "\r\n");
+        let mut server = None;
+        for request in requests {
+            client.send(&request);
+            let server = server.get_or_insert_with(|| origin.accept());
+            let seen = server.request();
+            assert!(request.starts_with(&format!("{}\r\n", seen.line)), "{}", seen.line);
+            assert_eq!(filling(&seen.fields), filling_of(&request));
+            server.ok("took it");
+            assert_eq!(client.response().text(), "took it");
+        }
+        let server = server.as_mut().expect("it was asked");
+        for head in largest_heads("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n") {
+            client.get("/");
+            server.request();
+            server.send(format!("{head}ok"));
+            let answer = client.response();
+            assert_eq!((answer.status(), answer.text()), (200, "ok"), "{} bytes: {answer:?}", head.len());
+            assert_eq!(filling(&answer.fields), filling_of(&head));
+        }
+    }
 }
 
 // ---- an answer before the end of the request ----

@@ -124,7 +124,8 @@ fn taken_pieces_keep_their_bytes_while_reading_goes_on() {
         while count < total {
             turn += 1;
             conn.reader.large(turn % 5 != 0);
-            if conn.reader.buffer().is_empty() || turn % 7 == 0 {
+            let all_came = conn.reader.bytes_in() == total as u64;
+            if conn.reader.buffer().is_empty() || (turn % 7 == 0 && !all_came) {
                 assert_ne!(conn.reader.fill().await.unwrap(), 0);
             }
             let n = conn.reader.buffer().len().min([1, 100, 3_000, 20_000, usize::MAX][turn % 5]);
@@ -163,49 +164,16 @@ fn a_small_reader_reads_small_and_a_large_one_large() {
 }
 
 #[test]
-fn a_resting_reader_loses_no_byte() {
-    on_core(|| async {
-        let (mut conn, mut peer) = pair();
-        for round in 0..60 {
-            let bytes = pattern(round * 10, 10);
-            match round % 4 {
-                0 => conn.reader.rest(), // before the wait
-                1 => {
-                    assert!(once(conn.reader.fill()).await.is_none());
-                    conn.reader.rest(); // during the wait
-                    assert!(io::timeout(1, conn.reader.fill()).await.is_none());
-                }
-                2 => {
-                    assert!(once(conn.reader.fill()).await.is_none());
-                    conn.reader.rest(); // the bytes meet the cancel
-                }
-                _ => {
-                    assert!(once(conn.reader.fill()).await.is_none());
-                    peer.write_all(&bytes[..5]).unwrap();
-                    conn.reader.rest(); // bytes have arrived, and nobody has looked
-                }
-            }
-            let already = if round % 4 == 3 { 5 } else { 0 };
-            peer.write_all(&bytes[already..]).unwrap();
-            fill_to(&mut conn, 10).await;
-            assert_eq!(conn.reader.buffer(), bytes, "round {round}");
-            conn.reader.consume(10);
-        }
-    });
-}
-
-#[test]
 fn a_peer_that_left_is_seen_behind_unread_bytes() {
     on_core(|| async {
         let (conn, mut peer) = pair();
-        assert!(!conn.peer_gone());
+        assert!(!conn.reader.peer_gone());
         peer.write_all(b"unread").unwrap();
-        assert!(!conn.peer_gone() && !conn.reader.peer_gone());
+        assert!(!conn.reader.peer_gone());
         drop(peer);
-        while !conn.peer_gone() {
+        while !conn.reader.peer_gone() {
             io::sleep_ms(1).await;
         }
-        assert!(conn.reader.peer_gone());
     });
 }
 
@@ -267,7 +235,6 @@ fn pieces_reach_a_slow_reader_in_order() {
             }
         }
         conn.writer.flush().await.unwrap();
-        assert_eq!(conn.writer.bytes_out(), total as u64);
         assert!(waited > 0, "the socket was never full");
         conn.writer.shutdown().unwrap();
         assert_eq!(reader.join().unwrap(), pattern(0, total));
@@ -292,6 +259,36 @@ fn many_pieces_go_out_in_order() {
         });
         conn.writer.flush().await.unwrap();
         assert_eq!(reader.join().unwrap(), pattern(0, sent));
+    });
+}
+
+#[test]
+fn a_peer_that_reads_is_seen_before_its_socket_takes_more() {
+    on_core(|| async {
+        let (mut conn, mut peer) = pair();
+        // Until both kernels hold as much as they will. Nothing is flushed any more afterwards.
+        let mut put = 0;
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        while conn.writer.poll_flush(&mut cx).is_ready() {
+            conn.writer.put_bytes(Bytes::from(vec![b'x'; WRITE_COPY_BYTES_MAX]));
+            put += WRITE_COPY_BYTES_MAX;
+        }
+        let mut before = conn.writer.delivered();
+        let settled = async {
+            loop {
+                io::sleep_ms(TICK_MS).await;
+                match conn.writer.delivered() {
+                    now if now == before => return now,
+                    now => before = now,
+                }
+            }
+        };
+        let full = settled.await;
+        let mut read = 0;
+        while conn.writer.delivered() == full {
+            assert!(read < put, "all was read, and none of it was delivered");
+            read += peer.read(&mut [0; 1_024]).unwrap();
+        }
     });
 }
 
@@ -373,7 +370,6 @@ fn a_dropped_connection_with_a_full_socket_ends_for_its_peer_at_once() {
 #[test]
 fn a_socket_moves_to_another_core_with_a_read_in_flight_and_loses_nothing() {
     for round in 0..40 {
-        let resting = round % 4 == 3;
         let (fd, leftover, mut peer, sent) = on_core(|| async move {
             let (mut conn, mut peer) = pair();
             let mut sent = 0;
@@ -383,12 +379,9 @@ fn a_socket_moves_to_another_core_with_a_read_in_flight_and_loses_nothing() {
                 fill_to(&mut conn, 50).await;
                 conn.reader.consume(10);
             }
-            if resting {
-                conn.reader.rest();
-            }
             assert!(once(conn.reader.fill()).await.is_none());
-            if resting {
-                io::sleep_ms(1).await;
+            if round % 4 == 3 {
+                io::sleep_ms(1).await; // in the kernel now
             }
             if round % 8 < 4 {
                 peer.write_all(&pattern(sent, 30)).unwrap(); // meets the cancel
@@ -456,14 +449,14 @@ fn connections_open_over_tcp_and_unix() {
     let tcp = std::net::TcpListener::bind(any_port()).unwrap();
     on_core(|| async {
         let mut conn = Conn::connect(tcp.local_addr().unwrap()).await.unwrap();
-        let (mut peer, addr) = tcp.accept().unwrap();
-        assert_eq!((conn.local_addr(), conn.peer_addr()), (Some(addr), tcp.local_addr().ok()));
+        let (mut peer, _) = tcp.accept().unwrap();
+        assert_eq!(conn.peer_addr(), tcp.local_addr().ok());
         peer.write_all(b"tcp").unwrap();
         fill_to(&mut conn, 3).await;
 
         let mut conn = Conn::connect_unix(&path).await.unwrap();
         let (mut peer, _) = unix.accept().unwrap();
-        assert_eq!((conn.local_addr(), conn.peer_addr()), (None, None));
+        assert_eq!(conn.peer_addr(), None);
         peer.write_all(b"unix").unwrap();
         fill_to(&mut conn, 4).await;
         conn.writer.put(b"back");
@@ -473,7 +466,7 @@ fn connections_open_over_tcp_and_unix() {
         assert!(once(conn.reader.fill()).await.is_none());
         drop(peer);
         assert_eq!(conn.reader.fill().await.unwrap(), 0);
-        assert!(conn.peer_gone());
+        assert!(conn.reader.peer_gone());
 
         let nobody = std::net::TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
         assert_eq!(Conn::connect(nobody).await.err().unwrap().kind(), ErrorKind::ConnectionRefused);
@@ -515,7 +508,6 @@ fn a_cancelled_accept_loses_no_connection() {
             };
             assert_eq!(from, peer.local_addr().unwrap());
             assert_eq!(conn.peer_addr(), Some(from));
-            assert_eq!(conn.local_addr(), Some(addr));
         }
     });
 }
@@ -526,7 +518,7 @@ fn a_closed_listener_accepts_no_more() {
         let mut listener = Listener::bind(any_port(), 128).unwrap();
         let addr = listener.local_addr().unwrap();
         assert!(once(listener.accept()).await.is_none());
-        assert!(listener.close().await.is_none());
+        assert!(listener.close().await.is_empty());
         assert_eq!(TcpStream::connect(addr).err().unwrap().kind(), ErrorKind::ConnectionRefused);
 
         let dropped = Listener::bind(any_port(), 128).map(async |mut listener| {
@@ -545,10 +537,41 @@ fn a_connection_that_arrived_before_the_close_is_handed_out() {
         assert!(once(listener.accept()).await.is_none());
         io::sleep_ms(1).await; // the accept is in the kernel now
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut conn, from) = listener.close().await.expect("the connection");
+        let (mut conn, from) = listener.close().await.pop().expect("the connection");
         assert_eq!(from, peer.local_addr().unwrap());
         peer.write_all(b"alive").unwrap();
         fill_to(&mut conn, 5).await;
+    });
+}
+
+#[test]
+fn a_listener_that_closes_hands_out_its_backlog() {
+    on_core(|| async {
+        for asks in [false, true] {
+            let mut listener = Listener::bind(any_port(), 128).unwrap();
+            let addr = listener.local_addr().unwrap();
+            if asks {
+                assert!(once(listener.accept()).await.is_none());
+                io::sleep_ms(1).await; // the accept is in the kernel now, and takes one of them
+            }
+            let mut peers: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+            drop(peers.remove(7)); // it has left, and is handed out all the same
+            let came = listener.close().await;
+            assert_eq!(came.len(), 20);
+            assert_eq!(TcpStream::connect(addr).err().unwrap().kind(), ErrorKind::ConnectionRefused);
+            let mut echoes = 0;
+            for (mut conn, from) in came {
+                assert_eq!(conn.peer_addr(), Some(from));
+                let Some(peer) = peers.iter_mut().find(|peer| peer.local_addr().unwrap() == from) else { continue };
+                peer.write_all(b"up").unwrap();
+                fill_to(&mut conn, 2).await;
+                conn.writer.put(b"down");
+                conn.writer.flush().await.unwrap();
+                peer.read_exact(&mut [0; 4]).unwrap();
+                echoes += 1;
+            }
+            assert_eq!(echoes, 19);
+        }
     });
 }
 
@@ -721,7 +744,6 @@ fn a_moved_timer_fires_at_its_new_time_only() {
         timer.set(start.plus_ms(5 * TICK_MS)); // later
         timer.expired().await;
         assert!(clock::now().ms_since(start) >= 5 * TICK_MS);
-        assert!(!timer.is_set());
 
         timer.set(clock::now().plus_ms(3_600_000));
         assert!(once(timer.expired()).await.is_none());
@@ -730,7 +752,6 @@ fn a_moved_timer_fires_at_its_new_time_only() {
 
         timer.set(clock::now().plus_ms(1));
         timer.clear();
-        assert!(!timer.is_set());
         assert!(io::timeout(3 * TICK_MS, timer.expired()).await.is_none());
         timer.set(clock::now());
         timer.expired().await;
@@ -752,6 +773,30 @@ fn a_timeout_gives_what_is_ready_and_drops_what_is_late() {
         for _ in 0..5 {
             assert_eq!(io::timeout(10_000, io::sleep_ms(1)).await, Some(()));
         }
+    });
+}
+
+#[test]
+fn a_byte_ends_a_peers_silence_before_anybody_reads_it() {
+    on_core(|| async {
+        let (conn, mut peer) = pair();
+        let pulse = conn.pulse();
+        for _ in 0..3 {
+            let before = loop {
+                match pulse.silent_ms().expect("TCP tells") {
+                    silent_ms if silent_ms >= 4 * TICK_MS => break silent_ms,
+                    _ => io::sleep_ms(TICK_MS).await,
+                }
+            };
+            // Again where this thread was away for as long.
+            while pulse.silent_ms().expect("TCP tells") >= before {
+                peer.write_all(b"x").unwrap();
+                io::sleep_ms(1).await;
+            }
+        }
+        assert_eq!(conn.reader.bytes_in(), 0);
+        let (near, _far) = UnixStream::pair().unwrap();
+        assert_eq!(Conn::from_fd(near.into(), Bytes::new()).unwrap().pulse().silent_ms(), None);
     });
 }
 

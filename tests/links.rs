@@ -936,6 +936,19 @@ fn a_link_lost_while_a_large_body_goes_up_is_a_502() {
     }
 }
 
+#[test]
+fn a_link_whose_worker_falls_silent_is_given_up_and_its_request_moves() {
+    let edge = edge();
+    let mut silent = Frames::dial(&edge, 1);
+    let mut client = edge.sent(get("/"));
+    silent.request();
+    silent.peer.end(); // reads the PING, answers nothing
+    edge.until_queued(1);
+    let mut link = edge.h1_link();
+    link.serve("moved");
+    assert_eq!(client.response().text(), "moved");
+}
+
 // ---- responses that break off ----
 
 #[test]
@@ -1315,6 +1328,89 @@ fn an_http2_response_that_breaks_its_stream_is_a_502_and_hurts_no_other() {
     }
 }
 
+/// What may and what may not come behind a head that has no body, in frames; `true` ends the stream.
+const NOTHING_BEHIND: &[&[(&str, bool)]] = &[&[("", true)], &[("", false), ("", false), ("", true)]];
+const BODY_BEHIND: &[&[(&str, bool)]] =
+    &[&[("x", true)], &[("x", false)], &[("", false), ("body", false)], &[("", false), ("body", true)]];
+
+#[test]
+fn an_http2_head_that_has_no_body_is_held_until_none_came() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        let mut link = Frames::dial(&edge, 1);
+        let mut client = edge.client();
+        for (method, status, length) in
+            [("HEAD", "200", "5"), ("HEAD", "404", ""), ("GET", "204", ""), ("GET", "304", ""), ("POST", "204", "0")]
+        {
+            let request = start(method, "/") + if method == "POST" { "Content-Length: 0\r\n\r\n" } else { "\r\n" };
+            let mut head = vec![(":status", status), ("x-worker", "yes")];
+            if !length.is_empty() {
+                head.push(("content-length", length));
+            }
+            let trailers: &[(&str, bool)] = &[("", false)];
+            for behind in NOTHING_BEHIND.iter().copied().chain([trailers]) {
+                client.send(&request);
+                let stream = link.request();
+                link.head(stream, &[(":status", "103"), ("link", "</x>")], false);
+                assert_eq!(client.response().status(), 103);
+                link.head(stream, &head, false);
+                client.is_quiet();
+                for (bytes, ends) in behind {
+                    link.data(stream, bytes.as_bytes(), *ends);
+                }
+                if behind == trailers {
+                    link.head(stream, &[("x-trailer", "yes")], true);
+                }
+                let answer = client.response_to_head();
+                assert_eq!(answer.status().to_string(), status, "{method} {behind:?}: {answer:?}");
+                assert_eq!((answer.field("x-worker"), answer.field("x-trailer")), (Some("yes"), None), "{answer:?}");
+                assert!(length != "5" || answer.field("content-length") == Some("5"), "{answer:?}");
+            }
+            for behind in BODY_BEHIND {
+                client.send(&request);
+                let stream = link.request();
+                link.head(stream, &head, false);
+                for (bytes, ends) in *behind {
+                    link.data(stream, bytes.as_bytes(), *ends);
+                }
+                let answer = if method == "HEAD" { client.response_to_head() } else { client.response() };
+                assert_eq!(answer.status(), 502, "{method} {status} {behind:?}: {answer:?}");
+                assert!(answer.field("proxy-status").is_some_and(|value| value.contains("http_protocol_error")));
+                assert_eq!(answer.field("x-worker"), None, "{answer:?}");
+                edge.until_credits(1);
+            }
+        }
+        // Neither link nor client is the worse for it.
+        client.get("/next");
+        let stream = link.request();
+        link.ok(stream, "next");
+        assert_eq!(client.response().text(), "next");
+    }
+}
+
+#[test]
+fn a_held_head_whose_stream_breaks_is_a_502() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        for code in [frames::NO_ERROR, frames::CANCEL, frames::REFUSED_STREAM] {
+            let mut link = Frames::dial(&edge, 1);
+            let mut client = edge.sent(get("/"));
+            let stream = link.request();
+            link.head(stream, &[(":status", "204"), ("x-worker", "yes")], false);
+            link.reset(stream, code);
+            let answer = client.response();
+            assert_own(&answer, 502, "connection_terminated");
+            assert_eq!(answer.field("x-worker"), None);
+            client.get("/lost");
+            let stream = link.request();
+            link.head(stream, &[(":status", "304")], false);
+            drop(link);
+            assert_own(&client.response(), 502, "connection_terminated");
+            edge.until_links(0);
+        }
+    }
+}
+
 fn shown(fields: &[(&str, &str)]) -> Vec<(String, String)> {
     fields.iter().map(|(name, value)| (name.to_string(), value.chars().take(30).collect())).collect()
 }
@@ -1636,6 +1732,37 @@ fn a_websocket_runs_through_an_http2_link() {
         let (rest, end) = client.end();
         assert_eq!((&*rest, end), (&b"bye"[..], End::Fin));
         edge.until_credits(10);
+    }
+}
+
+#[test]
+fn an_upgrade_of_another_method_keeps_it_over_http1_and_is_a_502_over_http2() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        for length in ["", "Content-Length: 0\r\n"] {
+            let attach = start("POST", "/attach") + "Connection: Upgrade\r\nUpgrade: tcp\r\n" + length + "\r\n";
+            let worker = with_connect(&edge);
+            let mut client = edge.sent(&attach);
+            assert_own(&client.response(), 502, "http_protocol_error");
+            worker.is_quiet();
+            // It is not the link's fault, nor the connection's.
+            client.get("/next");
+            worker.accept().ok("next");
+            assert_eq!(client.response().text(), "next");
+            edge.until_credits(10);
+            worker.lose();
+            edge.until_links(0);
+
+            let mut link = edge.h1_link();
+            client.send(&attach);
+            let seen = link.request();
+            assert_eq!((seen.method(), seen.target(), seen.field("upgrade")), ("POST", "/attach", Some("tcp")));
+            link.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n");
+            assert_eq!(client.head().status(), 101);
+            check_tunnel(&mut client, &mut link);
+            drop((client, link));
+            edge.until_links(0);
+        }
     }
 }
 

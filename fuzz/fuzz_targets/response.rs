@@ -11,7 +11,7 @@ use ptth::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use ptth::wire::setup::parse_setup_answer;
 use ptth::wire::{
     Asked, BodyPlan, Framing, HeadScan, Persistence, ResponseHead, Side, parse_response, put_response_head,
-    set_via_response, strip_hop_by_hop,
+    strip_hop_by_hop,
 };
 use stream::{Body, Stream, agree, put_body, read_body};
 
@@ -70,7 +70,6 @@ fn check_forwarded(response: &Response, asked: Asked) {
     let head = &response.head;
     let mut headers = head.headers.clone();
     strip_hop_by_hop(&mut headers);
-    set_via_response(&mut headers);
     // To a client in HTTP/1.1 a body of unknown length goes in chunks.
     let (framing, plan) = match head.body {
         BodyPlan::Empty => (Framing::Described, BodyPlan::Empty),

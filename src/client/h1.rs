@@ -33,7 +33,8 @@ pub struct TakenOver {
     pub timer: Timer,
 }
 
-/// Serves a connection to its end. While `drain` is set, the answer that runs is the last one.
+/// Serves a connection to its end. While `drain` is set, the answer that runs is the last one; a connection that comes later
+/// still gets an answer to what it has sent already.
 ///
 /// ```text
 /// Idle --first byte--> Head --blank line--> Request --answered--> Idle
@@ -46,8 +47,11 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
     let mut scan = HeadScan::request();
     let mut hosts = LastHost::default();
     let mut drained = drain.wait();
+    // Out of a listener's backlog: nobody has read what it sent, and a close would look like a crash.
+    let mut speaks = drain.is_set() && !conn.is_silent();
     loop {
-        let head = match read_head(&mut conn, &mut scan, &mut timer, &mut drained).await {
+        let until = if std::mem::take(&mut speaks) { None } else { Some(&mut drained) };
+        let head = match read_head(&mut conn, &mut scan, &mut timer, until).await {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(fault) => {
@@ -88,23 +92,34 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
     flush_by(writer, timer).await;
 }
 
-/// Flushes, but not for longer than a body may stall.
+/// Flushes, as long as the peer takes some of it within the time that a body may stall.
 async fn flush_by(writer: &mut Writer, timer: &mut Timer) {
     timer.set(clock::now().plus_ms(BODY_STALL_MS_MAX));
-    std::future::poll_fn(|cx| match writer.poll_flush(cx) {
-        Poll::Pending => timer.poll_expired(cx),
-        Poll::Ready(_) => Poll::Ready(()), // a peer that is gone needs no answer
+    let mut before = None;
+    std::future::poll_fn(|cx| {
+        // A peer that is gone needs no answer.
+        while writer.poll_flush(cx).is_pending() {
+            let delivered = *before.get_or_insert_with(|| writer.delivered());
+            std::task::ready!(timer.poll_expired(cx));
+            before = Some(writer.delivered());
+            if before == Some(delivered) {
+                break;
+            }
+            timer.set(clock::now().plus_ms(BODY_STALL_MS_MAX));
+        }
+        Poll::Ready(())
     })
     .await;
     timer.clear();
 }
 
-/// The next head; `None` where the connection ends between two requests.
+/// The next head; `None` where the connection ends between two requests, or `until` was set there. Without `until` something
+/// has arrived.
 async fn read_head(
     conn: &mut Conn,
     scan: &mut HeadScan,
     timer: &mut Timer,
-    drained: &mut LatchWait<'_>,
+    mut until: Option<&mut LatchWait<'_>>,
 ) -> Result<Option<RequestHead>, Fault> {
     scan.reset();
     let mut is_idle = true;
@@ -118,21 +133,23 @@ async fn read_head(
                 timer.clear();
                 return Poll::Ready(wire::parse_request(head).map(Some));
             }
-            if is_idle && !input.is_empty() {
+            // An empty line behind the last request is no head yet (RFC 9112 §2.2).
+            if is_idle && scan.has_begun() {
                 is_idle = false;
                 is_armed = false;
             }
             if !is_armed {
-                timer.set(clock::now().plus_ms(if is_idle { IDLE_MS_MAX } else { HEAD_MS_MAX }));
+                let is_waiting = is_idle && until.is_some();
+                timer.set(clock::now().plus_ms(if is_waiting { IDLE_MS_MAX } else { HEAD_MS_MAX }));
                 is_armed = true;
-            }
-            if is_idle && drained.poll(cx).is_ready() {
-                return Poll::Ready(Ok(None));
             }
             match conn.reader.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
+                    if is_idle && until.as_mut().is_some_and(|until| until.poll(cx).is_ready()) {
+                        return Poll::Ready(Ok(None));
+                    }
                     std::task::ready!(timer.poll_expired(cx));
                     return Poll::Ready(if is_idle { Ok(None) } else { Err(Fault::HeadTimeout) });
                 }
@@ -374,5 +391,9 @@ impl Sink for H1Answer<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.sink.poll_flush(cx)
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        self.sink.delivered()
     }
 }

@@ -21,10 +21,10 @@ use crate::exchange::{
     Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer, keepalive,
 };
 use crate::fault::Fault;
-use crate::io::{self, Conn, Duplex, Timer};
+use crate::io::{self, Conn, Duplex, Pulse, Timer};
 use crate::limits::{
-    EDGE_RESETS_PENDING_MAX, HEADER_LIST_BYTES_MAX, LOCAL_RESETS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX,
-    STREAM_WINDOW_BYTES,
+    EDGE_RESETS_PENDING_MAX, HEADER_LIST_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX, SMALL_FRAMES_BYTES,
+    STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 
@@ -39,6 +39,7 @@ pub enum Ended {
 
 /// Serves a connection to its end: `streams_max` requests at once. `drain` sends GOAWAY and finishes what runs.
 pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, streams_max: u32, drain: &Latch) -> Ended {
+    let pulse = conn.pulse();
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         // Every stream's window at once: a body that nobody reads stops its own stream and no other.
@@ -58,17 +59,18 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, streams_max
         Some(Err(error)) => return Ended::Broken(format!("HTTP/2 handshake: {error}")),
         None => return Ended::Broken("HTTP/2 handshake: no preface in time".into()),
     };
-    let ended = drive(&mut connection, &service, drain).await;
+    let ended = drive(&mut connection, &pulse, &service, drain).await;
     drop(connection);
     ended
 }
 
 async fn drive<S: Service + 'static>(
     connection: &mut Connection<Duplex, Bytes>,
+    pulse: &Pulse,
     service: &Rc<S>,
     drain: &Latch,
 ) -> Ended {
-    let mut keepalive = pin!(keepalive(connection.ping_pong()));
+    let mut keepalive = pin!(keepalive(connection.ping_pong(), LINK_PING_MS, || pulse.silent_ms()));
     let mut drained = drain.wait();
     let mut is_draining = false;
     std::future::poll_fn(|cx| {
@@ -272,5 +274,9 @@ impl Sink for H2Answer {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.send.borrow_mut().body.poll_flush(cx)
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        self.send.borrow().body.delivered()
     }
 }

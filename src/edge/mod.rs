@@ -308,7 +308,7 @@ async fn accept(
             None => break,
         }
     }
-    if let Some((conn, peer)) = listener.close().await {
+    for (conn, peer) in listener.close().await {
         take(&core, conn, peer, takes);
     }
     accepting.set(accepting.get() - 1);
@@ -317,14 +317,17 @@ async fn accept(
 fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: Takes) {
     core.counters.borrow_mut().core.accepted_connections += 1;
     match takes {
-        Takes::Requests { clients, workers } => io::spawn(connection(core.clone(), conn, peer, clients, workers)),
+        Takes::Requests { clients, workers } => {
+            // Counted before its task runs: a drain that looks in between would find nobody.
+            let counted = Counted::connection(core);
+            io::spawn(connection(core.clone(), conn, peer, clients, workers, counted));
+        }
         Takes::Admin => io::spawn(admin::connection(core.clone(), conn)),
     }
 }
 
 /// A connection from a client or a worker; which of the two, its first request tells.
-async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool) {
-    let counted = Counted::connection(&core);
+async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool, counted: Counted) {
     let (client, peer) = (peer.ip(), ForwardedFor::new(peer.ip()));
     let service = EdgeService { core: core.clone(), client, peer, accepts_clients: clients };
     match client::h1::serve(conn, &service, &core.drain).await {

@@ -45,8 +45,10 @@ pub async fn send_over<B: RequestBody, A: Answer>(
 ) -> Result<Carried, Lost> {
     let untouched = Lost { fault: Fault::LinkLost, again: Again::Untouched };
     // A link that cannot take what it was granted is out of the game at once, or it would be granted again and again.
-    let unusable = |lost| {
-        core.link_drains(credit.link);
+    let unusable = |lost: Lost| {
+        if lost.again == Again::Untouched {
+            core.link_drains(credit.link);
+        }
         lost
     };
     match core.line(credit.link).ok_or(untouched)? {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Again, Answer, Back, Heard, Length, Lost, Pump, PumpEnd, Replay, Reply, RequestBody};
+use super::{Again, Answer, Back, Heard, Length, Lost, Pump, PumpEnd, Replay, Reply, RequestBody, Sink};
 use crate::clock::{self, Now};
 use crate::fault::Fault;
 use crate::io::Timer;
@@ -16,7 +16,7 @@ use crate::limits::INTERIM_MAX;
 pub struct CarryBounds {
     /// From dispatch to the complete final head; a 1xx does not stop it.
     pub response_head_ms: u64,
-    /// A body that makes no progress.
+    /// A body that makes no progress: nothing of it came, and nothing of what waits for its reader went.
     pub stall_ms: u64,
 }
 
@@ -49,9 +49,11 @@ pub struct Carry {
     status: StatusCode,
     bounds: CarryBounds,
     head_by: Now,
-    /// Bytes that had moved when the stall clock was last looked at, and since when there have been no more.
-    moved_before: u64,
+    /// What had moved when the stall clock was last looked at, and since when there has been no more.
+    moved_before: Moved,
     still_since: Now,
+    /// A client that stalls is somebody else's to end.
+    spares_client: bool,
     interims: usize,
     owes_continue: bool,
     up: Pump,
@@ -71,8 +73,9 @@ impl Carry {
             status: StatusCode::OK,
             bounds,
             head_by: Now::default(),
-            moved_before: 0,
+            moved_before: Moved::default(),
             still_since: Now::default(),
+            spares_client: false,
             interims: 0,
             owes_continue: expects_continue && length != Length::None,
             up: Pump::new(),
@@ -81,6 +84,15 @@ impl Carry {
             down: Pump::new(),
             down_is_done: false,
         }
+    }
+
+    /// Leaves a client that stalls to whoever is nearer to it. A worker cannot tell one that reads slowly from one that does
+    /// not read: over the link it sees the edge's window, which opens in large steps. The edge sees the client itself, and
+    /// resets the stream.
+    #[must_use]
+    pub fn sparing_client(mut self) -> Carry {
+        self.spares_client = true;
+        self
     }
 
     /// Runs the exchange to its end. `timer` is the caller's own, and free again afterwards.
@@ -137,7 +149,7 @@ impl Carry {
         }
         while timer.poll_expired(cx).is_ready() {
             let now = clock::now();
-            if let Some(fault) = self.overdue(now) {
+            if let Some(fault) = self.overdue(now, [back.up().delivered(), answer.delivered()]) {
                 return lost(fault, Again::Never);
             }
             self.arm(timer);
@@ -201,7 +213,7 @@ impl Carry {
     ) -> Result<(), Lost> {
         self.status = reply.status;
         self.phase = Phase::Streaming;
-        self.moved_before = u64::MAX; // a head is progress, too
+        self.moved_before.put = u64::MAX; // a head is progress, too
         if reply.status == StatusCode::SWITCHING_PROTOCOLS {
             self.phase = Phase::Tunnel;
             self.up_is_done = false;
@@ -231,32 +243,71 @@ impl Carry {
         }
     }
 
-    /// Who is late, if somebody is. Called when the timer that [`Carry::arm`] set has passed.
-    fn overdue(&mut self, now: Now) -> Option<Fault> {
+    /// Who is late, if somebody is. Called when the timer that [`Carry::arm`] set has passed; `delivered` is what the sinks
+    /// of the way up and of the way down say then.
+    fn overdue(&mut self, now: Now, delivered: [Option<u64>; 2]) -> Option<Fault> {
         if self.phase == Phase::Heading && self.bounds.response_head_ms > 0 && now >= self.head_by {
             return Some(Fault::ResponseTimeout);
         }
-        let moved = self.up.bytes() + self.down.bytes();
-        if moved != self.moved_before {
-            self.moved_before = moved;
+        let moved = Moved { put: self.up.bytes() + self.down.bytes(), delivered: delivered.map(Some) };
+        let before = std::mem::replace(&mut self.moved_before, moved);
+        let waits = self.waits_for();
+        // A reader that takes what was put long ago is slow, not stalled.
+        let reads = match waits {
+            WaitsFor::WorkerToRead => moved.delivered[0] != before.delivered[0],
+            WaitsFor::ClientToRead => moved.delivered[1] != before.delivered[1],
+            WaitsFor::Worker | WaitsFor::Client | WaitsFor::Answer => false,
+        };
+        if moved.put != before.put || reads {
             self.still_since = now;
         }
         if self.bounds.stall_ms == 0 || now < self.still_since.plus_ms(self.bounds.stall_ms) {
             return None;
         }
         self.still_since = now; // silence that is nobody's fault is looked at again as late
-        let up_runs = !self.up_is_done && !self.up_is_refused && !self.owes_continue;
-        match self.phase {
-            // Both ways open: silence is a tunnel's right. One way closed: the other gets as long as any body.
-            Phase::Tunnel if up_runs && !self.down_is_done => None,
-            Phase::Tunnel => Some(if up_runs { Fault::BodyTimeout } else { Fault::WorkerStalled }),
-            Phase::Streaming if self.down.waits_for_sink() => Some(Fault::ClientGone),
-            Phase::Streaming => Some(Fault::WorkerStalled),
-            Phase::Heading if up_runs && self.up.waits_for_sink() => Some(Fault::WorkerStalled),
-            Phase::Heading if up_runs => Some(Fault::BodyTimeout),
-            Phase::Heading => None,
+        match waits {
+            WaitsFor::Answer => None,
+            WaitsFor::Client | WaitsFor::ClientToRead if self.spares_client => None,
+            WaitsFor::Client => Some(Fault::BodyTimeout),
+            WaitsFor::ClientToRead => delivered[1].map(|_| Fault::ClientGone),
+            WaitsFor::Worker => Some(Fault::WorkerStalled),
+            WaitsFor::WorkerToRead => delivered[0].map(|_| Fault::WorkerStalled),
         }
     }
+
+    /// What keeps the exchange from going on.
+    fn waits_for(&self) -> WaitsFor {
+        let up_runs = !self.up_is_done && !self.up_is_refused && !self.owes_continue;
+        match (self.phase, up_runs) {
+            (Phase::Heading, false) => WaitsFor::Answer,
+            // Both ways open: silence is a tunnel's right. One way closed: the other gets as long as any body.
+            (Phase::Tunnel, true) if !self.down_is_done => WaitsFor::Answer,
+            (Phase::Heading | Phase::Tunnel, true) if self.up.waits_for_sink() => WaitsFor::WorkerToRead,
+            (Phase::Heading | Phase::Tunnel, true) => WaitsFor::Client,
+            (Phase::Streaming, _) | (Phase::Tunnel, false) if self.down.waits_for_sink() => WaitsFor::ClientToRead,
+            (Phase::Streaming, _) | (Phase::Tunnel, false) => WaitsFor::Worker,
+        }
+    }
+}
+
+/// Who an exchange waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    /// Nobody has to do anything now, but answer.
+    Answer,
+    Client,
+    ClientToRead,
+    Worker,
+    WorkerToRead,
+}
+
+/// How far both bodies had come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    /// Bytes that went into the sinks.
+    put: u64,
+    /// What [`Sink::delivered`] said, up and down; `None` before it was asked first.
+    delivered: [Option<Option<u64>>; 2],
 }
 
 fn lost<T>(fault: Fault, again: Again) -> Poll<Result<T, Lost>> {
@@ -272,5 +323,103 @@ fn put_poll(poll: Poll<Result<(), Fault>>) -> Result<Poll<()>, Lost> {
     match poll {
         Poll::Ready(result) => put(result).map(Poll::Ready),
         Poll::Pending => Ok(Poll::Pending),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALL_MS: u64 = 30;
+    const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: STALL_MS };
+
+    /// An exchange in `phase`. Which of its pumps run, and which of those wait for their sink.
+    fn carry(phase: Phase, up: Option<bool>, down: Option<bool>) -> Carry {
+        let pump = |waits_for_sink| if waits_for_sink { Pump::flushing() } else { Pump::new() };
+        let mut carry = Carry::new(Length::Unknown, false, BOUNDS);
+        carry.phase = phase;
+        carry.up_is_done = up.is_none();
+        carry.up = up.map_or_else(Pump::new, pump);
+        carry.down_is_done = down.is_none();
+        carry.down = down.map_or_else(Pump::new, pump);
+        carry
+    }
+
+    /// The faults of several looks, one stall time after the other; `delivered` for each.
+    fn looks(carry: &mut Carry, delivered: &[[Option<u64>; 2]]) -> Vec<Option<Fault>> {
+        let at = |look: usize| Now::default().plus_ms(STALL_MS * (look as u64 + 1));
+        delivered.iter().enumerate().map(|(look, delivered)| carry.overdue(at(look), *delivered)).collect()
+    }
+
+    #[test]
+    fn every_phase_knows_whom_it_waits_for() {
+        use {Phase::*, WaitsFor::*};
+        for (phase, up, down, want) in [
+            (Heading, None, Some(false), Answer),
+            (Heading, Some(false), Some(false), Client),
+            (Heading, Some(true), Some(false), WorkerToRead),
+            (Streaming, None, Some(false), Worker),
+            (Streaming, None, Some(true), ClientToRead),
+            (Streaming, Some(false), Some(true), ClientToRead),
+            (Streaming, Some(true), Some(false), Worker),
+            (Tunnel, Some(false), Some(false), Answer),
+            (Tunnel, Some(true), Some(true), Answer),
+            (Tunnel, Some(false), None, Client),
+            (Tunnel, Some(true), None, WorkerToRead),
+            (Tunnel, None, Some(false), Worker),
+            (Tunnel, None, Some(true), ClientToRead),
+        ] {
+            assert_eq!(carry(phase, up, down).waits_for(), want, "{phase:?} {up:?} {down:?}");
+        }
+        let mut asks = carry(Heading, Some(false), Some(false));
+        asks.owes_continue = true;
+        assert_eq!(asks.waits_for(), Answer, "nobody has told the client to send its body");
+    }
+
+    #[test]
+    fn a_client_that_reads_a_little_of_what_waits_is_not_stalled() {
+        let mut slow = carry(Phase::Streaming, None, Some(true));
+        let steps: Vec<_> = (0..1_000).map(|bytes| [None, Some(bytes)]).collect();
+        assert!(looks(&mut slow, &steps).iter().all(Option::is_none));
+        let mut stalled = carry(Phase::Streaming, None, Some(true));
+        let steps = [[None, Some(7)], [None, Some(8)], [None, Some(8)], [None, Some(8)]];
+        let gone = Some(Fault::ClientGone);
+        assert_eq!(looks(&mut stalled, &steps), [None, None, gone, gone]);
+    }
+
+    #[test]
+    fn a_worker_that_reads_a_little_of_what_waits_is_not_stalled() {
+        let mut slow = carry(Phase::Heading, Some(true), Some(false));
+        let steps: Vec<_> = (0..1_000).map(|bytes| [Some(bytes), None]).collect();
+        assert!(looks(&mut slow, &steps).iter().all(Option::is_none));
+        let mut stalled = carry(Phase::Heading, Some(true), Some(false));
+        let steps = [[Some(7), Some(1)], [Some(7), Some(2)]];
+        assert_eq!(looks(&mut stalled, &steps), [None, Some(Fault::WorkerStalled)]);
+    }
+
+    #[test]
+    fn what_one_side_reads_does_not_excuse_the_other() {
+        let steps = [[Some(1), Some(1)], [Some(2), Some(2)]];
+        let mut upload = carry(Phase::Heading, Some(false), Some(false));
+        assert_eq!(looks(&mut upload, &steps)[0], Some(Fault::BodyTimeout));
+        let mut download = carry(Phase::Streaming, None, Some(false));
+        assert_eq!(looks(&mut download, &steps)[0], Some(Fault::WorkerStalled));
+    }
+
+    #[test]
+    fn a_sink_that_cannot_tell_is_left_to_whoever_can() {
+        let steps = [[None, None]; 3];
+        assert_eq!(looks(&mut carry(Phase::Streaming, None, Some(true)), &steps), [None; 3]);
+        assert_eq!(looks(&mut carry(Phase::Heading, Some(true), None), &steps), [None; 3]);
+    }
+
+    #[test]
+    fn a_worker_leaves_a_stalled_client_to_its_edge_and_no_stalled_server() {
+        let steps = [[Some(1), Some(1)]; 3];
+        let look = |phase, up, down| looks(&mut carry(phase, up, down).sparing_client(), &steps)[2];
+        assert_eq!(look(Phase::Streaming, None, Some(true)), None);
+        assert_eq!(look(Phase::Heading, Some(false), Some(false)), None);
+        assert_eq!(look(Phase::Streaming, None, Some(false)), Some(Fault::WorkerStalled));
+        assert_eq!(look(Phase::Heading, Some(true), Some(false)), Some(Fault::WorkerStalled));
     }
 }

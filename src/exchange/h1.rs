@@ -297,6 +297,10 @@ impl Sink for H1Sink<'_> {
         }
         Poll::Ready(Ok(()))
     }
+
+    fn delivered(&self) -> Option<u64> {
+        Some(self.writer.delivered())
+    }
 }
 
 impl H1Sink<'_> {

@@ -31,12 +31,6 @@ impl H2Source {
         H2Source { stream: None, side, data_is_over: false, is_ended: false }
     }
 
-    /// The last byte of the body was taken.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
     /// Nothing followed the head.
     #[must_use]
     pub fn has_ended_with_its_head(&self) -> bool {
@@ -90,25 +84,22 @@ pub struct H2Sink {
     side: Side,
     waiting: Option<Piece>,
     is_ended: bool,
+    /// Bytes that the stream's window, and the engine's buffer, took. A peer may give its window back in large steps: half
+    /// of it is common (RFC 9113 §6.9.1 leaves it to the receiver).
+    taken: u64,
 }
 
 impl H2Sink {
     /// `side` is what is written here.
     #[must_use]
     pub fn new(stream: SendStream<Bytes>, side: Side) -> Self {
-        H2Sink { stream: Some(stream), side, waiting: None, is_ended: false }
+        H2Sink { stream: Some(stream), side, waiting: None, is_ended: false, taken: 0 }
     }
 
     /// A sink of a message without a body, or whose stream is not there yet.
     #[must_use]
     pub fn closed(side: Side) -> Self {
-        H2Sink { stream: None, side, waiting: None, is_ended: true }
-    }
-
-    /// The stream's end was handed to the engine.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.is_ended
+        H2Sink { stream: None, side, waiting: None, is_ended: true, taken: 0 }
     }
 
     pub fn stream(&mut self) -> Option<&mut SendStream<Bytes>> {
@@ -158,6 +149,7 @@ impl H2Sink {
                 }
                 let head = bytes.split_to(now);
                 let ends = *last && bytes.is_empty();
+                self.taken += now as u64;
                 stream.send_data(head, ends).map_err(|_| gone)?;
             }
             self.is_ended = *last;
@@ -200,5 +192,59 @@ impl Sink for H2Sink {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         // The engine's own buffer is bounded (STREAM_SEND_BYTES_MAX) and its connection task writes it.
         self.poll_push(cx)
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        Some(self.taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::io::{self, Conn, Duplex};
+
+    fn duplex(end: UnixStream) -> Duplex {
+        Duplex::new(Conn::from_fd(end.into(), Bytes::new()).unwrap())
+    }
+
+    #[test]
+    fn a_sink_tells_how_much_of_a_piece_the_window_took() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let told = async {
+            let mut builder = h2::server::Builder::new();
+            builder.initial_window_size(4);
+            let (mut send, connection) = h2::client::handshake(duplex(near)).await.unwrap();
+            io::spawn(async { drop(connection.await) });
+            let mut server = builder.handshake::<_, Bytes>(duplex(far)).await.unwrap();
+            let (_response, stream) =
+                send.send_request(http::Request::post("http://h/").body(()).unwrap(), false).unwrap();
+            let (request, _respond) = server.accept().await.unwrap().unwrap();
+            io::spawn(async move { drop(server.accept().await) });
+            let mut body = request.into_body();
+
+            let mut sink = H2Sink::new(stream, Side::Request);
+            let bytes = Bytes::from_static(b"ten bytes!");
+            sink.put(Piece::Data { bytes, last: true }).unwrap();
+            let mut took = Vec::new();
+            let mut read = 0;
+            while read < 10 {
+                let piece = std::future::poll_fn(|cx| {
+                    if sink.poll_flush(cx).is_pending() && took.last() != Some(&sink.delivered()) {
+                        took.push(sink.delivered());
+                    }
+                    body.poll_data(cx)
+                });
+                let bytes = piece.await.unwrap().unwrap().len();
+                body.flow_control().release_capacity(bytes).unwrap();
+                read += bytes;
+            }
+            assert_eq!((sink.delivered(), sink.is_ended), (Some(10), true));
+            took
+        };
+        let took = io::run(|| io::timeout(30_000, told)).unwrap().expect("it hangs");
+        assert!(took.contains(&Some(4)) && took.contains(&Some(8)), "{took:?}");
     }
 }

@@ -104,6 +104,12 @@ pub trait Sink {
     fn put(&mut self, piece: Piece) -> Result<(), Fault>;
     /// Pushes out what waits; ready when nothing of it is left here.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+    /// A number that changes whenever the peer has taken some of what was put: only whether it moved means something. Asked
+    /// when a clock has run out, and may cost a system call. `None` where only somebody behind this sink can tell (another
+    /// core), who then watches it, too.
+    fn delivered(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The body of a request that came in.

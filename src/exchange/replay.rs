@@ -25,8 +25,6 @@ pub struct Replay<'a, B> {
     kept_bytes: usize,
     /// Pieces of `kept` that this attempt has already got.
     told: usize,
-    /// The last piece was read from `body`.
-    ended: bool,
     /// How often it was rewound.
     attempts: u32,
     /// The client was told to send it.
@@ -41,7 +39,6 @@ impl<'a, B: RequestBody> Replay<'a, B> {
             kept: Vec::new(),
             kept_bytes: 0,
             told: 0,
-            ended: false,
             attempts: 0,
             was_asked_for: false,
         }
@@ -79,12 +76,6 @@ impl<'a, B: RequestBody> Replay<'a, B> {
             self.told = 0;
             self.state = State::Passing;
         }
-    }
-
-    /// The whole body was read from the client.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.ended
     }
 
     /// Bytes of the body that are held here or below.
@@ -126,7 +117,6 @@ impl<B: RequestBody> Source for Replay<'_, B> {
             return Poll::Ready(Ok(self.kept[self.told - 1].clone()));
         }
         let piece = std::task::ready!(self.body.poll_piece(cx))?;
-        self.ended = piece.is_last();
         if self.state == State::Keeping {
             self.keep(&piece);
         }

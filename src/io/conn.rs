@@ -70,17 +70,10 @@ impl Conn {
         self.peer.or_else(|| self.socket.peer_addr())
     }
 
-    /// Where this end is; `None` for a Unix socket.
+    /// What tells whether the peer still sends, when somebody else has taken the connection.
     #[must_use]
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Whether the peer is gone, or ended its side (half-closed), though unread bytes may wait before its FIN. A system
-    /// call; it reads nothing.
-    #[must_use]
-    pub fn peer_gone(&self) -> bool {
-        self.socket.peer_gone()
+    pub fn pulse(&self) -> Pulse {
+        Pulse { socket: self.socket.clone() }
     }
 
     /// Nothing has arrived, and the peer is there, on a connection on which it is our turn to speak. Starts the read that
@@ -137,5 +130,19 @@ impl Conn {
             }
         })
         .await;
+    }
+}
+
+/// How long a peer has been silent. It holds the connection's descriptor: drop it with the connection.
+pub struct Pulse {
+    socket: Socket,
+}
+
+impl Pulse {
+    /// Milliseconds since its last byte arrived in the kernel, whether or not somebody has read it. A system call. `None`
+    /// where nobody can tell (a Unix socket).
+    #[must_use]
+    pub fn silent_ms(&self) -> Option<u64> {
+        self.socket.silent_ms()
     }
 }

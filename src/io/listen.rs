@@ -15,9 +15,9 @@ use monoio::net::TcpListener;
 use socket2::{Domain, Protocol, Type};
 
 use super::conn::Conn;
-use super::socket::{Socket, stop_listening};
+use super::socket::{Socket, accept_waiting, stop_listening};
 use super::timer::sleep_ms;
-use crate::limits::ACCEPT_BACKOFF_MS;
+use crate::limits::{ACCEPT_BACKOFF_MS, LISTEN_BACKLOG};
 
 thread_local! {
     static BACKOFFS: Cell<u64> = const { Cell::new(0) };
@@ -115,16 +115,27 @@ impl Listener {
         self.post.arrived.take().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Stops listening, now. A connection that the accept in flight had already taken comes back and is not lost; those
-    /// that still wait in the backlog are reset by the kernel.
-    pub async fn close(mut self) -> Option<(Conn, SocketAddr)> {
+    /// Stops listening, now. What had already arrived comes back: the connection that an accept in flight took, and those
+    /// that wait in the backlog, which the kernel would reset. Bounded by [`LISTEN_BACKLOG`] and by the descriptors that are
+    /// left; it waits for nobody.
+    pub async fn close(mut self) -> Vec<(Conn, SocketAddr)> {
+        let mut last = Vec::new();
         if self.post.phase.get() == Phase::Accepting {
             self.post.phase.set(Phase::Closing);
             let canceller = self.post.canceller.take().cancel();
             self.post.canceller.replace(canceller);
-            return poll_fn(|cx| self.poll_accept(cx)).await.ok();
+            last.extend(poll_fn(|cx| self.poll_accept(cx)).await);
         }
-        self.post.arrived.take()?.ok()
+        last.extend(self.post.arrived.take().and_then(Result::ok));
+        for _ in 0..LISTEN_BACKLOG {
+            match accept_waiting(&self.socket) {
+                Ok((socket, peer)) => last.push((Conn::new(socket, Some(peer)), peer)),
+                // One that has gone again while it waited, or a signal.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
+                Err(_) => break,
+            }
+        }
+        last
     }
 }
 

@@ -19,7 +19,7 @@ mod wheel;
 mod write;
 
 pub use bell::{Bell, Doorbell, Ring, bell, doorbell};
-pub use conn::Conn;
+pub use conn::{Conn, Pulse};
 pub use duplex::Duplex;
 pub use listen::{Listener, accept_backoffs, open_listener};
 pub use read::Reader;

@@ -46,21 +46,17 @@ impl Size {
     }
 }
 
-/// Idle --fill--> Ordered --pump--> Reading --bytes, end, failure--> Idle;   Ordered, Reading --rest--> Resting
-/// --readable--> Reading;   Reading --halt, cancelled--> Idle;   Resting --halt--> Idle
+/// Idle --fill--> Ordered --pump--> Reading --bytes, end, failure--> Idle;   Reading --halt, cancelled--> Idle
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
     Ordered,
     Reading,
-    Resting,
 }
 
 /// Between a reader and its pump. The buffer goes out with the order and comes back with the result.
 struct Feed {
     phase: Cell<Phase>,
-    /// The wait now, or the next one, holds no buffer.
-    rest: Cell<bool>,
     buffer: Cell<Option<BytesMut>>,
     result: Cell<Option<io::Result<usize>>>,
     canceller: RefCell<Canceller>,
@@ -74,7 +70,6 @@ impl Reader {
             visible_alloc: 0,
             feed: Rc::new(Feed {
                 phase: Cell::new(Phase::Idle),
-                rest: Cell::new(false),
                 buffer: Cell::new(None),
                 result: Cell::new(None),
                 canceller: RefCell::new(Canceller::new()),
@@ -143,15 +138,6 @@ impl Reader {
         self.size = if on { Size::Large } else { Size::Small };
     }
 
-    /// For a connection that has been idle for a while: the wait in flight, or else the next one, gives its buffer
-    /// back (to the allocator, for the next reader) and takes a small one when bytes arrive. That costs a poll and a read instead of a read. Poll afterwards.
-    pub fn rest(&mut self) {
-        self.feed.rest.set(true);
-        if self.feed.phase.get() == Phase::Reading {
-            self.feed.cancel();
-        }
-    }
-
     /// Puts bytes back in front of [`Reader::buffer`].
     pub fn unread(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
@@ -170,7 +156,8 @@ impl Reader {
         self.bytes_in
     }
 
-    /// See [`super::Conn::peer_gone`].
+    /// Whether the peer is gone, or ended its side (half-closed), though unread bytes may wait before its FIN. A system
+    /// call; it reads nothing.
     #[must_use]
     pub fn peer_gone(&self) -> bool {
         self.socket.peer_gone()
@@ -179,7 +166,6 @@ impl Reader {
     /// Ends the read in flight. What it brought is in the buffer; the end of the stream, if it brought that, is met again
     /// by whoever reads next.
     pub(super) async fn halt(&mut self) -> io::Result<()> {
-        self.feed.rest.set(false);
         if self.feed.phase.get() == Phase::Reading {
             self.feed.cancel();
             if let Err(error) = self.fill().await
@@ -190,7 +176,7 @@ impl Reader {
         } else if let Some(result) = self.feed.result.take() {
             self.finish(result)?;
         }
-        self.pump = None; // a poll for readiness may go; it carries nothing
+        self.pump = None;
         self.feed.phase.set(Phase::Idle);
         Ok(())
     }
@@ -199,13 +185,6 @@ impl Reader {
     fn order(&mut self) {
         let feed = &self.feed;
         feed.phase.set(Phase::Ordered);
-        if feed.rest.get() {
-            if self.visible.is_empty() {
-                self.visible = BytesMut::new();
-                self.visible_alloc = 0;
-            }
-            return; // the pump takes a buffer when bytes have arrived
-        }
         let want = self.size.bytes();
         if !self.visible.is_empty() {
             feed.buffer.set(Some(BytesMut::with_capacity(want)));
@@ -240,7 +219,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if matches!(self.feed.phase.get(), Phase::Reading | Phase::Resting) {
+        if self.feed.phase.get() == Phase::Reading {
             self.socket.shutdown_both();
         }
     }
@@ -260,22 +239,12 @@ async fn pump(socket: Socket, feed: Rc<Feed>) -> Infallible {
     loop {
         poll_fn(|_| if feed.phase.get() == Phase::Ordered { Poll::Ready(()) } else { Poll::Pending }).await;
         let mut buffer = feed.buffer.take().unwrap_or_default();
+        feed.phase.set(Phase::Reading);
         let result = loop {
-            if feed.rest.take() {
-                drop(buffer);
-                feed.phase.set(Phase::Resting);
-                if let Err(error) = socket.clone().readable().await {
-                    buffer = BytesMut::new();
-                    break Err(error);
-                }
-                buffer = BytesMut::with_capacity(READ_BYTES_SMALL);
-            }
-            feed.phase.set(Phase::Reading);
             let handle = feed.canceller.borrow().handle();
             let (result, filled) = half.cancelable_read(buffer, handle).await;
             buffer = filled;
             match result {
-                Err(error) if error.raw_os_error() == Some(libc::ECANCELED) && feed.rest.get() => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }

@@ -55,11 +55,6 @@ impl Socket {
         self.stream().writable(true).await
     }
 
-    /// Waits until a read would return. Dropping it loses nothing.
-    pub(super) async fn readable(self) -> io::Result<()> {
-        self.stream().readable(true).await
-    }
-
     fn stream(&self) -> &TcpStream {
         // SAFETY: the only `&mut` to the stream is made by monoio's read half when a read starts; its last use is the
         // clone of the descriptor in the first poll, which follows in the same call of the reader's pump. Nothing here
@@ -98,6 +93,28 @@ impl Socket {
         }
     }
 
+    /// Milliseconds since the kernel received the last byte, read or not. `None` where there is no TCP that could tell.
+    pub(super) fn silent_ms(&self) -> Option<u64> {
+        let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes into `info`, which is as large, and keeps neither pointer.
+        let got = unsafe {
+            libc::getsockopt(self.raw, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut bytes)
+        };
+        // SAFETY: `tcp_info` is plain numbers; all zero is one of its values.
+        let info = unsafe { info.assume_init() };
+        let is_told = got == 0 && bytes as usize >= std::mem::offset_of!(libc::tcp_info, tcpi_last_ack_recv);
+        is_told.then_some(u64::from(info.tcpi_last_data_recv))
+    }
+
+    /// Bytes that the kernel took and the peer has not acknowledged; a Unix socket counts their buffers.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ (SIOCOUTQ) writes one int where the pointer says.
+        let got = unsafe { libc::ioctl(self.raw, libc::TIOCOUTQ, &raw mut bytes) };
+        if got == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+    }
+
     /// Nothing has arrived, and the peer has not ended its side. Reads nothing; never while a read is in flight.
     pub(super) fn is_silent(&self) -> bool {
         let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -116,10 +133,6 @@ impl Socket {
     pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
         SocketAddr::try_from(rustix::net::getpeername(self).ok()??).ok()
     }
-
-    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
-        SocketAddr::try_from(rustix::net::getsockname(self).ok()?).ok()
-    }
 }
 
 impl AsFd for Socket {
@@ -127,6 +140,18 @@ impl AsFd for Socket {
         // SAFETY: `self.stream` owns the descriptor and lives as long as `self`.
         unsafe { BorrowedFd::borrow_raw(self.raw) }
     }
+}
+
+/// The next connection of the backlog, CLOEXEC set; `WouldBlock` where none waits. Only while no accept is in flight, and for
+/// the last ones: the listener does not block any more afterwards.
+pub(super) fn accept_waiting(listener: &TcpListener) -> io::Result<(Socket, SocketAddr)> {
+    use rustix::net::{SocketFlags, acceptfrom_with};
+    // SAFETY: the listener owns the descriptor and outlives the borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+    rustix::io::ioctl_fionbio(fd, true)?;
+    let (accepted, peer) = acceptfrom_with(fd, SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((Socket::from_fd(accepted)?, peer.ok_or(io::ErrorKind::AddrNotAvailable)?))
 }
 
 /// Stops listening at once; an accept in flight ends.

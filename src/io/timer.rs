@@ -121,12 +121,6 @@ impl Timer {
         }
     }
 
-    /// A deadline lies ahead; not after it expired.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.key.is_some_and(|key| TIMERS.with(|timers| timers.wheel.borrow().is_set(key)))
-    }
-
     /// Ready once for each deadline that passed; then it is not set. Wakes the task that polled last, also for a
     /// deadline that is set after the poll.
     pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {

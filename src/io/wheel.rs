@@ -115,7 +115,8 @@ impl Wheel {
         self.entry(key).state = State::Unset;
     }
 
-    pub(super) fn is_set(&self, key: Key) -> bool {
+    #[cfg(test)]
+    fn is_set(&self, key: Key) -> bool {
         matches!(self.entries[key.0 as usize].state, State::Set { .. })
     }
 

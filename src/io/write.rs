@@ -150,10 +150,11 @@ impl Writer {
         self.socket.shutdown_write()
     }
 
-    /// Bytes that the kernel took.
+    /// Bytes that the peer's kernel took, up to a constant; compare it with an earlier one. A system call. What this
+    /// kernel took moves in steps of a third of the socket's buffer, which can be a megabyte.
     #[must_use]
-    pub fn bytes_out(&self) -> u64 {
-        self.bytes_out
+    pub fn delivered(&self) -> u64 {
+        self.bytes_out.wrapping_sub(self.socket.unacknowledged())
     }
 
     /// Gives up a wait for room, before the socket goes elsewhere: it may outlast what it was for.

@@ -13,12 +13,12 @@ use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::exchange::h2::{H2Sink, H2Source};
-use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Reply, keepalive};
+use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Piece, Reply, Source, keepalive};
 use crate::fault::Fault;
-use crate::io::{self, Conn, Duplex};
+use crate::io::{self, Conn, Duplex, Pulse};
 use crate::limits::{
-    HEAD_BYTES_MAX, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES,
-    STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX,
+    SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 
@@ -35,15 +35,17 @@ pub enum News {
 pub struct H2Link {
     send: SendRequest<Bytes>,
     connection: Connection<Duplex, Bytes>,
+    pulse: Pulse,
 }
 
 impl H2Link {
     /// Starts HTTP/2 as the client on a turned connection. Until the worker's SETTINGS arrive there is no credit.
     pub async fn start(conn: Conn) -> Result<H2Link, String> {
+        let pulse = conn.pulse();
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(LINK_WINDOW_BYTES)
-            .max_header_list_size(HEAD_BYTES_MAX as u32)
+            .max_header_list_size(RESPONSE_LIST_BYTES_MAX)
             .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
             .data_frame_budget(SMALL_FRAMES_BYTES)
@@ -51,7 +53,7 @@ impl H2Link {
             .enable_push(false)
             .handshake(Duplex::new(conn));
         match io::timeout(SETUP_MS_MAX, handshake).await {
-            Some(Ok((send, connection))) => Ok(H2Link { send, connection }),
+            Some(Ok((send, connection))) => Ok(H2Link { send, connection, pulse }),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("the preface could not be sent in time".into()),
         }
@@ -66,7 +68,7 @@ impl H2Link {
     /// Drives the connection until it ends, and says why. `news` hears every change. `drain` ends the link as soon as
     /// nothing runs on it.
     pub async fn run(mut self, drain: &Latch, mut news: impl FnMut(News)) -> String {
-        let mut keepalive = pin!(keepalive(self.connection.ping_pong()));
+        let mut keepalive = pin!(keepalive(self.connection.ping_pong(), LINK_PING_MS, || self.pulse.silent_ms()));
         let mut drained = drain.wait();
         let mut send = Some(self.send);
         let mut known = News::Credits { streams_max: 0, carries_upgrades: false };
@@ -107,8 +109,17 @@ fn learn(cx: &mut Context<'_>, send: &mut SendRequest<Bytes>) -> News {
 }
 
 /// One request on an HTTP/2 link.
+///
+/// ```text
+/// Dispatched --told--> Heading --final head--> Body
+/// Heading --final head that no body may follow--> Held --END_STREAM--> Body
+/// Held --DATA that is not empty--> lost
+/// ```
 pub struct H2Back {
     response: ResponseFuture,
+    /// A final head that is told only when it is known that no body follows it.
+    held: Option<Reply>,
+    is_head: bool,
     up: H2Sink,
     down: H2Source,
     was_told: bool,
@@ -118,7 +129,8 @@ pub struct H2Back {
 }
 
 impl H2Back {
-    /// Opens a stream with the request's head.
+    /// Opens a stream with the request's head. [`Again::Untouched`]: the link takes nothing any more; other losses are about
+    /// this request alone.
     pub fn send(send: &mut SendRequest<Bytes>, ask: &Ask, host_fallback: &Authority) -> Result<H2Back, Lost> {
         let (request, accept) = request_of(ask, host_fallback)?;
         let ends = ask.length == Length::None && ask.upgrade.is_none();
@@ -128,6 +140,8 @@ impl H2Back {
         let up = if ends { H2Sink::closed(Side::Request) } else { H2Sink::new(stream, Side::Request) };
         Ok(H2Back {
             response,
+            held: None,
+            is_head: ask.method == Method::HEAD,
             up,
             down: H2Source::waiting(Side::Response),
             was_told: false,
@@ -136,7 +150,7 @@ impl H2Back {
         })
     }
 
-    fn take_head(&mut self, response: Response<RecvStream>) -> Heard {
+    fn take_head(&mut self, response: Response<RecvStream>) -> Reply {
         let (head, stream) = response.into_parts();
         self.down = H2Source::new(stream, Side::Response);
         let mut headers = head.headers;
@@ -147,7 +161,7 @@ impl H2Back {
             if let Some(accept) = self.accept.take() {
                 headers.insert("sec-websocket-accept", accept);
             }
-            return Heard::Final(Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, length: Length::Unknown });
+            return Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, length: Length::Unknown };
         }
         let length = if self.down.has_ended_with_its_head() {
             Length::None
@@ -158,7 +172,29 @@ impl H2Back {
                 None => Length::Unknown,
             }
         };
-        Heard::Final(Reply { status: head.status, headers, length })
+        Reply { status: head.status, headers, length }
+    }
+
+    /// Whether no body may follow this head (RFC 9110 §6.4.1), though its stream goes on.
+    fn may_break_its_promise(&self, reply: &Reply) -> bool {
+        let has_no_body = self.is_head || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        has_no_body && reply.length != Length::None
+    }
+
+    /// Until the stream of a held head ends. RFC 9113 §8.1 lets the end come in an empty DATA frame or in trailers; bytes
+    /// of a body make the response malformed (§8.1.1), and then nothing of it may have gone on. (The engine is stricter: it
+    /// refuses a 304 that has a Content-Length and does not end with its head.)
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        loop {
+            let never = |fault| Lost { fault, again: Again::Never };
+            match ready!(self.down.poll_piece(cx)).map_err(never)? {
+                Piece::Data { bytes, .. } if !bytes.is_empty() => {
+                    return Poll::Ready(Err(never(Fault::WorkerMalformed("a body behind a head that has none"))));
+                }
+                piece if piece.is_last() => return Poll::Ready(Ok(())),
+                _ => {} // an empty frame; the engine bounds how many wait
+            }
+        }
     }
 }
 
@@ -171,6 +207,11 @@ impl Back for H2Back {
             self.was_told = true;
             return Poll::Ready(Ok(Heard::Dispatched));
         }
+        if self.held.is_some() {
+            ready!(self.poll_end(cx))?;
+            let reply = self.held.take().expect("looked at above");
+            return Poll::Ready(Ok(Heard::Final(Reply { length: Length::None, ..reply })));
+        }
         // Interim responses first: the engine drops those that a final one overtakes.
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let interim = interim.map_err(|error| lost(&error))?;
@@ -182,15 +223,20 @@ impl Back for H2Back {
             wire::strip_hop_by_hop(&mut headers);
             return Poll::Ready(Ok(Heard::Interim(head.status, headers)));
         }
-        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx));
-        Poll::Ready(match response {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(no_switch()),
-            Ok(response) if response.status().as_u16() > 599 => {
-                Err(Lost { fault: Fault::WorkerMalformed("an impossible status"), again: Again::Never })
-            }
-            Ok(response) => Ok(self.take_head(response)),
-            Err(error) => Err(lost(&error)),
-        })
+        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx)).map_err(|error| lost(&error))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(no_switch()));
+        }
+        if response.status().as_u16() > 599 {
+            let fault = Fault::WorkerMalformed("an impossible status");
+            return Poll::Ready(Err(Lost { fault, again: Again::Never }));
+        }
+        let reply = self.take_head(response);
+        if self.may_break_its_promise(&reply) {
+            self.held = Some(reply);
+            return self.poll_heard(cx);
+        }
+        Poll::Ready(Ok(Heard::Final(reply)))
     }
 
     fn up(&mut self) -> &mut H2Sink {
@@ -251,6 +297,11 @@ fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Opti
     *request.headers_mut() = ask.headers.clone();
     request.headers_mut().remove(HOST); // it is :authority here
     let Some(upgrade) = &ask.upgrade else { return Ok((request, None)) };
+    // RFC 8441 §4 puts CONNECT where the method was, and whoever reads it takes GET for what was meant. A POST (Docker,
+    // Kubernetes) would reach its server as another request.
+    if ask.method != Method::GET {
+        return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
+    }
     *request.method_mut() = Method::CONNECT;
     let malformed = Lost { fault: Fault::ClientMalformed("the Upgrade is not a token"), again: Again::Never };
     let protocol = upgrade.protocol.to_str().map_err(|_| malformed)?.to_ascii_lowercase();

@@ -72,12 +72,6 @@ impl Authority {
         std::str::from_utf8(&self.host).expect("a host is ASCII")
     }
 
-    /// The port that was written.
-    #[must_use]
-    pub fn port(&self) -> Option<u16> {
-        self.port
-    }
-
     #[must_use]
     pub fn port_for(&self, scheme: Scheme) -> u16 {
         self.port.unwrap_or_else(|| scheme.default_port())

@@ -176,16 +176,6 @@ impl BodyDecoder {
     pub fn is_ended(&self) -> bool {
         matches!(self.at, At::Ended)
     }
-
-    /// Bytes of body still to come, where that is known.
-    #[must_use]
-    pub fn remaining_hint(&self) -> Option<u64> {
-        match self.at {
-            At::Exact { left } => Some(left),
-            At::Ended => Some(0),
-            _ => None,
-        }
-    }
 }
 
 /// Takes at most `at_hand` bytes off `left`.

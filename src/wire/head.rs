@@ -51,8 +51,6 @@ pub struct RequestHead {
     pub uri: Uri,
     /// From an absolute-form target, else from `Host`. `None` only in HTTP/1.0 without either.
     pub authority: Option<Authority>,
-    /// Of an absolute-form target.
-    pub scheme_in_target: Option<Scheme>,
     pub version: Version,
     pub headers: HeaderMap,
     pub body: BodyPlan,
@@ -69,7 +67,6 @@ pub struct RequestHead {
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
     pub status: StatusCode,
-    pub version: Version,
     pub headers: HeaderMap,
     pub body: BodyPlan,
     /// Whether the connection may carry another request after this response.
@@ -138,7 +135,6 @@ pub fn parse_request(head: Bytes) -> Result<RequestHead, Fault> {
         method,
         uri: Uri::from(target.path),
         authority,
-        scheme_in_target: target.scheme,
         version,
         headers,
         body,
@@ -201,7 +197,6 @@ pub fn parse_response(head: Bytes, asked: Asked) -> Result<ResponseHead, Fault> 
     let upgrade = if switches { headers.get(UPGRADE).cloned() } else { None };
     Ok(ResponseHead {
         status,
-        version,
         headers,
         body,
         keep_alive: seen.keeps_alive(version) && body != BodyPlan::UntilClose,

@@ -213,11 +213,6 @@ pub fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     headers.append(VIA, HeaderValue::from_static(via));
 }
 
-/// Adds the edge to the `Via` of a response (RFC 9110 §7.6.3).
-pub fn set_via_response(headers: &mut HeaderMap) {
-    headers.append(VIA, HeaderValue::from_static("1.1 ptth"));
-}
-
 fn claims_forwarding(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     let is = |wanted: &[u8]| {

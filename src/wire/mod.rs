@@ -19,7 +19,7 @@ pub mod write;
 pub use authority::{Authority, Scheme};
 pub use body::{BodyDecoder, Found, Step, put_chunk, put_chunk_end, put_last_chunk};
 pub use head::{Asked, BodyPlan, RequestHead, ResponseHead, Version, parse_request, parse_response};
-pub use hop::{ForwardedFor, Forwarding, set_forwarding, set_via_response, strip_hop_by_hop};
+pub use hop::{ForwardedFor, Forwarding, set_forwarding, strip_hop_by_hop};
 pub use origin::{Origin, OriginPattern};
 pub use scan::{HeadScan, Side};
 pub use setup::{ChannelVersion, Dialect, Presented, Scope, Setup, SetupAnswer, is_setup, parse_setup};

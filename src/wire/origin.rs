@@ -33,13 +33,6 @@ impl Origin {
         let host = String::from_utf8_lossy(host).to_ascii_lowercase();
         Ok(Origin { scheme, host, port: port.unwrap_or_else(|| scheme.default_port()) })
     }
-
-    /// `host`, and `:port` if it is not the scheme's default: what `Host` would say.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        let scheme_bytes = self.scheme.as_str().len() + "://".len();
-        self.to_string().split_off(scheme_bytes)
-    }
 }
 
 /// RFC 6454 §6.2.

@@ -4,6 +4,7 @@
 pub mod config;
 
 mod origin;
+mod places;
 mod resolve;
 mod service;
 mod setup;
@@ -122,7 +123,7 @@ async fn life(
         }
     };
     let origin = Origin::new(config.to.clone(), resolver.clone());
-    let service = Rc::new(WorkerService::new(origin));
+    let service = Rc::new(WorkerService::new(origin, config.concurrency));
     let edges = config.edges.clone();
     let work = Rc::new(Work {
         config,
@@ -283,7 +284,8 @@ async fn link(
     })
 }
 
-/// This link's part of all credits. Every link gets at least one: a link without credit would be none.
+/// This link's part of all credits, by the links that are wanted when it is dialed. Every link gets at least one: a link
+/// without credit would be none. What that is too much in all waits in `places`.
 fn share(concurrency: u32, links: u32, index: u32) -> u32 {
     let links = links.max(1);
     (concurrency / links + u32::from(index < concurrency % links)).max(1)

@@ -2,10 +2,12 @@
 //! the edge's.
 
 use std::cell::Cell;
+use std::task::Poll;
 
 use http::{HeaderValue, Method};
 
 use super::origin::{Origin, Taken};
+use super::places::Places;
 use crate::client::Service;
 use crate::clock;
 use crate::exchange::{Again, Answer, Ask, Carry, CarryBounds, Lost, Replay, RequestBody};
@@ -15,25 +17,27 @@ use crate::limits::BODY_STALL_MS_MAX;
 use crate::link::h1::H1Back;
 use crate::wire;
 
-/// The response's head is the edge's to wait for: it knows the pool's patience.
+/// The response's head is the edge's to wait for: it knows the pool's patience. And its client is.
 const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: BODY_STALL_MS_MAX };
 
 /// What serves every request of every link.
 pub struct WorkerService {
     origin: Origin,
+    places: Places,
     in_flight: Cell<usize>,
 }
 
 impl WorkerService {
-    pub fn new(origin: Origin) -> WorkerService {
-        WorkerService { origin, in_flight: Cell::new(0) }
+    /// The server sees at most `concurrency` requests at once.
+    pub fn new(origin: Origin, concurrency: u32) -> WorkerService {
+        WorkerService { origin, places: Places::new(concurrency), in_flight: Cell::new(0) }
     }
 
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Requests that run now.
+    /// Requests that run now, or wait for a place.
     pub fn in_flight(&self) -> usize {
         self.in_flight.get()
     }
@@ -57,6 +61,12 @@ impl Service for WorkerService {
     ) -> Result<(), Fault> {
         self.in_flight.set(self.in_flight.get() + 1);
         let _running = Running(&self.in_flight);
+        let mut take = self.places.take();
+        let place = std::future::poll_fn(|cx| match take.poll(cx) {
+            Poll::Ready(place) => Poll::Ready(Ok(place)),
+            Poll::Pending => body.poll_gone(cx).map(|()| Err(Fault::ClientGone)),
+        });
+        let _place = place.await?;
         let accept = add_websocket_key(&mut ask);
         let mut replay = Replay::new(body);
         let mut taken = self.origin.take().await?;
@@ -89,7 +99,7 @@ impl WorkerService {
         if let Some(accept) = accept {
             back.expect_websocket_accept(accept.clone());
         }
-        let carry = Carry::new(ask.length, ask.expects_continue, BOUNDS);
+        let carry = Carry::new(ask.length, ask.expects_continue, BOUNDS).sparing_client();
         let carried = carry.run(replay, answer, &mut back, timer, clock::now()).await;
         let is_reusable = carried.is_ok() && back.is_reusable();
         drop(back);

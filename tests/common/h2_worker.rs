@@ -144,6 +144,11 @@ impl H2Worker {
         self.ended.recv_timeout(HANG).expect("the link does not end")
     }
 
+    /// Whether the connection has ended. Does not wait; ask this or [`H2Worker::end`].
+    pub fn has_ended(&self) -> bool {
+        self.ended.try_recv() != Err(mpsc::TryRecvError::Empty)
+    }
+
     /// Serves every request with `answer` from now on.
     pub fn serve_all(self, answer: impl Fn(&http::request::Parts) -> String + Send + 'static) {
         let H2Worker { requests, orders, ended } = self;

@@ -33,7 +33,6 @@ fn feed(input: &[u8], plan: BodyPlan, side: Side, piece: usize) -> (Vec<u8>, Fed
             }
             Found::End { trailers } => {
                 assert!(decoder.is_ended() && decoder.at_eof().is_ok());
-                assert_eq!(decoder.remaining_hint(), Some(0));
                 assert!(
                     matches!(decoder.step(b"x"), Ok(step) if step.skip == 0 && matches!(step.found, Found::End { .. }))
                 );
@@ -243,9 +242,8 @@ fn a_length_is_counted_to_its_last_byte() {
     check(b"abc", BodyPlan::UntilClose, "more");
 
     let mut decoder = BodyDecoder::new(BodyPlan::Exact { bytes: 3 }, Side::Request);
-    assert_eq!(decoder.remaining_hint(), Some(3));
     assert!(matches!(decoder.step(b"ab").unwrap().found, Found::Data { bytes: 2 }));
-    assert_eq!((decoder.remaining_hint(), decoder.is_ended()), (Some(1), false));
+    assert!(!decoder.is_ended());
     assert!(matches!(decoder.step(b"cd").unwrap().found, Found::Data { bytes: 1 }));
     assert!(decoder.is_ended());
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use ptth::wire::{
     Asked, BodyPlan, ForwardedFor, Forwarding, Framing, Persistence, parse_request, parse_response, put_request_head,
-    put_response_head, set_forwarding, set_via_response, strip_hop_by_hop,
+    put_response_head, set_forwarding, strip_hop_by_hop,
 };
 
 /// A map of `name: value` lines.
@@ -159,13 +159,6 @@ fn no_host_can_break_out_of_forwarded() {
     let mut headers = map("x-forwarded-host:evil\nforwarded:evil");
     set_forwarding(&mut headers, &forwarding);
     assert!(!headers.contains_key("x-forwarded-host") && !headers.contains_key("forwarded"));
-}
-
-#[test]
-fn a_response_says_whom_it_came_through() {
-    let mut headers = map("via:1.1 inner");
-    set_via_response(&mut headers);
-    assert_eq!(lines(&headers), "via:1.1 inner\nvia:1.1 ptth");
 }
 
 /// Written with this framing and persistence, and read again.

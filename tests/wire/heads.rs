@@ -73,9 +73,6 @@ fn plan(body: BodyPlan) -> String {
 
 fn request_words(head: &RequestHead) -> String {
     let mut words = format!("{} {}", head.method, head.uri);
-    if let Some(scheme) = head.scheme_in_target {
-        words += &format!(" {}", scheme.as_str());
-    }
     words += &head.authority.as_ref().map_or(" -".to_owned(), |authority| format!(" {authority}"));
     words += if head.version == Version::H10 { " 1.0" } else { "" };
     words += &plan(head.body);
@@ -89,7 +86,6 @@ fn request_words(head: &RequestHead) -> String {
 
 fn response_words(head: &ResponseHead) -> String {
     let mut words = head.status.as_str().to_owned();
-    words += if head.version == Version::H10 { " 1.0" } else { "" };
     words += &plan(head.body);
     words += if head.keep_alive { "" } else { " close" };
     if let Some(upgrade) = &head.upgrade {
@@ -215,16 +211,16 @@ const REQUESTS: &[(&[u8], &str)] = &[
     (b"OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS / a"),
     (b"OPTIONS ** HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
     (b"OPTIONS */ HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
-    (b"OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * http a"),
-    (b"OPTIONS http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS / http a"),
-    (b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", "GET / http a"),
-    (b"GET HTTP://A/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / http a"),
-    (b"GET https://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n", "GET /b?c https a"),
-    (b"GET http://a?c HTTP/1.1\r\nHost: a\r\n\r\n", "GET /?c http a"),
-    (b"GET http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / http a:80"),
-    (b"GET http://a/ HTTP/1.1\r\nHost: A:80\r\n\r\n", "GET / http a"),
-    (b"GET https://a/ HTTP/1.1\r\nHost: a:443\r\n\r\n", "GET / https a"),
-    (b"GET http://a/ HTTP/1.0\r\n\r\n", "GET / http a 1.0 close"),
+    (b"OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * a"),
+    (b"OPTIONS http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS / a"),
+    (b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", "GET / a"),
+    (b"GET HTTP://A/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / a"),
+    (b"GET https://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n", "GET /b?c a"),
+    (b"GET http://a?c HTTP/1.1\r\nHost: a\r\n\r\n", "GET /?c a"),
+    (b"GET http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / a:80"),
+    (b"GET http://a/ HTTP/1.1\r\nHost: A:80\r\n\r\n", "GET / a"),
+    (b"GET https://a/ HTTP/1.1\r\nHost: a:443\r\n\r\n", "GET / a"),
+    (b"GET http://a/ HTTP/1.0\r\n\r\n", "GET / a 1.0 close"),
     (b"GET http://a/ HTTP/1.1\r\n\r\n", "400"),
     (b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", "400"),
     (b"GET http://a/ HTTP/1.0\r\nHost: b\r\n\r\n", "400"),
@@ -580,8 +576,8 @@ const RESPONSES: &[(&[u8], Asked, &str)] = &[
     (b"HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\n", Other, "200 exact=5"),
     (b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\n", Other, "200 exact=5"),
     (b"HTTP/1.1 200 N\xc3\xa9 \t ok\r\nContent-Length: 5\r\n\r\n", Other, "200 exact=5"),
-    (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", Other, "200 1.0 exact=5 close"),
-    (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", Other, "200 1.0 exact=5"),
+    (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", Other, "200 exact=5 close"),
+    (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", Other, "200 exact=5"),
     (b"HTTP/1.1 599 X\r\nContent-Length: 0\r\n\r\n", Other, "599 exact=0"),
     (b"HTTP/1.1 299 X\r\n\r\n", Other, "299 until-close close"),
     (b"\r\nHTTP/1.1 200 OK\r\n\r\n", Other, "502"),
@@ -642,7 +638,7 @@ const RESPONSES: &[(&[u8], Asked, &str)] = &[
     (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", Other, "502"),
     (b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n", Other, "502"),
     (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Other, "502"),
-    (b"HTTP/1.0 200 OK\r\n\r\n", Other, "200 1.0 until-close close"),
+    (b"HTTP/1.0 200 OK\r\n\r\n", Other, "200 until-close close"),
     (b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", Other, "205 exact=0"),
     (b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n", Connect, "404 exact=9"),
     // ---- HEAD ----
