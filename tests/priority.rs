@@ -104,7 +104,7 @@ fn a_pool_serves_so_many_at_once_over_all_links_and_cores() {
         let mut served = Vec::new();
         while let Some(asked) = running.pop() {
             served.push(asked.path().to_owned());
-            assert_eq!(edge.status()["pools"][0]["in_flight"], 1 + running.len());
+            edge.until(|status| status["pools"][0]["in_flight"] == 1 + running.len());
             asked.ok("");
             if served.len() < 4 {
                 running.insert(0, next(&workers));

@@ -275,6 +275,16 @@ impl tokio::io::AsyncWrite for Prefixed {
         self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let mut stream = std::pin::Pin::new(&mut self.get_mut().stream);
+        std::task::ready!(stream.as_mut().poll_shutdown(cx))?;
+        // A close with unread bytes is a reset, and would take back the end of the last response.
+        loop {
+            let mut thrown = [0; 4096];
+            let mut into = tokio::io::ReadBuf::new(&mut thrown);
+            match std::task::ready!(tokio::io::AsyncRead::poll_read(stream.as_mut(), cx, &mut into)) {
+                Ok(()) if !into.filled().is_empty() => {}
+                _ => return std::task::Poll::Ready(Ok(())),
+            }
+        }
     }
 }

@@ -87,6 +87,7 @@ fn hop_by_hop_fields_end_here() {
 fn check_forwarding(client: &str, host: &str, before: &str, after: &str) {
     let mut headers = map(before);
     let client: IpAddr = client.parse().unwrap();
+    let incremental = ptth::wire::priority::client_priority(&headers).incremental;
     set_forwarding(
         &mut headers,
         &Forwarding {
@@ -94,7 +95,7 @@ fn check_forwarding(client: &str, host: &str, before: &str, after: &str) {
             proto: "https",
             host,
             urgency: 2,
-            incremental: before.contains(", i"),
+            incremental,
             version: http::Version::HTTP_11,
         },
     );
