@@ -96,7 +96,7 @@ pub enum Granted<T, K> {
 /// What a dispatcher has its core do. Called while the dispatcher is borrowed.
 pub trait Host<T, K> {
     fn granted(&mut self, granted: Granted<T, K>);
-    /// Has another core look for work: [`Dispatcher::look`].
+    /// Has a core look for work, this one at times: [`Dispatcher::look`], once this call is over.
     fn ring(&mut self, core: CoreId);
     /// The pool's last link, over all cores, has gone.
     fn last_link_left(&mut self, pool: PoolId);
@@ -201,7 +201,7 @@ impl<T, K> Dispatcher<T, K> {
                 // Half of the window would hold up nobody but its memory.
                 self.recall(facts.pool, lane);
                 self.refill(facts.pool, lane);
-                self.pass_on(facts.pool, host);
+                self.ask_all(facts.pool, host);
             }
         }
         true
@@ -212,7 +212,7 @@ impl<T, K> Dispatcher<T, K> {
         let Some((facts, lane, _)) = self.sched.place(request) else { return };
         self.sched.leave(request, Left::Taken);
         if self.refill(facts.pool, lane) {
-            self.pass_on(facts.pool, host);
+            self.ask_all(facts.pool, host);
         }
     }
 
@@ -428,6 +428,14 @@ impl<T, K> Dispatcher<T, K> {
                 host.ring(core);
             }
         }
+    }
+
+    /// As [`pass_on`](Self::pass_on), and this core looks, too: a credit of its own may have found an emptied window.
+    fn ask_all(&self, pool: PoolId, host: &mut impl Host<T, K>) {
+        if self.pools[usize::from(pool.0)].is_idle.contains(&true) {
+            host.ring(self.here);
+        }
+        self.pass_on(pool, host);
     }
 
     /// Lays out what the lane's window has room for. True: something was.
@@ -807,6 +815,17 @@ mod tests {
         cores.link(2, 100, false);
         cores.settle();
         assert_eq!(cores.served().iter().map(|&(stamp, _)| stamp).collect::<Vec<_>>(), (0..150).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_credit_of_its_own_that_found_an_emptied_window_is_not_forgotten() {
+        let mut cores = Cores::new(2);
+        (0..150).for_each(|stamp| _ = cores.wait(0, facts(3, stamp)));
+        cores.link(1, 64, false);
+        assert_eq!((cores.served().len(), cores.waiting(0)), (64, 150), "no word has come");
+        cores.link(0, 5, false);
+        cores.settle();
+        assert_eq!(cores.served()[64..], [(64, 0), (65, 0), (66, 0), (67, 0), (68, 0)]);
     }
 
     #[test]
