@@ -699,7 +699,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_credit_on_another_core_is_asked_at_once() {
+    fn an_idle_credit_on_another_core_is_asked_at_once_and_one_only() {
         let mut cores = Cores::new(4);
         (1..4).for_each(|core| _ = cores.link(core, 1, false));
         assert!(!cores.offer(0, facts(3, 1)));
@@ -707,6 +707,7 @@ mod tests {
         assert_eq!(cores.rings(), [1]);
         cores.look(1);
         assert_eq!((cores.served(), cores.waiting(0)), (vec![(1, 1)], 1), "its home has not heard of it");
+        assert!(cores.rings().is_empty(), "nobody is woken for what has just been taken");
         cores.hear();
         assert_eq!(cores.waiting(0), 0);
         assert!(!cores.cancel(0, request));
