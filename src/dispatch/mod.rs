@@ -235,13 +235,15 @@ impl<T, K> Dispatcher<T, K> {
         }
     }
 
-    /// Another core asked this one to look for work. What it cannot serve it passes on.
+    /// Another core asked this one to look for work. What it cannot serve it passes on. All pools at once, because a credit
+    /// may be for several.
     pub fn look(&mut self, now: Now, host: &mut impl Host<T, K>) {
-        for pool in self.pool_ids() {
-            if !self.pools[usize::from(pool.0)].is_idle.contains(&true) {
-                continue;
-            }
-            self.serve(&[pool], None, now, host);
+        let is_idle = |pool: &PoolId| self.pools[usize::from(pool.0)].is_idle.contains(&true);
+        let idle: Vec<PoolId> = self.pool_ids().filter(is_idle).collect();
+        let waits = |pool: &PoolId| self.shared.shelf.waits(*pool, Class::COUNT - 1, true);
+        let asked: Vec<PoolId> = idle.iter().copied().filter(waits).collect();
+        self.serve(&asked, None, now, host);
+        for pool in idle {
             for kind in KINDS {
                 if self.pools[usize::from(pool.0)].is_idle[kind as usize] && !self.sched.has_credit(pool, needs(kind)) {
                     self.publish_idle(pool, kind, false);
@@ -707,7 +709,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_credit_on_another_core_is_asked_at_once() {
+    fn an_idle_credit_on_another_core_is_asked_at_once_and_one_only() {
         let mut cores = Cores::new(4);
         (1..4).for_each(|core| _ = cores.link(core, 1, false));
         assert!(!cores.offer(0, facts(3, 1)));
@@ -715,6 +717,7 @@ mod tests {
         assert_eq!(cores.rings(), [1]);
         cores.look(1);
         assert_eq!((cores.served(), cores.waiting(0)), (vec![(1, 1)], 1), "its home has not heard of it");
+        assert!(cores.rings().is_empty(), "nobody is woken for what has just been taken");
         cores.hear();
         assert_eq!(cores.waiting(0), 0);
         assert!(!cores.cancel(0, request));
@@ -910,6 +913,16 @@ mod tests {
         cores.wait(0, other(facts(2, 9)));
         cores.link_of(0, &[POOL, OTHER], 4, false);
         assert_eq!(cores.served(), [(9, 0), (1, 0), (2, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn a_core_that_is_asked_for_two_pools_looks_at_both_before_it_chooses() {
+        let mut cores = Cores::new(2);
+        cores.link_of(0, &[POOL, OTHER], 1, false);
+        cores.wait(1, facts(3, 1));
+        cores.wait(1, Facts { pool: OTHER, ..facts(2, 2) });
+        cores.settle();
+        assert_eq!(cores.served(), [(2, 0)]);
     }
 
     #[test]

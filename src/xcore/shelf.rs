@@ -201,10 +201,14 @@ impl<T> Shelf<T> {
         kinds(upgrades).iter().any(any)
     }
 
-    /// Some request of this kind seems to wait somewhere.
+    /// Some request of this kind lies in a window, though its client may have left. Looks into the windows, because a bit
+    /// stands until a core with a credit finds nothing there.
     #[must_use]
     pub fn waits_for(&self, pool: PoolId, kind: Kind) -> bool {
-        self.pool(pool).words[kind as usize].iter().any(|word| word.load(Ordering::Relaxed) != 0)
+        (0..CLASSES).any(|class| {
+            let cores = ones(self.word(pool, class, kind).load(Ordering::Relaxed)).map(core_id);
+            cores.filter_map(|core| self.window(pool, class, kind, core)).any(|window| !window.queue.is_empty())
+        })
     }
 
     /// Something more urgent than `class` has waited somewhere since `before_ns`.
