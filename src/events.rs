@@ -5,6 +5,7 @@
 
 use crate::fault::Fault;
 use crate::ids::Class;
+use crate::limits::{DURATION_BUCKETS, DURATION_DIGITS};
 use std::fmt;
 
 /// One metric, as Prometheus knows it.
@@ -138,12 +139,8 @@ impl Counted for Nanoseconds {
     }
 }
 
-/// Bounds of the buckets in which [`Durations`] are told; one more bucket has none.
-pub const BUCKETS: usize = 29;
-/// The first bucket ends at a quarter of a microsecond, each next one is twice as long, so the last bound is 67 s.
+/// Where the first bucket ends in which [`Durations`] are told.
 const FIRST_BUCKET_NS: u64 = 250;
-/// Two digits: a duration is known to 1 %. A histogram with its first value takes 1 KiB, one that has seen seconds 12 KiB.
-const DIGITS: u8 = 2;
 
 /// How long something took, each time.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -168,12 +165,11 @@ impl Durations {
 
     /// How many were at most as long as each bound in nanoseconds, shortest bound first.
     #[must_use]
-    pub fn cumulated(&self) -> [(u64, u64); BUCKETS] {
+    pub fn cumulated(&self) -> [(u64, u64); DURATION_BUCKETS] {
         let mut buckets = std::array::from_fn(|index| (FIRST_BUCKET_NS << index, self.at_once));
         for recorded in self.others.iter().flat_map(|others| others.iter_recorded()) {
             let ns = self.others.as_ref().map_or(0, |others| others.lowest_equivalent(recorded.value_iterated_to()));
             for (bound_ns, count) in buckets.iter_mut().rev().take_while(|(bound_ns, _)| *bound_ns >= ns) {
-                debug_assert!(*bound_ns >= ns);
                 *count += recorded.count_at_value() as u64;
             }
         }
@@ -199,7 +195,7 @@ impl Durations {
     }
 
     fn others_mut(&mut self) -> &mut hdrhistogram::Histogram<u32> {
-        self.others.get_or_insert_with(|| Box::new(hdrhistogram::Histogram::new(DIGITS).expect("a number of digits")))
+        self.others.get_or_insert_with(|| Box::new(hdrhistogram::Histogram::new(DURATION_DIGITS).expect("a number of digits")))
     }
 }
 
@@ -352,9 +348,9 @@ label! {
     Dispatch "kind" {
         /// The link is on the core that read the request.
         Local "local",
-        /// The link is on another core, which was awake.
+        /// The link is on another core, which came for it by itself.
         CrossAwake "cross_awake",
-        /// The link is on another core, which had to be woken for it.
+        /// The link is on another core, whose bell had to be rung for it.
         CrossAsleep "cross_asleep",
     }
 }
@@ -372,10 +368,8 @@ label! {
 label! {
     /// Why a request went back to its queue.
     Requeue "reason" {
-        /// The worker reset the stream with `REFUSED_STREAM`.
+        /// The worker reset the stream with `REFUSED_STREAM`, or sent GOAWAY with a lower one.
         RefusedStream "refused_stream",
-        /// The worker sent GOAWAY with a lower stream.
-        Goaway "goaway",
         /// The link broke before anything was sent.
         NotSent "not_sent",
         /// The link broke or the stream was reset after sending, and the request is idempotent.
@@ -550,7 +544,7 @@ mod tests {
             (256_000, Some(10)),
             (260_000, Some(11)),
             (1_000_000, Some(12)),
-            (67_108_864_000, Some(BUCKETS - 1)),
+            (67_108_864_000, Some(DURATION_BUCKETS - 1)),
             (68_000_000_000, None),
             (u64::MAX / 4, None),
         ] {

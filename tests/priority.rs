@@ -118,6 +118,24 @@ fn a_pool_serves_so_many_at_once_over_all_links_and_cores() {
 }
 
 #[test]
+fn a_full_queue_refuses_at_once_also_where_only_a_permit_is_missing() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("concurrency_max = 1\nqueue = { requests_max = 2 }").start();
+        let worker = H2Worker::dial(&edge, 50);
+        let mut clients = vec![edge.sent(get("/1"))];
+        let first = worker.accept();
+        clients.extend(queued(&edge, &[get("/2"), get("/3")]));
+        for _ in 0..20 {
+            common::assert_own(&edge.sent(get("/")).response(), 503, "connection_limit_reached");
+        }
+        first.ok("");
+        worker.accept().ok("");
+        worker.accept().ok("");
+        assert_eq!(statuses(&mut clients), [200; 3]);
+    }
+}
+
+#[test]
 fn one_at_a_time_takes_them_by_class_and_arrival_and_never_those_who_left() {
     for cores in CORES {
         let lines = format!("concurrency_max = 1\nqueue = {{ wait_max = \"1h\" }}\n{TRUST}");

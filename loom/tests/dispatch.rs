@@ -260,6 +260,24 @@ fn meet() {
 
 #[cfg(not(ptth_broken_fence))]
 #[test]
+fn a_core_with_two_credits_serves_both_requests_of_one_home() {
+    walk(4, || {
+        let plan = plan(2, 0);
+        let home = plan.core(0);
+        let other = thread::spawn(move || {
+            let mut core = home();
+            core.request(3);
+            core.request(3); // while the other core finds the first one's window empty
+        });
+        let mut core = plan.core(1)();
+        core.link(2);
+        core.serve_until(2);
+        other.join().unwrap();
+    });
+}
+
+#[cfg(not(ptth_broken_fence))]
+#[test]
 fn a_credit_that_comes_back_takes_what_has_just_come_on_another_core() {
     walk(4, || {
         let plan = plan(2, 0);

@@ -182,7 +182,8 @@ impl<T, K> Dispatcher<T, K> {
     /// Some core seems to have an idle credit for such a request, this one or another.
     #[must_use]
     pub fn is_idle_somewhere(&self, pool: PoolId, needs: Needs) -> bool {
-        self.sched.has_credit(pool, needs) || self.shared.board.idle_core(pool, kind(needs), self.here).is_some()
+        let elsewhere = || self.shared.board.idle_core(pool, kind(needs), self.here).is_some();
+        self.shared.has_permit(pool) && (self.sched.has_credit(pool, needs) || elsewhere())
     }
 
     /// The request's client left, or its time is over. False: it has been taken, here or by another core; safe to repeat.
@@ -197,8 +198,8 @@ impl<T, K> Dispatcher<T, K> {
         if !is_listed {
             let withdrawn = &mut self.pools[usize::from(facts.pool.0)].withdrawn[lane.index()];
             *withdrawn += 1;
-            if *withdrawn >= WINDOW_REQUESTS / 2 {
-                // Half of the window would hold up nobody but its memory.
+            // Half of a window would hold up nobody but its memory; and nobody comes for the last ones of a pool.
+            if *withdrawn >= WINDOW_REQUESTS / 2 || self.sched.waiting(facts.pool) == 0 {
                 self.recall(facts.pool, lane);
                 self.refill(facts.pool, lane);
                 self.ask_all(facts.pool, host);
@@ -335,6 +336,8 @@ impl<T, K> Dispatcher<T, K> {
                     drop(permit);
                     continue;
                 };
+                // Where permits are counted it may have been a permit that both waited for; since when, nobody notes.
+                let free_since = if permit.is_some() { Some(now) } else { free_since };
                 let ready_since = Now(parcel.offered_ns).max(free_since.unwrap_or_default());
                 let is_inversion = self.is_inversion(pool, head, now);
                 let link = self.sched.link_for(pool, needs(head.kind));
@@ -365,11 +368,16 @@ impl<T, K> Dispatcher<T, K> {
                 continue;
             }
             let upgrades = self.sched.has_credit(pool, Needs::Upgrade);
-            let mut was_hidden = false;
-            let head = self.shared.shelf.head(pool, upgrades, self.here, || was_hidden = true);
-            if was_hidden {
+            let head = loop {
+                let mut was_hidden = false;
+                let head = self.shared.shelf.head(pool, upgrades, self.here, || was_hidden = true);
+                if !was_hidden {
+                    break head;
+                }
+                // Its home saw no bit, and asked nobody: this core asks, and looks once more itself. Each round means that
+                // somebody has laid something out.
                 self.pass_on(pool, host);
-            }
+            };
             if let Some(head) = head
                 && best.as_ref().is_none_or(|(_, other)| rank(&head) < rank(other))
             {

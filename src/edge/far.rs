@@ -113,6 +113,10 @@ impl Sink for FarUp {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.poll_ready(cx)
     }
+
+    fn delivered(&self) -> Option<u64> {
+        None // the other core has the socket, and watches it
+    }
 }
 
 /// The response's body on its way home.
@@ -248,5 +252,9 @@ impl Sink for FarAnswer {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.poll_push(cx)
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        None // the other core has the socket, and watches it
     }
 }

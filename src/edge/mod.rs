@@ -33,7 +33,7 @@ use crate::dispatch::{self, Ageing, PoolRules};
 use crate::exchange::Latch;
 use crate::ids::{Class, CoreId};
 use crate::io::{self, Conn, Doorbell, Listener};
-use crate::limits::{ACCEPT_BACKOFF_MS, AGE_LOOK_MS, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS};
+use crate::limits::{ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS};
 use crate::wire::ForwardedFor;
 use crate::xcore::{PoolBooks, Post, Seats};
 
@@ -153,7 +153,12 @@ fn cpus_of(cores: &Cores) -> Result<Vec<Option<usize>>, String> {
     let here: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     Ok(match cores {
         Cores::All if here.is_empty() => vec![None],
-        Cores::All => here.iter().map(|&cpu| Some(cpu)).collect(),
+        Cores::All => {
+            if here.len() > usize::from(CORES_MAX) {
+                tracing::warn!(cpus = here.len(), cores = CORES_MAX, "more CPUs than an edge has cores; the first are used");
+            }
+            here.iter().take(usize::from(CORES_MAX)).map(|&cpu| Some(cpu)).collect()
+        }
         Cores::Count(count) => (0..usize::from(*count)).map(|index| here.get(index).copied()).collect(),
         Cores::Cpus(cpus) => {
             let cpus: Vec<usize> = cpus.iter().map(|&cpu| usize::from(cpu)).collect();

@@ -380,6 +380,10 @@ impl<A: Sink> Sink for Timed<'_, A> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.answer.poll_flush(cx)
     }
+
+    fn delivered(&self) -> Option<u64> {
+        self.answer.delivered()
+    }
 }
 
 /// A line of its own beside what the worker says there; milliseconds, to the microsecond.

@@ -107,9 +107,7 @@ pub trait Sink {
     /// A number that changes whenever the peer has taken some of what was put: only whether it moved means something. Asked
     /// when a clock has run out, and may cost a system call. `None` where only somebody behind this sink can tell (another
     /// core), who then watches it, too.
-    fn delivered(&self) -> Option<u64> {
-        None
-    }
+    fn delivered(&self) -> Option<u64>;
 }
 
 /// The body of a request that came in.

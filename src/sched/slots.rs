@@ -11,7 +11,7 @@ const USES_MAX: u64 = (1 << (u64::BITS - INDEX_BITS)) - 1;
 /// No place: the end of a list of places.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
-const _: () = assert!(crate::limits::QUEUE_REQUESTS_MAX < 1 << INDEX_BITS);
+const _: () = assert!(crate::limits::QUEUE_REQUESTS_LIMIT < 1 << INDEX_BITS);
 
 pub(super) struct Slots<T> {
     places: Vec<Place<T>>,

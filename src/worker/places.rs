@@ -35,7 +35,8 @@ impl Places {
     }
 
     fn release(&self) {
-        match self.waiting.borrow_mut().pop_first() {
+        let next = self.waiting.borrow_mut().pop_first(); // whoever is woken may look here at once
+        match next {
             Some((_, Waiting { waker, given })) => {
                 given.set(true);
                 waker.wake();

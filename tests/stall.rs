@@ -1,0 +1,40 @@
+//! A client that does not read is not waited for without end: one test, alone in its binary, for it takes a minute.
+#![allow(clippy::disallowed_methods)] // peers are no cores: they have a clock of their own and may sleep
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::h2_worker::H2Worker;
+use common::{CORES, get, setting};
+use ptth::limits::BODY_STALL_MS_MAX;
+
+/// Twice the bound, and a machine that is busy.
+const PATIENCE: Duration = Duration::from_millis(2 * BODY_STALL_MS_MAX + 60_000);
+
+#[test]
+fn a_client_that_stops_reading_loses_its_credit_to_the_next_one() {
+    let both = CORES.map(|cores| std::thread::spawn(move || stops_reading(cores)));
+    both.into_iter().for_each(|thread| thread.join().expect("it was cut"));
+}
+
+fn stops_reading(cores: u16) {
+    let edge = setting().cores(cores).start();
+    let worker = H2Worker::dial(&edge, 1);
+    let _stuck = edge.sent(get("/stuck"));
+    let mut asked = worker.accept();
+    let mut stream = asked.begin(http::Response::new(()));
+    // More than the edge, the client's kernel and the stream's window hold.
+    stream.send_data(vec![b'x'; 64 << 20].into(), true).expect("open");
+    let mut next = edge.sent(get("/next"));
+    let from = Instant::now();
+    let served = loop {
+        if let Some(asked) = worker.try_accept() {
+            break asked;
+        }
+        assert!(from.elapsed() < PATIENCE, "the credit was never free again, {cores} cores");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    served.ok("served");
+    assert_eq!(next.response().text(), "served", "{cores} cores");
+}
