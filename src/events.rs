@@ -169,7 +169,7 @@ impl Durations {
         let mut buckets = std::array::from_fn(|index| (FIRST_BUCKET_NS << index, self.at_once));
         for recorded in self.others.iter().flat_map(|others| others.iter_recorded()) {
             let ns = self.others.as_ref().map_or(0, |others| others.lowest_equivalent(recorded.value_iterated_to()));
-            for (bound_ns, count) in buckets.iter_mut().rev().take_while(|(bound_ns, _)| *bound_ns >= ns) {
+            for (_, count) in buckets.iter_mut().rev().take_while(|(bound_ns, _)| *bound_ns >= ns) {
                 *count += recorded.count_at_value() as u64;
             }
         }
@@ -195,7 +195,8 @@ impl Durations {
     }
 
     fn others_mut(&mut self) -> &mut hdrhistogram::Histogram<u32> {
-        self.others.get_or_insert_with(|| Box::new(hdrhistogram::Histogram::new(DURATION_DIGITS).expect("a number of digits")))
+        self.others
+            .get_or_insert_with(|| Box::new(hdrhistogram::Histogram::new(DURATION_DIGITS).expect("a number of digits")))
     }
 }
 

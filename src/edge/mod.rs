@@ -33,7 +33,9 @@ use crate::dispatch::{self, Ageing, PoolRules};
 use crate::exchange::Latch;
 use crate::ids::{Class, CoreId};
 use crate::io::{self, Conn, Doorbell, Listener};
-use crate::limits::{ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS};
+use crate::limits::{
+    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS,
+};
 use crate::wire::ForwardedFor;
 use crate::xcore::{PoolBooks, Post, Seats};
 
@@ -155,7 +157,11 @@ fn cpus_of(cores: &Cores) -> Result<Vec<Option<usize>>, String> {
         Cores::All if here.is_empty() => vec![None],
         Cores::All => {
             if here.len() > usize::from(CORES_MAX) {
-                tracing::warn!(cpus = here.len(), cores = CORES_MAX, "more CPUs than an edge has cores; the first are used");
+                tracing::warn!(
+                    cpus = here.len(),
+                    cores = CORES_MAX,
+                    "more CPUs than an edge has cores; the first are used"
+                );
             }
             here.iter().take(usize::from(CORES_MAX)).map(|&cpu| Some(cpu)).collect()
         }
