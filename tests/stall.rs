@@ -19,7 +19,7 @@ fn a_client_that_stops_reading_loses_its_credit_to_the_next_one() {
 }
 
 fn stops_reading(cores: u16) {
-    let edge = setting().cores(cores).start();
+    let edge = setting().cores(cores).pool("queue = { wait_max = \"10m\" }").start();
     let worker = H2Worker::dial(&edge, 1);
     let _stuck = edge.sent(get("/stuck"));
     let mut asked = worker.accept();

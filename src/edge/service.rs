@@ -20,7 +20,7 @@ use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Rep
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
 use crate::io::Timer;
-use crate::limits::{GONE_LOOK_MS, TICK_MS};
+use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
 use crate::sched::{Facts, Needs};
 use crate::wire::{self, ForwardedFor, RequestHead};
 
@@ -250,8 +250,13 @@ impl EdgeService {
         let mut waiting = core.wait(request.facts, ask);
         let mut drained = core.drain.wait();
         let until = request.until;
-        let look_ms = if held.is_some() { GONE_LOOK_MS } else { TICK_MS };
-        timer.set(until.min(clock::now().plus_ms(look_ms)));
+        // Most requests have nothing to look at while they wait: thousands of them would keep their core busy with looking.
+        let mut looks = needs == Needs::Upgrade || !core.shared.config.pools[usize::from(pool.0)].hold_without_workers;
+        timer.set(match (&held, looks) {
+            (None, _) => until.min(clock::now().plus_ms(TICK_MS)),
+            (Some(_), true) => until.min(clock::now().plus_ms(GONE_LOOK_MS)),
+            (Some(_), false) => until,
+        });
         let got = std::future::poll_fn(|cx| {
             if let Poll::Ready(got) = waiting.poll(cx) {
                 return Poll::Ready(Ok(got));
@@ -274,10 +279,14 @@ impl EdgeService {
                         return Poll::Ready(Err(Fault::QueueFull));
                     }
                 }
-                timer.set(until.min(now.plus_ms(GONE_LOOK_MS)));
+                timer.set(if looks { until.min(now.plus_ms(GONE_LOOK_MS)) } else { until });
             }
             if replay.body().poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Fault::ClientGone));
+            }
+            if !looks && held.is_some() && replay.body().read_ahead() >= READ_AHEAD_BYTES_MAX {
+                looks = true; // no read is in flight that could tell that the client left
+                timer.set(until.min(clock::now().plus_ms(GONE_LOOK_MS)));
             }
             let now_held = head_bytes(request.ask) + replay.held_bytes();
             if now_held > counted {
