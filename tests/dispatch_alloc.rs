@@ -1,34 +1,13 @@
 //! Counts the allocations of a direct handoff: one test, alone in its binary.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::sync::Arc;
 
 use ptth::clock::Now;
 use ptth::dispatch::{Dispatcher, Granted, Host, PoolRules, Shared};
 use ptth::ids::{Class, CoreId, PoolId};
 use ptth::sched::{Facts, LinkFacts, Needs};
-
-struct Counting;
-thread_local! {
-    /// This thread's alone: the harness has threads of its own.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1)); // a thread that ends has none
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 struct Nobody;
 
@@ -52,7 +31,7 @@ fn a_direct_handoff_allocates_nothing() {
         let link = dispatcher.link_up(LinkFacts { pools: pools.to_vec(), carries_upgrades: true }, &mut Nobody);
         dispatcher.link_credits(link, 2, true, Now(0), &mut Nobody);
     }
-    let before = ALLOCATIONS.get();
+    let before = counting::allocations();
     for turn in 0..1_000 {
         for needs in [Needs::Any, Needs::Upgrade] {
             let facts = Facts { pool: pools[turn % 2], class: Class::of(3), needs, stamp: Now(turn as u64) };
@@ -60,5 +39,5 @@ fn a_direct_handoff_allocates_nothing() {
             dispatcher.release(grant.link, grant.pool, grant.permit, || panic!("nothing waits"), &mut Nobody);
         }
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(counting::allocations() - before, 0);
 }

@@ -1,33 +1,12 @@
 //! Counts the allocations of the whole process: one test, alone in its binary.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 use ptth::clock;
 use ptth::io::{self, Conn, Timer};
-
-struct Counting;
-thread_local! {
-    /// This thread's alone: the harness has threads of its own.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1)); // a thread that ends has none
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 #[test]
 fn small_reads_and_writes_allocate_nothing() {
@@ -48,7 +27,7 @@ fn small_reads_and_writes_allocate_nothing() {
             let mut after_warming = 0;
             for round in 0..1_100 {
                 if round == 100 {
-                    after_warming = ALLOCATIONS.get();
+                    after_warming = counting::allocations();
                 }
                 timer.set(clock::now().plus_ms(10_000));
                 near.writer.put(b"there and back");
@@ -59,7 +38,7 @@ fn small_reads_and_writes_allocate_nothing() {
                 near.reader.consume(14);
                 timer.clear();
             }
-            assert_eq!(ALLOCATIONS.get() - after_warming, 0);
+            assert_eq!(counting::allocations() - after_warming, 0);
         })
     });
     done.expect("io_uring").expect("the test hangs");

@@ -1,7 +1,7 @@
 //! Counts the allocations of a classification: one test, alone in its binary.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::hint::black_box;
 use std::net::IpAddr;
 
@@ -10,31 +10,10 @@ use ptth::edge::config::EdgeConfig;
 use ptth::edge::priority::Classifier;
 use ptth::exchange::{Ask, Length};
 
-struct Counting;
-thread_local! {
-    /// This thread's alone: the harness has threads of its own.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1)); // a thread that ends has none
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
 fn allocations_of<T>(run: impl FnOnce() -> T) -> (u64, T) {
-    let before = ALLOCATIONS.get();
+    let before = counting::allocations();
     let result = black_box(run());
-    (ALLOCATIONS.get() - before, result)
+    (counting::allocations() - before, result)
 }
 
 fn classifier(lines: &str) -> Classifier {
