@@ -308,7 +308,7 @@ impl<T, K> Dispatcher<T, K> {
         drop(permit);
         let pools = self.sched.pools_of(link);
         let pools: &[PoolId] = pools.as_deref().unwrap_or(std::slice::from_ref(&pool));
-        if pools.iter().all(|&pool| self.is_quiet(pool)) {
+        if pools.iter().all(|&pool| self.is_quiet(pool, had_permit)) {
             return;
         }
         let now = clock();
@@ -420,10 +420,13 @@ impl<T, K> Dispatcher<T, K> {
     }
 
     /// Nothing waits, and the board knows of every credit that is left over.
-    fn is_quiet(&self, pool: PoolId) -> bool {
+    /// Upgrades count only where what has come back could help one, here or elsewhere: a withdrawn one lies there until a
+    /// credit that carries upgrades looks, and such a credit may never come.
+    fn is_quiet(&self, pool: PoolId, had_permit: bool) -> bool {
         let is_idle = &self.pools[usize::from(pool.0)].is_idle;
         let known = |kind: Kind| is_idle[kind as usize] || !self.sched.has_credit(pool, needs(kind));
-        known(Kind::Any) && known(Kind::Upgrade) && !self.shared.shelf.waits(pool, Class::COUNT - 1, true)
+        let upgrades = had_permit || self.sched.has_credit(pool, Needs::Upgrade);
+        known(Kind::Any) && known(Kind::Upgrade) && !self.shared.shelf.waits(pool, Class::COUNT - 1, upgrades)
     }
 
     /// Something may wait that this core has no credit for: whoever has one is asked to look.
@@ -961,6 +964,19 @@ mod tests {
         assert!(cores.cancel(0, gone));
         cores.link(2, 2, false);
         assert_eq!(cores.served(), [(5, 2), (9, 2)]);
+    }
+
+    #[test]
+    fn an_upgrade_whose_client_left_costs_plain_links_nothing() {
+        let mut cores = Cores::new(1);
+        cores.link(0, 1, false);
+        let gone = cores.wait(0, upgrade(3, 1));
+        assert!(cores.cancel(0, gone));
+        assert!(cores.offer(0, facts(3, 2)));
+        let Served { grant, .. } = cores.hands.served.pop().expect("served");
+        cores.on(0, |dispatcher, hands, _| {
+            dispatcher.release(grant.link, grant.pool, grant.permit, || panic!("nothing waits for this credit"), hands);
+        });
     }
 
     #[test]
