@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ptth::clock;
-use ptth::io::{self, Conn, Duplex, Listener, Timer, Writer};
+use ptth::io::{self, Conn, Duplex, Leaves, Listener, Timer, Writer};
 use ptth::limits::{READ_BYTES_LARGE, READ_BYTES_SMALL, TICK_MS, WRITE_COPY_BYTES_MAX};
 
 /// Runs `main` on this thread; a hang fails instead of lasting.
@@ -807,8 +807,8 @@ fn h2_runs_over_a_connection_both_ways() {
     on_core(|| async {
         let total = 2_000_000;
         let (near, far) = UnixStream::pair().unwrap();
-        let near = Duplex::new(Conn::from_fd(near.into(), Bytes::new()).unwrap());
-        let far = Duplex::new(Conn::from_fd(far.into(), Bytes::new()).unwrap());
+        let near = Duplex::new(Conn::from_fd(near.into(), Bytes::new()).unwrap(), Leaves::Last);
+        let far = Duplex::new(Conn::from_fd(far.into(), Bytes::new()).unwrap(), Leaves::Last);
         io::spawn(async move {
             let mut server = h2::server::handshake(far).await.unwrap();
             while let Some(request) = server.accept().await {

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{
     Answer, Ask, FaultAnswer, Latch, LatchWait, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
+    flush,
 };
 use crate::fault::Fault;
 use crate::io::{Conn, Timer, Writer};
@@ -89,28 +90,8 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
     };
     wire::put_response_head(writer.buf(), reply.status, &reply.headers, framing, persistence);
     writer.put_bytes(body);
-    flush_by(writer, timer).await;
-}
-
-/// Flushes, as long as the peer takes some of it within the time that a body may stall.
-async fn flush_by(writer: &mut Writer, timer: &mut Timer) {
-    timer.set(clock::now().plus_ms(BODY_STALL_MS_MAX));
-    let mut before = None;
-    std::future::poll_fn(|cx| {
-        // A peer that is gone needs no answer.
-        while writer.poll_flush(cx).is_pending() {
-            let delivered = *before.get_or_insert_with(|| writer.delivered());
-            std::task::ready!(timer.poll_expired(cx));
-            before = Some(writer.delivered());
-            if before == Some(delivered) {
-                break;
-            }
-            timer.set(clock::now().plus_ms(BODY_STALL_MS_MAX));
-        }
-        Poll::Ready(())
-    })
-    .await;
-    timer.clear();
+    // A peer that is gone needs no answer.
+    let _ = flush(&mut H1Sink::new(writer, Frame::Nothing, Side::Response), timer, BODY_STALL_MS_MAX).await;
 }
 
 /// The next head; `None` where the connection ends between two requests, or `until` was set there. Without `until` something
@@ -205,9 +186,9 @@ async fn serve_one<S: Service>(
             let _ = answer.put(Piece::Data { bytes: text, last: true });
         }
     }
-    flush_by(answer.sink.writer, timer).await;
+    let flushed = flush(&mut answer, timer, BODY_STALL_MS_MAX).await;
     let reusable = answer.keeps_alive && answer.has_begun && answer.sink.is_complete();
-    if !reusable || answer.sink.writer.queued() > 0 {
+    if !reusable || flushed.is_err() {
         return After::Close;
     }
     if !body.source.is_ended() && !discard(&mut body.source, timer).await {

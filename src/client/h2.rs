@@ -15,16 +15,16 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::Service;
-use crate::clock;
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{
-    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer, keepalive,
+    Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer, flush,
+    keepalive,
 };
 use crate::fault::Fault;
-use crate::io::{self, Conn, Duplex, Pulse, Timer};
+use crate::io::{self, Conn, Duplex, Leaves, Pulse, Timer};
 use crate::limits::{
-    EDGE_RESETS_PENDING_MAX, HEADER_LIST_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX, SMALL_FRAMES_BYTES,
-    STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    BODY_STALL_MS_MAX, EDGE_RESETS_PENDING_MAX, HEADER_LIST_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX,
+    SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::{self, Side};
 
@@ -53,7 +53,7 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, streams_max
         .data_frame_budget(SMALL_FRAMES_BYTES)
         .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
         .enable_connect_protocol()
-        .handshake::<_, Bytes>(Duplex::new(conn));
+        .handshake::<_, Bytes>(Duplex::new(conn, Leaves::Last));
     let mut connection = match io::timeout(crate::limits::SETUP_MS_MAX, handshake).await {
         Some(Ok(connection)) => connection,
         Some(Err(error)) => return Ended::Broken(format!("HTTP/2 handshake: {error}")),
@@ -116,12 +116,7 @@ async fn serve_one<S: Service>(service: Rc<S>, request: Request<RecvStream>, res
             let FaultAnswer { reply, body: text } = fault_answer(fault);
             if answer.head(reply).is_ok() && !is_head {
                 let _ = answer.put(Piece::Data { bytes: text, last: true });
-                timer.set(clock::now().plus_ms(crate::limits::BODY_STALL_MS_MAX));
-                std::future::poll_fn(|cx| match answer.poll_flush(cx) {
-                    Poll::Pending => timer.poll_expired(cx),
-                    Poll::Ready(_) => Poll::Ready(()),
-                })
-                .await;
+                let _ = flush(&mut answer, &mut timer, BODY_STALL_MS_MAX).await; // a peer that is gone needs no answer
             }
         }
     }

@@ -12,7 +12,7 @@ use super::core::{Core, Credit};
 use super::over::{Terms, send_over};
 use crate::clock;
 use crate::events::Dispatch;
-use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source};
+use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source, flush};
 use crate::fault::Fault;
 use crate::io::{self, Timer};
 use crate::limits::{BODY_STALL_MS_MAX, PIPE_PIECES_MAX};
@@ -154,8 +154,10 @@ pub async fn serve_far(core: &Rc<Core>, parcel: &Parcel<FarAsk>, credit: Credit,
     let now = clock::now();
     core.count_dispatch(&credit, facts, kind, now);
     let carried = send_over(credit, core, ask, &mut replay, &mut answer, &mut timer, terms, now).await;
-    if let Err(lost) = carried {
-        answer.tell(Down::Lost(lost)).await;
+    match carried {
+        // The link has its next request by now. A client that does not read is its home's to end, and then the pipe is closed.
+        Ok(_) => drop(flush(&mut answer, &mut timer, 0).await),
+        Err(lost) => answer.tell(Down::Lost(lost)).await,
     }
 }
 

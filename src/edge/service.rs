@@ -16,11 +16,11 @@ use super::priority::Classified;
 use crate::client::Service;
 use crate::clock::{self, Now};
 use crate::events::{Direction, Dispatch, Requeue, StatusClass};
-use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink};
+use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink, flush};
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
 use crate::io::Timer;
-use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
+use crate::limits::{BODY_STALL_MS_MAX, GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
 use crate::sched::{Facts, Needs};
 use crate::wire::{self, ForwardedFor, RequestHead};
 
@@ -120,7 +120,12 @@ impl Service for EdgeService {
             let config = &self.core.shared.config.pools[usize::from(facts.pool.0)];
             let mut request = Request { ask: &mut ask, facts, until: stamp.plus_ms(config.queue.wait_ms_max) };
             let mut answer = Timed { answer, shows: config.server_timing, queued_ns: 0 };
-            let served = self.exchange(&mut request, body, &mut answer, timer).await;
+            let mut served = self.exchange(&mut request, body, &mut answer, timer).await;
+            if served.is_ok()
+                && let Err(fault) = flush(&mut answer, timer, BODY_STALL_MS_MAX).await
+            {
+                served = Err(fault);
+            }
             self.count(&ask, Some(facts.pool), stamp, &served);
             served.map(|_| ())
         }

@@ -33,8 +33,8 @@ pub struct Carried {
 /// The response's side.
 ///
 /// ```text
-/// Heading --final head--> Streaming --last byte flushed--> (the exchange is over)
-/// Heading --101--> Tunnel --both sides ended--> (over)
+/// Heading --final head--> Streaming --last piece put--> (the exchange is over)
+/// Heading --101--> Tunnel --both sides ended, all flushed--> (over)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -95,7 +95,9 @@ impl Carry {
         self
     }
 
-    /// Runs the exchange to its end. `timer` is the caller's own, and free again afterwards.
+    /// Runs the exchange until nothing of it is left on the link: the last of the response is in `answer` then, and
+    /// [`flush`] brings it to the client, while the link already has its next request. `timer` is the caller's own, and free
+    /// again afterwards.
     pub async fn run<B: RequestBody, A: Answer, L: Back>(
         mut self,
         body: &mut Replay<'_, B>,
@@ -125,7 +127,11 @@ impl Carry {
             self.poll_head(cx, body, answer, back)?;
         }
         if self.phase != Phase::Heading && !self.down_is_done {
-            match self.down.poll(cx, back.down(), answer) {
+            let down = match self.phase {
+                Phase::Tunnel => self.down.poll(cx, back.down(), answer),
+                Phase::Heading | Phase::Streaming => self.down.poll_put(cx, back.down(), answer),
+            };
+            match down {
                 Poll::Ready(Ok(())) => self.down_is_done = true,
                 Poll::Ready(Err(PumpEnd::Source(fault) | PumpEnd::Sink(fault))) => return lost(fault, Again::Never),
                 Poll::Pending => {}
@@ -154,9 +160,7 @@ impl Carry {
             }
             self.arm(timer);
         }
-        // While the last of a response goes out, its writing tells whether somebody is there.
-        let watches = self.phase != Phase::Tunnel && self.up_is_done && !self.down.is_flushing();
-        if watches && body.body().poll_gone(cx).is_ready() {
+        if self.phase != Phase::Tunnel && self.up_is_done && body.body().poll_gone(cx).is_ready() {
             return lost(Fault::ClientGone, Again::Never);
         }
         Poll::Pending
@@ -290,6 +294,35 @@ impl Carry {
     }
 }
 
+/// Brings what is in `answer` to its client, as long as that takes some of it within `stall_ms`; 0: for as long as it is
+/// there. The timer is free again afterwards.
+pub async fn flush(answer: &mut impl Sink, timer: &mut Timer, stall_ms: u64) -> Result<(), Fault> {
+    let mut is_armed = false;
+    let mut delivered = None;
+    let flushed = std::future::poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(flushed) = answer.poll_flush(cx) {
+                return Poll::Ready(flushed);
+            }
+            if stall_ms == 0 {
+                return Poll::Pending;
+            }
+            if is_armed {
+                std::task::ready!(timer.poll_expired(cx));
+                let before = delivered.replace(answer.delivered());
+                if before == delivered {
+                    return Poll::Ready(Err(Fault::ClientGone));
+                }
+            }
+            is_armed = true;
+            timer.set(clock::now().plus_ms(stall_ms));
+        }
+    });
+    let flushed = flushed.await;
+    timer.clear();
+    flushed
+}
+
 /// Who an exchange waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaitsFor {
@@ -328,7 +361,13 @@ fn put_poll(poll: Poll<Result<(), Fault>>) -> Result<Poll<()>, Lost> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::exchange::{Piece, Source};
+    use crate::io;
 
     const STALL_MS: u64 = 30;
     const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: STALL_MS };
@@ -421,5 +460,128 @@ mod tests {
         assert_eq!(look(Phase::Heading, Some(false), Some(false)), None);
         assert_eq!(look(Phase::Streaming, None, Some(false)), Some(Fault::WorkerStalled));
         assert_eq!(look(Phase::Heading, Some(true), Some(false)), Some(Fault::WorkerStalled));
+    }
+
+    /// Takes whatever is put and sends `takes` of it, one byte each time that it is asked what was delivered.
+    #[derive(Default)]
+    struct Reluctant {
+        pieces: usize,
+        takes: Cell<u64>,
+        delivered: Cell<u64>,
+    }
+
+    impl Sink for Reluctant {
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn put(&mut self, _: Piece) -> Result<(), Fault> {
+            self.pieces += 1;
+            Ok(())
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+            Poll::Pending
+        }
+
+        fn delivered(&self) -> Option<u64> {
+            let step = u64::from(self.takes.get() > 0);
+            self.takes.set(self.takes.get() - step);
+            self.delivered.set(self.delivered.get() + step);
+            Some(self.delivered.get())
+        }
+    }
+
+    impl Answer for Reluctant {
+        fn interim(&mut self, _: StatusCode, _: &HeaderMap) -> Result<(), Fault> {
+            unreachable!("none comes")
+        }
+
+        fn head(&mut self, _: Reply) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        fn has_begun(&self) -> bool {
+            true
+        }
+    }
+
+    /// A link that has answered, with `pieces` in its body.
+    struct Answered {
+        pieces: usize,
+        up: Reluctant,
+    }
+
+    impl Source for Answered {
+        fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+            self.pieces -= 1;
+            Poll::Ready(Ok(Piece::Data { bytes: Bytes::from_static(b"some"), last: self.pieces == 0 }))
+        }
+    }
+
+    impl Back for Answered {
+        type Up = Reluctant;
+        type Down = Answered;
+
+        fn poll_heard(&mut self, _: &mut Context<'_>) -> Poll<Result<Heard, Lost>> {
+            let length = if self.pieces == 0 { Length::None } else { Length::Unknown };
+            Poll::Ready(Ok(Heard::Final(Reply { status: StatusCode::OK, headers: HeaderMap::new(), length })))
+        }
+
+        fn up(&mut self) -> &mut Reluctant {
+            &mut self.up
+        }
+
+        fn down(&mut self) -> &mut Answered {
+            self
+        }
+    }
+
+    /// A client that has said all and stays.
+    struct Said;
+
+    impl Source for Said {
+        fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+            unreachable!("it has no body")
+        }
+    }
+
+    impl RequestBody for Said {
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn read_ahead(&self) -> usize {
+            0
+        }
+
+        fn go_raw(&mut self) {}
+    }
+
+    #[test]
+    fn a_link_is_free_when_the_response_has_come_whether_or_not_its_client_reads() {
+        for pieces in [0, 1, 5] {
+            let mut answer = Reluctant::default();
+            let mut back = Answered { pieces, up: Reluctant::default() };
+            let carried = io::run(|| async {
+                let carry = Carry::new(Length::None, false, CarryBounds { response_head_ms: 0, stall_ms: 0 });
+                let (mut said, mut timer) = (Said, Timer::new());
+                let mut body = Replay::new(&mut said);
+                carry.run(&mut body, &mut answer, &mut back, &mut timer, clock::now()).await
+            });
+            let bytes_down = 4 * pieces as u64;
+            let want = Carried { status: StatusCode::OK, request_complete: true, bytes_up: 0, bytes_down };
+            assert_eq!((carried.unwrap(), answer.pieces), (Ok(want), pieces));
+        }
+    }
+
+    #[test]
+    fn a_flush_waits_for_a_client_as_long_as_it_takes_something() {
+        for takes in [0, 3] {
+            let mut answer = Reluctant { takes: Cell::new(takes), ..Reluctant::default() };
+            let flushed = io::run(|| async { flush(&mut answer, &mut Timer::new(), STALL_MS).await });
+            assert_eq!(flushed.unwrap(), Err(Fault::ClientGone));
+            assert_eq!((answer.takes.get(), answer.delivered.get()), (0, takes), "asked until nothing moved");
+        }
     }
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use super::{Length, Piece, Sink, Source};
 use crate::fault::Fault;
-use crate::io::{Hold, Reader, Writer};
+use crate::io::{Hold, Leaves, Reader, Writer};
 use crate::limits::{
     GATHER_BYTES_MAX, READ_AHEAD_BYTES_MAX, READ_BYTES_SMALL, TAKE_COPY_BYTES_MAX, WRITE_COPY_BYTES_MAX,
 };
@@ -189,7 +189,11 @@ pub struct H1Sink<'a> {
 impl<'a> H1Sink<'a> {
     /// `side` is what is written here: a request to a worker, or a response to a client.
     pub fn new(writer: &'a mut Writer, frame: Frame, side: Side) -> Self {
-        H1Sink { writer, frame, side, hold: Hold::default() }
+        let leaves = match side {
+            Side::Request => Leaves::First,
+            Side::Response => Leaves::Last,
+        };
+        H1Sink { writer, frame, side, hold: Hold::new(leaves) }
     }
 
     pub fn set_frame(&mut self, frame: Frame) {

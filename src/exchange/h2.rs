@@ -204,10 +204,10 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::io::{self, Conn, Duplex};
+    use crate::io::{self, Conn, Duplex, Leaves};
 
     fn duplex(end: UnixStream) -> Duplex {
-        Duplex::new(Conn::from_fd(end.into(), Bytes::new()).unwrap())
+        Duplex::new(Conn::from_fd(end.into(), Bytes::new()).unwrap(), Leaves::Last)
     }
 
     #[test]

@@ -40,7 +40,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::io::{Conn, Duplex};
+    use crate::io::{Conn, Duplex, Leaves};
     use crate::limits::TICK_MS;
 
     const HANG_MS: u64 = 30_000;
@@ -52,7 +52,7 @@ mod tests {
         let peer = std::thread::spawn(move || peer(far));
         let life = || async {
             let conn = Conn::from_fd(near.into(), Bytes::new()).unwrap();
-            let (_send, mut connection) = h2::client::handshake(Duplex::new(conn)).await.unwrap();
+            let (_send, mut connection) = h2::client::handshake(Duplex::new(conn, Leaves::Last)).await.unwrap();
             let mut keepalive = std::pin::pin!(keepalive(connection.ping_pong(), TICK_MS, &silent_ms));
             let mut connection = std::pin::pin!(connection);
             std::future::poll_fn(|cx| {

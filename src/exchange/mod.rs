@@ -12,7 +12,7 @@ mod pump;
 mod replay;
 
 pub use answer::{FaultAnswer, fault_answer};
-pub use carry::{Carried, Carry, CarryBounds};
+pub use carry::{Carried, Carry, CarryBounds, flush};
 pub use keepalive::keepalive;
 pub use latch::{Latch, LatchWait};
 pub use pump::{Pump, PumpEnd};

@@ -52,20 +52,15 @@ impl Pump {
         self.bytes
     }
 
-    /// The last piece was put; it has to go out.
-    #[must_use]
-    pub fn is_flushing(&self) -> bool {
-        self.state == State::Flushing
-    }
-
     /// Who is waited for: the sink (true) or the source.
     #[must_use]
     pub fn waits_for_sink(&self) -> bool {
         self.waits_for_sink
     }
 
-    /// Moves what can be moved now. Bounded: a source holds at most one read's bytes, then it waits for its socket.
-    pub fn poll(
+    /// Moves what can be moved now. Ready when the last piece was put; that it also leaves is the caller's to see to. Bounded:
+    /// a source holds at most one read's bytes, then it waits for its socket.
+    pub fn poll_put(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
@@ -91,6 +86,17 @@ impl Pump {
             }
             sink.put(piece).map_err(PumpEnd::Sink)?;
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// As [`Pump::poll_put`], but ready when nothing waits in the sink any more.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Poll<Result<(), PumpEnd>> {
+        ready!(self.poll_put(cx, source, sink))?;
         if self.state == State::Flushing {
             self.waits_for_sink = true;
             ready!(sink.poll_flush(cx)).map_err(PumpEnd::Sink)?;

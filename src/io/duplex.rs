@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::Conn;
 use super::timer::Timer;
-use super::turn::Hold;
+use super::turn::{Hold, Leaves};
 use crate::clock;
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS_MAX};
 
@@ -23,12 +23,13 @@ pub struct Duplex {
 }
 
 impl Duplex {
+    /// `leaves`: before what other connections write in the same turn, or behind it.
     #[must_use]
-    pub fn new(mut conn: Conn) -> Duplex {
+    pub fn new(mut conn: Conn, leaves: Leaves) -> Duplex {
         // Many streams' frames arrive in one read. Small reads cut them, and each piece costs its stream another wake and
         // its client another segment: 16 us of CPU for each request in the edge instead of 12 (64 clients, 1 KiB).
         conn.reader.large(true);
-        Duplex { conn, hold: Hold::default(), linger: None }
+        Duplex { conn, hold: Hold::new(leaves), linger: None }
     }
 }
 

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Piece, Reply, Source, keepalive};
 use crate::fault::Fault;
-use crate::io::{self, Conn, Duplex, Pulse};
+use crate::io::{self, Conn, Duplex, Leaves, Pulse};
 use crate::limits::{
     LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX,
     SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
@@ -51,7 +51,7 @@ impl H2Link {
             .data_frame_budget(SMALL_FRAMES_BYTES)
             .initial_max_send_streams(0)
             .enable_push(false)
-            .handshake(Duplex::new(conn));
+            .handshake(Duplex::new(conn, Leaves::First));
         match io::timeout(SETUP_MS_MAX, handshake).await {
             Some(Ok((send, connection))) => Ok(H2Link { send, connection, pulse }),
             Some(Err(error)) => Err(error.to_string()),

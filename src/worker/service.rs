@@ -10,7 +10,7 @@ use super::origin::{Origin, Taken};
 use super::places::Places;
 use crate::client::Service;
 use crate::clock;
-use crate::exchange::{Again, Answer, Ask, Carry, CarryBounds, Lost, Replay, RequestBody};
+use crate::exchange::{Again, Answer, Ask, Carry, CarryBounds, Lost, Replay, RequestBody, flush};
 use crate::fault::Fault;
 use crate::io::Timer;
 use crate::limits::BODY_STALL_MS_MAX;
@@ -66,14 +66,14 @@ impl Service for WorkerService {
             Poll::Ready(place) => Poll::Ready(Ok(place)),
             Poll::Pending => body.poll_gone(cx).map(|()| Err(Fault::ClientGone)),
         });
-        let _place = place.await?;
+        let place = place.await?;
         let accept = add_websocket_key(&mut ask);
         let mut replay = Replay::new(body);
         let mut taken = self.origin.take().await?;
         loop {
             let was_used = taken.was_used;
             let lost = match self.over(taken, &ask, accept.as_ref(), &mut replay, answer, timer).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err(lost) => lost,
             };
             // A server may close a kept connection at the moment we use it; a new one it cannot have.
@@ -82,6 +82,8 @@ impl Service for WorkerService {
             }
             taken = self.origin.dial().await?;
         }
+        drop(place); // the server is free for the next one
+        flush(answer, timer, 0).await
     }
 }
 
