@@ -341,7 +341,10 @@ impl Lent {
 
     pub fn give_back(mut self) {
         *self.slot.conn.borrow_mut() = self.conn.take();
-        self.slot.wake();
+        // Most often the next request takes it before that.
+        if let Some(watcher) = self.slot.watcher.borrow_mut().take() {
+            io::wake_last(watcher);
+        }
     }
 }
 

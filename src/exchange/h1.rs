@@ -287,7 +287,9 @@ impl Sink for H1Sink<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let queued = self.writer.queued();
-        if queued > 0 && queued < WRITE_COPY_BYTES_MAX && !self.writer.is_stuck() {
+        // A whole request has nothing to wait for, and its worker is idle.
+        let is_whole = self.side == Side::Request && self.is_complete();
+        if queued > 0 && queued < WRITE_COPY_BYTES_MAX && !is_whole && !self.writer.is_stuck() {
             ready!(self.hold.poll(cx));
         }
         let flushed = ready!(self.writer.poll_flush(cx));

@@ -103,9 +103,10 @@ pub fn run<F: Future>(main: impl FnOnce() -> F) -> Result<F::Output, BootFault> 
     let mut runtime = std::mem::ManuallyDrop::new(runtime);
     runtime.block_on(async {
         spawn(timer::drive(tick));
-        spawn(turn::drive());
+        turn::start();
         let output = main().await;
         settle().await.map_err(BootFault::from_io)?;
+        turn::stop();
         Ok(output)
     })
 }

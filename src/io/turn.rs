@@ -1,14 +1,23 @@
-//! The end of a turn: what every ready task of this core has done its part before. Who waits for it, and what for, never
-//! enters.
+//! The end of a turn: what every ready task of this core has done its part before. First leave requests, then other cores
+//! are rung, then responses leave. Who waits for it, and what for, never enters.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll, Waker};
 
+use super::bell::Ring;
+
 thread_local! {
     static TURN: Turn = const {
         let waiting = [const { RefCell::new(Vec::new()) }; 2];
-        Turn { count: Cell::new(0), waiting, driver: Cell::new(None) }
+        Turn {
+            count: Cell::new(0),
+            waiting,
+            rings: RefCell::new(Vec::new()),
+            is_driven: Cell::new(false),
+            driver: Cell::new(None),
+            ringer: Cell::new(None),
+        }
     };
 }
 
@@ -17,8 +26,21 @@ struct Turn {
     count: Cell<u64>,
     /// By [`Leaves`].
     waiting: [RefCell<Vec<Waker>>; 2],
+    /// Bells to be rung.
+    rings: RefCell<Vec<Ring>>,
+    /// This thread is a core that has turns.
+    is_driven: Cell<bool>,
     /// The driver's, while it waits for the first of a turn.
     driver: Cell<Option<Waker>>,
+    ringer: Cell<Option<Waker>>,
+}
+
+impl Turn {
+    fn will_end(&self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake(); // it comes behind all that is ready
+        }
+    }
 }
 
 /// Which writes leave first at the end of a turn.
@@ -56,25 +78,77 @@ impl Hold {
             None => {
                 self.since = Some(turn.count.get());
                 turn.waiting[self.leaves as usize].borrow_mut().push(cx.waker().clone());
-                if let Some(driver) = turn.driver.take() {
-                    driver.wake(); // it comes behind all that is ready
-                }
+                turn.will_end();
                 Poll::Pending
             }
         })
     }
 }
 
-/// The core's task for it.
-pub(super) async fn drive() {
+/// Wakes a task at the end of the turn, when nobody waits for what it does.
+pub fn wake_last(waker: Waker) {
+    TURN.with(|turn| {
+        turn.waiting[Leaves::Last as usize].borrow_mut().push(waker);
+        turn.will_end();
+    });
+}
+
+/// Rings at the end of the turn, behind the requests that leave: a ring is a system call, and on a virtual machine it makes
+/// the other CPU's host come, while a worker waits. At once on a thread that is no core.
+pub(super) fn ring_later(ring: &Ring) {
+    TURN.with(|turn| {
+        if !turn.is_driven.get() {
+            return ring.ring();
+        }
+        turn.rings.borrow_mut().push(ring.clone());
+        turn.will_end();
+    });
+}
+
+/// A core's tasks for it. They run as long as the core.
+pub(super) fn start() {
+    TURN.with(|turn| turn.is_driven.set(true));
+    super::run::spawn(drive());
+    super::run::spawn(ring_on());
+}
+
+/// The core's last turn is over; whatever is rung from now on is rung at once.
+pub(super) fn stop() {
+    TURN.with(|turn| {
+        turn.is_driven.set(false);
+        turn.rings.take().iter().for_each(Ring::ring);
+    });
+}
+
+async fn ring_on() {
+    let mut rings = Vec::new();
+    std::future::poll_fn(|cx| {
+        TURN.with(|turn| {
+            std::mem::swap(&mut *turn.rings.borrow_mut(), &mut rings);
+            rings.drain(..).for_each(|ring| ring.ring());
+            turn.ringer.set(Some(cx.waker().clone()));
+        });
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+async fn drive() {
     let mut woken = Vec::new();
     std::future::poll_fn(|cx| {
         TURN.with(|turn| {
             turn.count.set(turn.count.get() + 1);
-            for waiting in &turn.waiting {
-                std::mem::swap(&mut *waiting.borrow_mut(), &mut woken);
+            let mut wake = |leaves: Leaves| {
+                std::mem::swap(&mut *turn.waiting[leaves as usize].borrow_mut(), &mut woken);
                 woken.drain(..).for_each(Waker::wake);
+            };
+            wake(Leaves::First);
+            if !turn.rings.borrow().is_empty()
+                && let Some(ringer) = turn.ringer.take()
+            {
+                ringer.wake();
             }
+            wake(Leaves::Last);
             turn.driver.set(Some(cx.waker().clone()));
         });
         Poll::<()>::Pending
@@ -89,25 +163,53 @@ mod tests {
     use super::*;
     use crate::io;
 
+    fn was_rung(ring: &Ring) -> bool {
+        let mut polled = [rustix::event::PollFd::new(&*ring.fd, rustix::event::PollFlags::IN)];
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
+    }
+
     #[test]
-    fn requests_leave_before_responses_whoever_was_there_first() {
+    fn a_thread_that_is_no_core_rings_at_once() {
+        let (_bell, ring) = io::doorbell().unwrap();
+        ring.ring_later();
+        assert!(was_rung(&ring));
+    }
+
+    #[test]
+    fn a_ring_that_waits_for_the_end_of_a_turn_wakes_its_core() {
+        let woken = io::run(|| async {
+            let (mut bell, ring) = io::bell().unwrap();
+            ring.ring_later();
+            assert!(!was_rung(&ring));
+            io::timeout(30_000, bell.wait()).await
+        });
+        assert!(woken.unwrap().expect("the ring is lost").is_ok());
+    }
+
+    #[test]
+    fn requests_leave_then_bells_are_rung_then_responses_leave() {
+        let (_bell, ring) = io::doorbell().unwrap();
         let left = io::run(|| async {
             let left = Rc::new(RefCell::new(Vec::new()));
+            io::sleep_ms(1).await; // the core's own tasks have begun
             let ends = [Leaves::Last, Leaves::First, Leaves::Last, Leaves::First].map(|leaves| {
                 let (left, end) = (left.clone(), Rc::new(Cell::new(false)));
-                let (mut hold, is_over) = (Hold::new(leaves), end.clone());
+                let (mut hold, is_over, ring) = (Hold::new(leaves), end.clone(), ring.clone());
                 io::spawn(async move {
                     std::future::poll_fn(|cx| hold.poll(cx)).await;
-                    left.borrow_mut().push(leaves);
+                    left.borrow_mut().push((leaves, was_rung(&ring)));
                     is_over.set(true);
                 });
                 end
             });
+            ring.ring_later();
             while !ends.iter().all(|end| end.get()) {
                 io::sleep_ms(1).await;
             }
             left.take()
         });
-        assert_eq!(left.unwrap(), [Leaves::First, Leaves::First, Leaves::Last, Leaves::Last]);
+        let (first, last) = ((Leaves::First, false), (Leaves::Last, true));
+        assert_eq!(left.unwrap(), [first, first, last, last]);
     }
 }
