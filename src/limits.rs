@@ -44,6 +44,8 @@ pub const READ_BYTES_SMALL: usize = 4 * 1024;
 /// A read while a body flows. 64 KiB is four TLS records and the largest loopback segment.
 pub const READ_BYTES_LARGE: usize = 64 * 1024;
 /// Bytes that wait in a writer before whoever fills it has to flush.
+/// A response that has arrived may wait there for a client that reads slowly, while its link serves others: with the last
+/// read up to 128 KiB for each connection, for as long as the client takes some of it within `BODY_STALL_MS_MAX`.
 pub const WRITE_BYTES_HIGH: usize = 64 * 1024;
 /// A piece of at least this size is handed to the kernel as it is; a smaller one is copied behind what waits.
 pub const WRITE_COPY_BYTES_MAX: usize = 16 * 1024;
@@ -110,6 +112,9 @@ pub const LINK_PING_MS: u64 = 10_000;
 pub const QUEUE_REQUESTS_MAX: usize = 10_000;
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const QUEUE_WAIT_MS_MAX: u64 = 30_000;
+/// Requests of one core that a full queue lets wait for a moment, because a credit seems to be idle somewhere. Some bits of
+/// the board are stale, so that not all of them will find one.
+pub const UNBOOKED_REQUESTS_MAX: usize = 64;
 /// How long the admin address waits for a core's part of a report.
 pub const REPORT_MS_MAX: u64 = 1_000;
 /// How often a waiting client is looked at whose bytes fill the read-ahead, so that no read can tell that it left.

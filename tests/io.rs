@@ -843,3 +843,24 @@ fn h2_runs_over_a_connection_both_ways() {
         }
     });
 }
+
+#[test]
+fn a_connection_on_which_something_came_unasked_is_not_quiet() {
+    on_core(|| async {
+        for ends in [false, true] {
+            let (mut conn, mut peer) = pair();
+            assert!(conn.is_silent());
+            if ends {
+                peer.shutdown(std::net::Shutdown::Write).unwrap();
+            } else {
+                peer.write_all(b"x").unwrap();
+            }
+            while conn.is_silent() {
+                io::sleep_ms(1).await;
+            }
+            assert!(!conn.is_quiet(), "nobody has read it, and it is there");
+        }
+        let (mut conn, _peer) = pair();
+        assert!(conn.is_quiet() && conn.is_quiet(), "with and without a read in flight");
+    });
+}

@@ -10,7 +10,7 @@ use ptth_loom::clock::Now;
 use ptth_loom::dispatch::{Dispatcher, Grant, Granted, Host, PoolRules, Shared};
 use ptth_loom::ids::{Class, CoreId, PoolId};
 use ptth_loom::sched::{Facts, LinkFacts, Needs};
-use ptth_loom::xcore::{Home, Kind, Mail, Parcel, Post, Shelf};
+use ptth_loom::xcore::{Home, Kind, Mail, Parcel, Post, Shelf, at_once};
 use std::sync::Arc;
 
 const POOL: PoolId = PoolId(0);
@@ -166,10 +166,11 @@ fn plan(cores: usize, concurrency_max: usize) -> Plan {
     let bells: Vec<Arc<Bell>> = (0..cores).map(|_| Arc::new(Bell::default())).collect();
     let ring = |bell: &Arc<Bell>| {
         let bell = Arc::clone(bell);
-        Post::new(1, Arc::new(move || {
+        let ring = move || {
             *bell.rung.lock().unwrap() = true;
             bell.changed.notify_one();
-        }))
+        };
+        Post::new(1, Arc::new(ring), at_once)
     };
     Plan { shared: Arc::new(Shared::new(rules, cores)), posts: bells.iter().map(ring).collect(), bells }
 }

@@ -3,7 +3,8 @@
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use ptth_loom::xcore::{Home, HomeWakers, PipeRx, PipeTx, PoolBooks, Post, Ring, SendError, pipe};
+use ptth_loom::xcore::{Home, HomeWakers, PipeRx, PipeTx, PoolBooks, Post, Ring, SendError, at_once, pipe};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -75,7 +76,7 @@ impl Drop for Task {
 impl Core {
     fn new() -> Core {
         let bell = Doorbell::new();
-        Core::with(&Post::new(1, bell.ring()), bell)
+        Core::with(&Post::new(1, bell.ring(), at_once), bell)
     }
 
     fn with(post: &Post<u32>, bell: Arc<Doorbell>) -> Core {
@@ -130,11 +131,55 @@ impl Core {
     }
 }
 
+loom::thread_local! {
+    /// Bells that this thread will ring when its turn ends.
+    static LATER: RefCell<Vec<Ring>> = RefCell::new(Vec::new());
+}
+
+fn later(ring: &Ring) {
+    LATER.with(|later| later.borrow_mut().push(ring.clone()));
+}
+
+fn turn_ends() {
+    LATER.with(|later| later.take()).iter().for_each(|ring| ring());
+}
+
+/// One producer rings at the end of its turn, the other at the end of its own: each may find that the core was woken by the
+/// other, or that it sleeps again.
+#[test]
+fn no_message_is_slept_over_by_a_core_whose_bell_is_rung_later() {
+    walk(3, || {
+        let bell = Doorbell::new();
+        let post = Post::new(2, bell.ring(), later);
+        let producers = [1, 2].map(|message| {
+            let post = post.clone();
+            thread::spawn(move || {
+                post.send(message).expect("room");
+                turn_ends();
+            })
+        });
+        let home = post.move_in();
+        let mut sum = 0;
+        while sum < 3 {
+            while let Some(message) = home.pop() {
+                sum += message;
+            }
+            if home.prepare_to_sleep() && sum < 3 {
+                bell.wait();
+            }
+            home.awake();
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
+    });
+}
+
 #[test]
 fn no_message_of_two_producers_is_slept_over() {
     walk(4, || {
         let bell = Doorbell::new();
-        let post = Post::new(2, bell.ring());
+        let post = Post::new(2, bell.ring(), at_once);
         let producers = [1, 2].map(|message| {
             let post = post.clone();
             thread::spawn(move || post.send(message).expect("room"))
@@ -162,7 +207,7 @@ fn no_message_of_two_producers_is_slept_over() {
 fn a_full_mailbox_hands_the_message_back() {
     loom::model(|| {
         let bell = Doorbell::new();
-        let post = Post::new(1, bell.ring());
+        let post = Post::new(1, bell.ring(), at_once);
         let producer = {
             let post = post.clone();
             thread::spawn(move || u32::from(post.send(1).is_ok()))

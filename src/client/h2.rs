@@ -104,6 +104,10 @@ async fn serve_one<S: Service>(service: Rc<S>, request: Request<RecvStream>, res
         Ok(ask) => service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
         Err(fault) => Some(fault),
     };
+    if fault.is_none() {
+        // A peer that is gone needs no answer; what is left of it is reset.
+        let _ = flush(&mut answer, &mut timer, BODY_STALL_MS_MAX).await;
+    }
     let mut send = answer.send.borrow_mut();
     match fault {
         None => {}

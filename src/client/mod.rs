@@ -13,7 +13,7 @@ use crate::wire::RequestHead;
 
 /// What answers requests.
 pub trait Service {
-    /// Serves one request: puts a whole answer and flushes it, or says what went wrong. A fault before the answer has begun is answered
+    /// Serves one request: puts a whole answer, which the caller flushes if that was not done, or says what went wrong. A fault before the answer has begun is answered
     /// by the caller; one after it cuts the answer, so that it is never taken for complete. `timer` is free to use.
     fn serve(
         &self,

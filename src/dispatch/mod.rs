@@ -10,6 +10,7 @@
 //! board, then looks once more for what waits. A core that was asked in vain takes its bit off the board and asks the next
 //! one, so that a stale bit costs one wake and no request its turn.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::clock::Now;
@@ -121,6 +122,8 @@ pub struct Own<T, K> {
 struct PoolState {
     /// By kind: what the board says of this core.
     is_idle: [bool; 2],
+    /// By kind: the core that was asked last for an idle credit, so that a burst asks one after the other.
+    asked: [Cell<CoreId>; 2],
     /// By lane: the youngest stamp that was laid out.
     laid_out: [Now; Lane::COUNT],
     /// By lane: requests that may lie in the window although their clients have left.
@@ -131,7 +134,10 @@ impl<T, K> Dispatcher<T, K> {
     #[must_use]
     pub fn new(here: CoreId, shared: Arc<Shared<T>>) -> Dispatcher<T, K> {
         let bounds = shared.rules.iter().map(|rules| PoolBounds { per_link_max: rules.per_link_max });
-        let state = PoolState { is_idle: [false; 2], laid_out: [Now(0); Lane::COUNT], withdrawn: [0; Lane::COUNT] };
+        let asked = [const { Cell::new(CoreId(0)) }; 2];
+        asked.iter().for_each(|asked| asked.set(here));
+        let state =
+            PoolState { is_idle: [false; 2], asked, laid_out: [Now(0); Lane::COUNT], withdrawn: [0; Lane::COUNT] };
         Dispatcher { here, sched: Sched::new(bounds.collect()), pools: vec![state; shared.rules.len()], shared }
     }
 
@@ -154,7 +160,7 @@ impl<T, K> Dispatcher<T, K> {
         let Facts { pool, class, needs, .. } = facts;
         let link = self.sched.link_for(pool, needs)?;
         let upgrades = self.sched.has_credit(pool, Needs::Upgrade);
-        if self.shared.shelf.waits(pool, class.index(), upgrades) {
+        if self.shared.shelf.waits(pool, class.index(), upgrades) || self.lists(pool, class.index(), upgrades) {
             return None;
         }
         let permit = self.shared.permit(pool)?;
@@ -182,7 +188,7 @@ impl<T, K> Dispatcher<T, K> {
     /// Some core seems to have an idle credit for such a request, this one or another.
     #[must_use]
     pub fn is_idle_somewhere(&self, pool: PoolId, needs: Needs) -> bool {
-        let elsewhere = || self.shared.board.idle_core(pool, kind(needs), self.here).is_some();
+        let elsewhere = || self.shared.board.idle_core(pool, kind(needs), self.here, self.here).is_some();
         self.shared.has_permit(pool) && (self.sched.has_credit(pool, needs) || elsewhere())
     }
 
@@ -323,6 +329,9 @@ impl<T, K> Dispatcher<T, K> {
     /// Hands out this core's credits for `pools` until none is left or nothing waits for them. A credit that is left over is
     /// on the board then. `free_since`: when the credits came that there were none of before.
     fn serve(&mut self, pools: &[PoolId], free_since: Option<Now>, now: Now, host: &mut impl Host<T, K>) {
+        for &pool in pools {
+            self.lay_out_all(pool, host);
+        }
         let mut given_back: Vec<PoolId> = Vec::new(); // almost always empty, and then it allocates nothing
         loop {
             while let Some((pool, head)) = self.most_urgent(pools, host) {
@@ -357,6 +366,30 @@ impl<T, K> Dispatcher<T, K> {
         }
         // While this core held a permit that it did not need, another may have seen none.
         given_back.into_iter().for_each(|pool| self.pass_on(pool, host));
+    }
+
+    /// Others may have emptied this core's windows, and the word of it is on its way: what is behind must not be overtaken.
+    fn lay_out_all(&mut self, pool: PoolId, host: &mut impl Host<T, K>) {
+        if self.sched.waiting(pool) == 0 {
+            return;
+        }
+        let mut any = false;
+        for lane in Lane::all() {
+            any |= self.refill(pool, lane);
+        }
+        if any {
+            self.pass_on(pool, host);
+        }
+    }
+
+    /// Something that waits here behind a full window, or one that others have emptied, is in `class` or a more urgent one and
+    /// a credit could serve it.
+    fn lists(&self, pool: PoolId, class: usize, upgrades: bool) -> bool {
+        self.sched.waiting(pool) > 0
+            && Lane::all().any(|lane| {
+                let serves = lane.class.index() <= class && (upgrades || lane.needs == Needs::Any);
+                serves && self.sched.listed(pool, lane) > 0
+            })
     }
 
     /// The request that a credit of this core takes next, as it seems from outside of the windows.
@@ -396,7 +429,8 @@ impl<T, K> Dispatcher<T, K> {
         host.granted(Granted::Own { key: own.key, grant });
     }
 
-    /// A more urgent request had been there for a while. Only a core that was slow to lay it out, or a race, makes one.
+    /// A more urgent request had been laid out for a while. Only a race makes one. What lies behind a window that others have
+    /// emptied, of which its home has not heard, is not seen.
     fn is_inversion(&self, pool: PoolId, head: Head, now: Now) -> bool {
         let upgrades = self.sched.has_credit(pool, Needs::Upgrade);
         self.shared.shelf.waited(pool, head.class, upgrades, now.0.saturating_sub(INVERSION_NS_MIN))
@@ -426,7 +460,9 @@ impl<T, K> Dispatcher<T, K> {
         let is_idle = &self.pools[usize::from(pool.0)].is_idle;
         let known = |kind: Kind| is_idle[kind as usize] || !self.sched.has_credit(pool, needs(kind));
         let upgrades = had_permit || self.sched.has_credit(pool, Needs::Upgrade);
-        known(Kind::Any) && known(Kind::Upgrade) && !self.shared.shelf.waits(pool, Class::COUNT - 1, upgrades)
+        let all = Class::COUNT - 1;
+        let waits = self.shared.shelf.waits(pool, all, upgrades) || self.lists(pool, all, upgrades);
+        known(Kind::Any) && known(Kind::Upgrade) && !waits
     }
 
     /// Something may wait that this core has no credit for: whoever has one is asked to look.
@@ -435,9 +471,11 @@ impl<T, K> Dispatcher<T, K> {
             return;
         }
         for kind in KINDS {
+            let asked = &self.pools[usize::from(pool.0)].asked[kind as usize];
             if self.shared.shelf.waits_for(pool, kind)
-                && let Some(core) = self.shared.board.idle_core(pool, kind, self.here)
+                && let Some(core) = self.shared.board.idle_core(pool, kind, self.here, asked.get())
             {
+                asked.set(core);
                 host.ring(core);
             }
         }
@@ -734,6 +772,33 @@ mod tests {
         assert!(!cores.cancel(0, request));
         let books = cores.cores[0].sched().books();
         assert_eq!((books.joined, books.taken), (1, 1), "taken once, however often it is said");
+    }
+
+    #[test]
+    fn a_burst_asks_one_idle_core_after_the_other() {
+        let mut cores = Cores::new(4);
+        (1..4).for_each(|core| _ = cores.link(core, 1, false));
+        (1..4).for_each(|stamp| _ = cores.wait(0, facts(3, stamp)));
+        assert_eq!(cores.rings(), [1, 2, 3]);
+        (1..4).for_each(|core| cores.look(core));
+        assert_eq!(cores.served(), [(1, 1), (2, 2), (3, 3)]);
+    }
+
+    #[test]
+    fn what_stands_behind_a_window_that_others_have_emptied_is_not_overtaken() {
+        let mut cores = Cores::new(2);
+        cores.link(0, 1, false);
+        assert!(cores.offer(0, facts(3, 1)));
+        (2..102).for_each(|stamp| _ = cores.wait(0, facts(3, stamp)));
+        cores.link(1, 65, false);
+        assert_eq!(cores.served().len(), 65, "the window is empty, and its home has not heard of it");
+        cores.end(1); // the credit of its own
+        let stamps: Vec<u64> = cores.served().iter().map(|&(stamp, _)| stamp).collect();
+        assert!(stamps.contains(&(2 + WINDOW_REQUESTS as u64)), "the oldest that is left: {stamps:?}");
+        for class in [3, 7] {
+            assert!(!cores.offer(0, facts(class, 999)), "{class} comes after 34 older ones");
+        }
+        assert!(!cores.offer(1, facts(3, 999)), "its window is full again");
     }
 
     #[test]

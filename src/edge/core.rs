@@ -24,6 +24,7 @@ use crate::events::{Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::io;
+use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::xcore::{HomeWakers, Mail, Parcel, Permit, PoolBooks, Portable, Post, Seats};
 
@@ -97,6 +98,8 @@ pub struct Core {
     idle_cores: Cell<usize>,
     pub counters: RefCell<Counters>,
     pub connections: Cell<usize>,
+    /// Requests that wait and are in no pool's books.
+    unbooked: Cell<usize>,
     dispatcher: RefCell<Dispatcher<FarAsk, Rc<Ticket>>>,
     links: RefCell<HashMap<LinkId, LinkEntry>>,
     /// This core looks for work because it was woken for that.
@@ -153,6 +156,7 @@ impl Core {
             idle_cores: Cell::new(0),
             counters: RefCell::new(counters),
             connections: Cell::new(0),
+            unbooked: Cell::new(0),
             dispatcher: RefCell::new(dispatcher),
             links: RefCell::new(HashMap::new()),
             was_asleep: Cell::new(false),
@@ -176,6 +180,15 @@ impl Core {
         let key = ticket.clone();
         let request = self.dispatcher.borrow_mut().wait(facts, far, key, clock::now(), &mut Hands(self));
         Waiting { core: self.clone(), request, ticket, mail, portable: None, is_over: false }
+    }
+
+    /// Room beside a full queue, for a request that may be served at once.
+    pub fn unbooked(self: &Rc<Self>) -> Option<Unbooked> {
+        if self.unbooked.get() >= UNBOOKED_REQUESTS_MAX {
+            return None;
+        }
+        self.unbooked.set(self.unbooked.get() + 1);
+        Some(Unbooked(self.clone()))
     }
 
     /// A request for the pool would not wait for long.
@@ -400,6 +413,15 @@ impl Drop for Credit {
     fn drop(&mut self) {
         let (core, permit) = (&self.core, self.permit.take());
         core.dispatcher.borrow_mut().release(self.link, self.pool, permit, clock::now, &mut Hands(core));
+    }
+}
+
+/// One of [`Core::unbooked`], until it is dropped.
+pub struct Unbooked(Rc<Core>);
+
+impl Drop for Unbooked {
+    fn drop(&mut self) {
+        self.0.unbooked.set(self.0.unbooked.get() - 1);
     }
 }
 

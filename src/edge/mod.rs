@@ -196,7 +196,7 @@ fn plan(config: &EdgeConfig, cpus: &[Option<usize>], connections_max: usize) -> 
     let mut admin = config.admin;
     for (index, &cpu) in cpus.iter().enumerate() {
         let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
-        posts.push(Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring_later())));
+        posts.push(Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()), io::at_turn_end));
         let mut listeners = Vec::new();
         for (listen, address) in config.listens.iter().zip(&mut addresses) {
             let takes = Takes::Requests { clients: listen.clients, workers: listen.workers };

@@ -248,8 +248,12 @@ impl EdgeService {
         let mut counted = head_bytes(request.ask) + replay.held_bytes();
         let mut held = books.try_take(counted, queue.requests_max, queue.bytes_max);
         // In a full queue there is still a way for a request that only goes where a credit is idle, but it must be quick.
-        if held.is_none() && !core.is_idle_somewhere(pool, needs) {
-            return Err(Fault::QueueFull);
+        let mut unbooked = None;
+        if held.is_none() {
+            if !core.is_idle_somewhere(pool, needs) {
+                return Err(Fault::QueueFull);
+            }
+            unbooked = Some(core.unbooked().ok_or(Fault::QueueFull)?);
         }
         let ask = request.ask.share();
         let mut waiting = core.wait(request.facts, ask);
@@ -283,6 +287,7 @@ impl EdgeService {
                     if held.is_none() {
                         return Poll::Ready(Err(Fault::QueueFull));
                     }
+                    unbooked = None;
                 }
                 timer.set(if looks { until.min(now.plus_ms(GONE_LOOK_MS)) } else { until });
             }

@@ -24,8 +24,6 @@ pub struct CarryBounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
     pub status: StatusCode,
-    /// The whole request went up; if not, the response came first and the rest was left where it was.
-    pub request_complete: bool,
     pub bytes_up: u64,
     pub bytes_down: u64,
 }
@@ -230,12 +228,7 @@ impl Carry {
     }
 
     fn carried(&self) -> Carried {
-        Carried {
-            status: self.status,
-            request_complete: self.up_is_done,
-            bytes_up: self.up.bytes(),
-            bytes_down: self.down.bytes(),
-        }
+        Carried { status: self.status, bytes_up: self.up.bytes(), bytes_down: self.down.bytes() }
     }
 
     /// The next moment at which something could be overdue.
@@ -570,7 +563,7 @@ mod tests {
                 carry.run(&mut body, &mut answer, &mut back, &mut timer, clock::now()).await
             });
             let bytes_down = 4 * pieces as u64;
-            let want = Carried { status: StatusCode::OK, request_complete: true, bytes_up: 0, bytes_down };
+            let want = Carried { status: StatusCode::OK, bytes_up: 0, bytes_down };
             assert_eq!((carried.unwrap(), answer.pieces), (Ok(want), pieces));
         }
     }

@@ -21,7 +21,7 @@ pub struct Bell {
 /// Rings a bell from any thread. Clones ring the same bell.
 #[derive(Clone)]
 pub struct Ring {
-    pub(super) fd: Arc<OwnedFd>,
+    fd: Arc<OwnedFd>,
 }
 
 /// A bell that hangs nowhere yet: made where the cores are planned, hung on the core that will wait for it.
@@ -64,11 +64,6 @@ impl Bell {
 }
 
 impl Ring {
-    /// Rings at the end of this core's turn; at once on a thread that is no core. Publish first, then ring.
-    pub fn ring_later(&self) {
-        super::turn::ring_later(self);
-    }
-
     /// One write(2) of eight bytes: never blocks, allocates nothing, may be called in a signal handler. Orders memory as
     /// any system call does; publish first, then ring.
     pub fn ring(&self) {

@@ -77,11 +77,12 @@ impl Conn {
     }
 
     /// Nothing has arrived, and the peer is there, on a connection on which it is our turn to speak. Starts the read that
-    /// the answer will need, so that what comes unasked in the meantime shows itself the next time.
+    /// the answer will need. Without one in flight the kernel is asked first (a system call, some 0.25 us).
     #[must_use]
     pub fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.reader.buffer().is_empty() && self.reader.poll_fill(&mut cx).is_pending()
+        let is_silent = self.reader.is_reading() || self.socket.is_silent();
+        is_silent && self.reader.buffer().is_empty() && self.reader.poll_fill(&mut cx).is_pending()
     }
 
     /// As [`Conn::is_quiet`], for a connection on which no read is in flight: asks the kernel (a system call, some 0.25 us),

@@ -25,5 +25,5 @@ pub use listen::{Listener, accept_backoffs, open_listener};
 pub use read::Reader;
 pub use run::{BootFault, panics, raise_fd_limit, run, spawn};
 pub use timer::{Timer, sleep_ms, timeout};
-pub use turn::{Hold, Leaves, wake_last};
+pub use turn::{Hold, Leaves, at_turn_end, wake_last};
 pub use write::Writer;

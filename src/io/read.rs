@@ -133,6 +133,18 @@ impl Reader {
         poll_fn(|cx| self.poll_fill(cx)).await
     }
 
+    /// A read is in flight, or has ended and nobody has looked.
+    pub(super) fn is_reading(&self) -> bool {
+        self.feed.phase.get() != Phase::Idle || self.has_result()
+    }
+
+    fn has_result(&self) -> bool {
+        let result = self.feed.result.take();
+        let is_there = result.is_some();
+        self.feed.result.set(result);
+        is_there
+    }
+
     /// Whether the next reads ask for much, because a body flows.
     pub fn large(&mut self, on: bool) {
         self.size = if on { Size::Large } else { Size::Small };

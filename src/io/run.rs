@@ -103,10 +103,10 @@ pub fn run<F: Future>(main: impl FnOnce() -> F) -> Result<F::Output, BootFault> 
     let mut runtime = std::mem::ManuallyDrop::new(runtime);
     runtime.block_on(async {
         spawn(timer::drive(tick));
-        turn::start();
+        let driven = turn::start();
         let output = main().await;
+        drop(driven); // a core that could not end in order has to ring, too
         settle().await.map_err(BootFault::from_io)?;
-        turn::stop();
         Ok(output)
     })
 }

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::bell::Ring;
+/// Rings another core's bell, if that is still to be done.
+type Ring = Arc<dyn Fn() + Send + Sync>;
 
 thread_local! {
     static TURN: Turn = const {
@@ -95,29 +97,41 @@ pub fn wake_last(waker: Waker) {
 
 /// Rings at the end of the turn, behind the requests that leave: a ring is a system call, and on a virtual machine it makes
 /// the other CPU's host come, while a worker waits. At once on a thread that is no core.
-pub(super) fn ring_later(ring: &Ring) {
-    TURN.with(|turn| {
-        if !turn.is_driven.get() {
-            return ring.ring();
+pub fn at_turn_end(ring: &Ring) {
+    let deferred = TURN.try_with(|turn| {
+        if turn.is_driven.get() {
+            let mut rings = turn.rings.borrow_mut();
+            if !rings.iter().any(|other| Arc::ptr_eq(other, ring)) {
+                rings.push(Arc::clone(ring)); // one for each other core at most
+            }
+            turn.will_end();
         }
-        turn.rings.borrow_mut().push(ring.clone());
-        turn.will_end();
+        turn.is_driven.get()
     });
+    if deferred != Ok(true) {
+        ring(); // also where this thread is about to end
+    }
 }
 
 /// A core's tasks for it. They run as long as the core.
-pub(super) fn start() {
+#[must_use]
+pub(super) fn start() -> Driven {
     TURN.with(|turn| turn.is_driven.set(true));
     super::run::spawn(drive());
     super::run::spawn(ring_on());
+    Driven
 }
 
-/// The core's last turn is over; whatever is rung from now on is rung at once.
-pub(super) fn stop() {
-    TURN.with(|turn| {
-        turn.is_driven.set(false);
-        turn.rings.take().iter().for_each(Ring::ring);
-    });
+/// The core has turns until this is dropped. From then on bells are rung at once.
+pub(super) struct Driven;
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        TURN.with(|turn| {
+            turn.is_driven.set(false);
+            turn.rings.take().iter().for_each(|ring| ring());
+        });
+    }
 }
 
 async fn ring_on() {
@@ -125,7 +139,7 @@ async fn ring_on() {
     std::future::poll_fn(|cx| {
         TURN.with(|turn| {
             std::mem::swap(&mut *turn.rings.borrow_mut(), &mut rings);
-            rings.drain(..).for_each(|ring| ring.ring());
+            rings.drain(..).for_each(|ring: Ring| ring());
             turn.ringer.set(Some(cx.waker().clone()));
         });
         Poll::<()>::Pending
@@ -159,57 +173,63 @@ async fn drive() {
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
     use crate::io;
 
-    fn was_rung(ring: &Ring) -> bool {
-        let mut polled = [rustix::event::PollFd::new(&*ring.fd, rustix::event::PollFlags::IN)];
-        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
+    /// A bell that counts how often it is rung.
+    fn counting() -> (Ring, Arc<AtomicU32>) {
+        let rung = Arc::new(AtomicU32::new(0));
+        let counter = rung.clone();
+        (Arc::new(move || _ = counter.fetch_add(1, Ordering::Relaxed)), rung)
     }
 
     #[test]
     fn a_thread_that_is_no_core_rings_at_once() {
-        let (_bell, ring) = io::doorbell().unwrap();
-        ring.ring_later();
-        assert!(was_rung(&ring));
+        let (ring, rung) = counting();
+        at_turn_end(&ring);
+        assert_eq!(rung.load(Ordering::Relaxed), 1);
     }
 
     #[test]
-    fn a_ring_that_waits_for_the_end_of_a_turn_wakes_its_core() {
-        let woken = io::run(|| async {
-            let (mut bell, ring) = io::bell().unwrap();
-            ring.ring_later();
-            assert!(!was_rung(&ring));
-            io::timeout(30_000, bell.wait()).await
-        });
-        assert!(woken.unwrap().expect("the ring is lost").is_ok());
+    fn a_bell_is_rung_once_a_turn_and_also_in_the_last_one() {
+        let (ring, rung) = counting();
+        let (again, late) = (ring.clone(), rung.clone());
+        io::run(|| async move {
+            (0..3).for_each(|_| at_turn_end(&again));
+            assert_eq!(late.load(Ordering::Relaxed), 0);
+            io::sleep_ms(1).await;
+            assert_eq!(late.load(Ordering::Relaxed), 1);
+            at_turn_end(&again);
+        })
+        .unwrap();
+        assert_eq!(rung.load(Ordering::Relaxed), 2, "the core ended in the turn that it was rung in");
     }
 
     #[test]
     fn requests_leave_then_bells_are_rung_then_responses_leave() {
-        let (_bell, ring) = io::doorbell().unwrap();
+        let (ring, rung) = counting();
         let left = io::run(|| async {
             let left = Rc::new(RefCell::new(Vec::new()));
             io::sleep_ms(1).await; // the core's own tasks have begun
             let ends = [Leaves::Last, Leaves::First, Leaves::Last, Leaves::First].map(|leaves| {
                 let (left, end) = (left.clone(), Rc::new(Cell::new(false)));
-                let (mut hold, is_over, ring) = (Hold::new(leaves), end.clone(), ring.clone());
+                let (mut hold, is_over, rung) = (Hold::new(leaves), end.clone(), rung.clone());
                 io::spawn(async move {
                     std::future::poll_fn(|cx| hold.poll(cx)).await;
-                    left.borrow_mut().push((leaves, was_rung(&ring)));
+                    left.borrow_mut().push((leaves, rung.load(Ordering::Relaxed)));
                     is_over.set(true);
                 });
                 end
             });
-            ring.ring_later();
+            at_turn_end(&ring);
             while !ends.iter().all(|end| end.get()) {
                 io::sleep_ms(1).await;
             }
             left.take()
         });
-        let (first, last) = ((Leaves::First, false), (Leaves::Last, true));
+        let (first, last) = ((Leaves::First, 0), (Leaves::Last, 1));
         assert_eq!(left.unwrap(), [first, first, last, last]);
     }
 }

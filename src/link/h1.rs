@@ -76,8 +76,9 @@ impl<'a> H1Back<'a> {
     /// After the exchange ended well: the connection may carry the next request.
     #[must_use]
     pub fn is_reusable(&self) -> bool {
-        // Bytes behind the response belong to nobody; the next request's answer must never begin with them.
-        let is_clean = self.down.read_ahead() == 0;
+        // Bytes behind the response belong to nobody; the next request's answer must never begin with them. And a request that
+        // was answered before it had left would stand before the next one, at a worker that may not read it.
+        let is_clean = self.down.read_ahead() == 0 && self.up.writer.queued() == 0;
         self.was_heard && self.keeps_alive && self.up.is_complete() && self.down.is_ended() && is_clean
     }
 

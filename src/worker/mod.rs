@@ -57,7 +57,7 @@ struct Work {
 impl Worker {
     pub fn start(config: WorkerConfig) -> Result<Worker, String> {
         let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
-        let post = Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()));
+        let post = Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()), io::at_turn_end);
         let (started, starts) = mpsc::channel();
         let home = post.clone();
         let thread = std::thread::Builder::new()

@@ -10,40 +10,67 @@ use std::sync::Arc;
 /// block, and a ring between two sleeps must end the next one.
 pub type Ring = Arc<dyn Fn() + Send + Sync>;
 
+/// When a bell is rung that has to be: calls the ring, soon, on this thread. Until then everybody else may ring instead, so
+/// that a thread which puts it off, or never comes to it, stands in nobody's way.
+pub type Defer = fn(&Ring);
+
+/// [`Defer`] for whoever has nothing better to do first.
+pub fn at_once(ring: &Ring) {
+    ring();
+}
+
 /// One core's bell. Its owner sleeps by it, everybody else rings it.
 pub(super) struct Bell {
+    gate: Arc<Gate>,
+    /// Rings if the owner still sleeps.
+    ring: Ring,
+    defer: Defer,
+}
+
+struct Gate {
     /// The owner waits for the ring, or is about to.
     ///
     /// Partners, in the manner of Dekker: the owner swaps to true, fences, and looks at its mailbox and its wake bits;
     /// everybody else pushes (or sets a bit), fences, and loads this. One of the two sees the other: the SeqCst fences
-    /// order them. The swap to false picks the one who rings. All writes are AcqRel swaps, so that everybody sees them in
+    /// order them. Whoever saw true rings, now or a little later; the swap to false picks one of those who do. All writes are AcqRel swaps, so that everybody sees them in
     /// one order: a late ring for the last sleep stands before the next sleep.
     asleep: CachePadded<AtomicBool>,
     ring: Ring,
 }
 
-impl Bell {
-    pub fn new(ring: Ring) -> Bell {
-        Bell { asleep: CachePadded::new(AtomicBool::new(false)), ring }
-    }
-
-    /// Something was left for the owner: rings if it sleeps and nobody has rung yet.
-    pub fn nudge(&self) {
-        fence(Ordering::SeqCst); // partner: the fence in `prepare_to_sleep`
+impl Gate {
+    fn ring(&self) {
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
             (self.ring)();
+        }
+    }
+}
+
+impl Bell {
+    pub fn new(ring: Ring, defer: Defer) -> Bell {
+        let gate = Arc::new(Gate { asleep: CachePadded::new(AtomicBool::new(false)), ring });
+        let rung = gate.clone();
+        Bell { gate, ring: Arc::new(move || rung.ring()), defer }
+    }
+
+    /// Something was left for the owner: if it sleeps, this thread will ring, unless somebody else does or it wakes by
+    /// itself before.
+    pub fn nudge(&self) {
+        fence(Ordering::SeqCst); // partner: the fence in `prepare_to_sleep`
+        if self.gate.asleep.load(Ordering::Relaxed) {
+            (self.defer)(&self.ring);
         }
     }
 
     /// The owner is about to sleep. Whatever it waits for it must look at after this call, not before.
     pub fn prepare_to_sleep(&self) {
-        self.asleep.swap(true, Ordering::AcqRel);
+        self.gate.asleep.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst); // partner: the fence in `nudge`
     }
 
     /// The owner is awake again: no rings until it sleeps.
     pub fn awake(&self) {
-        self.asleep.swap(false, Ordering::AcqRel); // partner: `nudge`; who reads the old value rings once too often
+        self.gate.asleep.swap(false, Ordering::AcqRel); // partner: `Gate::ring`; who reads the old value rings once too often
     }
 }
 
@@ -133,10 +160,13 @@ mod tests {
     #[test]
     fn one_sleep_gets_one_ring() {
         let rings = Arc::new(AtomicUsize::new(0));
-        let bell = Bell::new({
-            let rings = Arc::clone(&rings);
-            Arc::new(move || _ = rings.fetch_add(1, Ordering::Relaxed))
-        });
+        let bell = Bell::new(
+            {
+                let rings = Arc::clone(&rings);
+                Arc::new(move || _ = rings.fetch_add(1, Ordering::Relaxed))
+            },
+            at_once,
+        );
         bell.nudge();
         assert_eq!(rings.load(Ordering::Relaxed), 0, "nobody rings where the owner is awake");
         bell.prepare_to_sleep();

@@ -49,9 +49,16 @@ impl Board {
     /// Whether core `core` has links of the pool that take requests, some that carry upgrades, and some that have not said
     /// yet what they take. That core alone calls this. True: the last link of the pool, over all cores, has just gone.
     pub fn publish_links(&self, core: CoreId, pool: PoolId, any: bool, carriers: bool, undecided: bool) -> bool {
+        // Nobody may see a link of which neither is known yet, that it carries nothing or that it has not said: it would be
+        // taken for one that cannot. Partner: the fence in `cannot_upgrade`.
+        if undecided {
+            self.undecided.publish(pool, core, true);
+        }
         let was = self.linked.publish(pool, core, any);
         self.carriers.publish(pool, core, carriers);
-        self.undecided.publish(pool, core, undecided);
+        if !undecided {
+            self.undecided.publish(pool, core, false);
+        }
         was && !self.any_links(pool)
     }
 
@@ -65,7 +72,13 @@ impl Board {
     #[must_use]
     pub fn cannot_upgrade(&self, pool: PoolId) -> bool {
         let none = |set: &CoreSets| set.iter(pool).next().is_none();
-        self.any_links(pool) && none(&self.undecided) && none(&self.carriers)
+        if !self.any_links(pool) {
+            return false;
+        }
+        fence(Ordering::Acquire); // partner: the fences between the writes in `publish_links`
+        let decided = none(&self.undecided);
+        fence(Ordering::Acquire); // as above
+        decided && none(&self.carriers)
     }
 
     // ---- idle credits ----
@@ -77,13 +90,12 @@ impl Board {
         self.idle[kind as usize].publish(pool, core, is_idle);
     }
 
-    /// A core that may have an idle credit for the pool: the next one behind `here`, in a circle, so that the asked ones
-    /// change. Asked for behind a fence that orders it after whatever the credit is for ([`super::Shelf::lay_out`]).
+    /// A core other than `here` that may have an idle credit for the pool: the next one behind `last`, in a circle. Asked for
+    /// behind a fence that orders it after whatever the credit is for ([`super::Shelf::lay_out`]).
     #[must_use]
-    pub fn idle_core(&self, pool: PoolId, kind: Kind, here: CoreId) -> Option<CoreId> {
-        let idle = &self.idle[kind as usize];
-        let behind = idle.iter(pool).find(|core| *core > here);
-        behind.or_else(|| idle.iter(pool).find(|core| *core < here))
+    pub fn idle_core(&self, pool: PoolId, kind: Kind, here: CoreId, last: CoreId) -> Option<CoreId> {
+        let idle = || self.idle[kind as usize].iter(pool).filter(|core| *core != here);
+        idle().find(|core| *core > last).or_else(|| idle().next())
     }
 
     // ---- placing links ----
@@ -231,16 +243,19 @@ mod tests {
     #[test]
     fn idle_cores_are_found_in_a_circle_and_never_oneself() {
         let board = Board::new(2, 4);
-        assert_eq!(board.idle_core(POOL, Kind::Any, CoreId(0)), None);
+        assert_eq!(board.idle_core(POOL, Kind::Any, CoreId(0), CoreId(0)), None);
         for core in [0, 1, 3] {
             board.publish_idle(CoreId(core), POOL, Kind::Any, true);
         }
         let asked: Vec<_> =
-            (0..4).map(|here| board.idle_core(POOL, Kind::Any, CoreId(here)).expect("some").0).collect();
+            (0..4).map(|here| board.idle_core(POOL, Kind::Any, CoreId(here), CoreId(here)).expect("some").0).collect();
         assert_eq!(asked, [1, 3, 3, 0]);
-        assert_eq!(board.idle_core(POOL, Kind::Upgrade, CoreId(0)), None, "each kind has its own set");
+        let after = |last| board.idle_core(POOL, Kind::Any, CoreId(2), CoreId(last)).expect("some").0;
+        assert_eq!([0, 1, 2, 3].map(after), [1, 3, 3, 0], "whoever asks thrice asks three");
+        assert_eq!(board.idle_core(POOL, Kind::Any, CoreId(3), CoreId(1)), Some(CoreId(0)), "and never itself");
+        assert_eq!(board.idle_core(POOL, Kind::Upgrade, CoreId(0), CoreId(0)), None, "each kind has its own set");
         board.publish_idle(CoreId(0), POOL, Kind::Any, false);
         board.publish_idle(CoreId(3), POOL, Kind::Any, false);
-        assert_eq!(board.idle_core(POOL, Kind::Any, CoreId(1)), None);
+        assert_eq!(board.idle_core(POOL, Kind::Any, CoreId(1), CoreId(1)), None);
     }
 }

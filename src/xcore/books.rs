@@ -65,11 +65,6 @@ impl Held {
         }
         fits
     }
-
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl Drop for Held {

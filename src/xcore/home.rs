@@ -4,7 +4,7 @@
 //! A core's bell task does, forever: [`Home::pop`] until `None`, [`Home::take_look`], [`Home::run_wakes`],
 //! [`Home::prepare_to_sleep`]; if that said true, wait for the doorbell; [`Home::awake`].
 
-use super::bell::{Bell, Ring, WakeBits};
+use super::bell::{Bell, Defer, Ring, WakeBits};
 use super::sync::{ArrayQueue, AtomicBool, Ordering};
 use super::wakers::HomeWakers;
 use std::marker::PhantomData;
@@ -40,15 +40,16 @@ pub(super) struct Door {
 }
 
 impl<M: Send> Post<M> {
-    /// A mailbox of `messages_max`, and how to ring the core that will read it.
+    /// A mailbox of `messages_max`, how to ring the core that will read it, and when.
     #[must_use]
-    pub fn new(messages_max: usize, ring: Ring) -> Post<M> {
-        let door = Arc::new(Door { look: AtomicBool::new(false), bell: Bell::new(ring), bits: WakeBits::new() });
+    pub fn new(messages_max: usize, ring: Ring, defer: Defer) -> Post<M> {
+        let bell = Bell::new(ring, defer);
+        let door = Arc::new(Door { look: AtomicBool::new(false), bell, bits: WakeBits::new() });
         let mailbox = ArrayQueue::new(messages_max);
         Post { shared: Arc::new(Shared { mailbox, door, inhabited: AtomicBool::new(false) }) }
     }
 
-    /// Leaves a message and rings if the core sleeps. A full mailbox hands it back.
+    /// Leaves a message and has the core rung if it sleeps. A full mailbox hands it back.
     pub fn send(&self, message: M) -> Result<(), M> {
         self.shared.mailbox.push(message)?; // partner: the looks in `Home::pop` and `Home::prepare_to_sleep`
         self.shared.door.bell.nudge();

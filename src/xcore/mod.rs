@@ -19,7 +19,7 @@ mod wakers;
 #[cfg(all(test, not(loom)))]
 mod threads;
 
-pub use bell::Ring;
+pub use bell::{Defer, Ring, at_once};
 pub use board::{Board, Placement};
 pub use books::{Held, Permit, Permits, PoolBooks};
 pub use home::{Home, Post};

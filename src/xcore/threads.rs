@@ -1,6 +1,6 @@
 //! The wing on real threads: what loom shows for two pieces, here with many. No order of events is forced.
 
-use super::{Home, HomeWakers, PipeRx, PipeTx, Post, Ring, SendError, pipe};
+use super::{Home, HomeWakers, PipeRx, PipeTx, Post, Ring, SendError, at_once, pipe};
 use crate::limits::{PIPE_PIECES_MAX, WAKE_BITS};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,7 +73,7 @@ struct Core {
 impl Core {
     fn new() -> Core {
         let bell = Arc::new(Doorbell::default());
-        Core { home: Post::new(64, bell.ring()).move_in(), bell, task: Task::new(), seen: Cell::new(0) }
+        Core { home: Post::new(64, bell.ring(), at_once).move_in(), bell, task: Task::new(), seen: Cell::new(0) }
     }
 
     fn block_on<T>(&self, mut poll: impl FnMut(&mut Context<'_>, &HomeWakers) -> Poll<T>) -> T {
@@ -129,7 +129,7 @@ fn a_pipe_moves_a_hundred_thousand_pieces_in_order() {
 fn a_mailbox_under_four_producers_loses_nothing() {
     const MESSAGES: u64 = 20_000;
     let bell = Arc::new(Doorbell::default());
-    let post = Post::new(16, bell.ring());
+    let post = Post::new(16, bell.ring(), at_once);
     let producers = [0, 1, 2, 3].map(|producer| {
         let post = post.clone();
         thread::spawn(move || {
@@ -265,7 +265,7 @@ fn a_wake_after_the_core_has_ended_is_harmless() {
 #[test]
 #[should_panic(expected = "two cores with one mailbox")]
 fn a_mailbox_has_one_reader() {
-    let post = Post::<u64>::new(1, Arc::new(|| ()));
+    let post = Post::<u64>::new(1, Arc::new(|| ()), at_once);
     let _home = post.move_in();
     let _thief = post.move_in();
 }

@@ -474,7 +474,7 @@ impl World {
     /// Whether the board names a core as one with an idle credit. It never names the one that asks.
     fn is_on_board(&self, core: usize, pool: PoolId, kind: Kind) -> bool {
         let asks = (core + self.cores() - 1) % self.cores();
-        asks == core || self.shared.board.idle_core(pool, kind, core_id(asks)) == Some(core_id(core))
+        asks == core || self.shared.board.idle_core(pool, kind, core_id(asks), core_id(asks)) == Some(core_id(core))
     }
 
     /// Everything that came is over, and nothing is left of it: no request, no bit, no permit.
