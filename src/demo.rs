@@ -62,9 +62,10 @@ fn random_secret() -> Result<String, String> {
 
 fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
     EdgeConfig {
+        file: "demo".into(),
         cores: Cores::All,
         drain_ms_max: DRAIN_MS_MAX,
-        listens: vec![Listen { address: options.address, clients: true, workers: true }],
+        listens: vec![Listen::new(options.address, true, true)],
         admin: Some(options.admin),
         pools: vec![Pool::new("demo", vec![OriginPattern::Any])],
         credentials: vec![Credential {

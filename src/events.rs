@@ -391,6 +391,7 @@ label! {
         MethodRefused "method_refused",
         UnknownExpectation "unknown_expectation",
         NoPool "no_pool",
+        Misdirected "misdirected",
         QueueFull "queue_full",
         WaitedTooLong "waited_too_long",
         NoWorker "no_worker",
@@ -420,11 +421,22 @@ label! {
     }
 }
 
+label! {
+    /// How a TLS handshake ended.
+    Handshake "result" {
+        Done "done",
+        /// No version, cipher, or certificate in common, or no TLS at all.
+        Failed "failed",
+        TimedOut "timed_out",
+    }
+}
+
 counters! {
     /// What one core counts, apart from its pools.
     CoreCounters {
         accepted_connections: u64, "ptth_accepted_connections_total", "Connections that were accepted.";
         accept_backoffs: u64, "ptth_accept_backoffs_total", "Pauses in accepting for want of file descriptors.";
+        tls_handshakes: Tally<Handshake>, "ptth_tls_handshakes_total", "TLS handshakes with clients and workers.";
         connection_panics: u64, "ptth_connection_panics_total", "Connections that ended by a defect of the edge.";
         clients_gone: u64, "ptth_clients_gone_total", "Clients that left before their answer was complete.";
         bytes: Tally<Direction>, "ptth_bytes_total", "Bytes of heads and bodies that were passed on.";
@@ -489,6 +501,7 @@ impl Counters {
             Fault::MethodRefused => R::MethodRefused,
             Fault::UnknownExpectation => R::UnknownExpectation,
             Fault::NoPool => R::NoPool,
+            Fault::Misdirected => R::Misdirected,
             Fault::QueueFull => R::QueueFull,
             Fault::WaitedTooLong => R::WaitedTooLong,
             Fault::NoWorker => R::NoWorker,

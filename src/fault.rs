@@ -39,6 +39,8 @@ pub enum Fault {
     // ---- routing and dispatch ----
     /// No pool serves the request's origin; 404.
     NoPool,
+    /// No pool serves it, and its connection was made for another name (RFC 9110 §7.4); 421.
+    Misdirected,
     /// The pool's count or bytes are used up; 503.
     QueueFull,
     /// `wait_max` passed; 503.
@@ -90,7 +92,7 @@ impl Fault {
         match self {
             ClientMalformed(_) | LineTooLong | HeadTooLarge | HeadTimeout | BodyTimeout | UnknownCoding
             | UnknownVersion | MethodRefused | UnknownExpectation | ClientGone => Blame::Client,
-            NoPool | QueueFull | WaitedTooLong | NoWorker | Draining => Blame::Edge,
+            NoPool | Misdirected | QueueFull | WaitedTooLong | NoWorker | Draining => Blame::Edge,
             LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | ResponseTimeout
             | NoUpgrade | OriginUnreachable => Blame::Worker,
             SetupMalformed(_) | SetupUnauthorized | SetupForbidden | SetupMethod | SetupUpgradeRequired
@@ -112,6 +114,7 @@ impl Fault {
             HeadTimeout | BodyTimeout => 408,
             LineTooLong => 414,
             UnknownExpectation => 417,
+            Misdirected => 421,
             SetupUpgradeRequired => 426,
             SetupLimit => 429,
             HeadTooLarge => 431,
@@ -132,7 +135,7 @@ impl Fault {
         Some(match self {
             ClientMalformed(_) | LineTooLong | HeadTooLarge | HeadTimeout | BodyTimeout | UnknownCoding
             | UnknownVersion | MethodRefused | UnknownExpectation => "http_request_error",
-            NoPool => "destination_not_found",
+            NoPool | Misdirected => "destination_not_found",
             QueueFull => "connection_limit_reached",
             WaitedTooLong => "connection_timeout",
             NoWorker | Draining => "destination_unavailable",
@@ -161,6 +164,7 @@ impl Fault {
             UnknownExpectation => "only 100-continue can be expected",
             ClientGone => "the client went away",
             NoPool => "nothing here serves this origin",
+            Misdirected => "nothing here serves this origin; this connection was made for another name",
             QueueFull => "the queue is full",
             WaitedTooLong => "no worker took the request in time",
             NoWorker => "no worker is connected",

@@ -19,6 +19,9 @@ pub const IDLE_MS_MAX: u64 = 60_000;
 /// From accept to a complete setup, and from a dial to its 101 in the worker.
 pub const SETUP_MS_MAX: u64 = 5_000;
 
+/// From a connection's first byte to the end of its TLS handshake.
+pub const HANDSHAKE_MS_MAX: u64 = 10_000;
+
 // ---- bodies ----
 
 /// One chunk-size line with its extensions (RFC 9112 §7.1.1 leaves the bound to us).
@@ -47,6 +50,8 @@ pub const READ_BYTES_LARGE: usize = 64 * 1024;
 /// A response that has arrived may wait there for a client that reads slowly, while its link serves others: with the last
 /// read up to 128 KiB for each connection, for as long as the client takes some of it within `BODY_STALL_MS_MAX`.
 pub const WRITE_BYTES_HIGH: usize = 64 * 1024;
+/// TLS records of one connection that wait for the kernel, beside that: four of the largest.
+pub const SEALED_BYTES_MAX: usize = 64 * 1024;
 /// A piece of at least this size is handed to the kernel as it is; a smaller one is copied behind what waits.
 pub const WRITE_COPY_BYTES_MAX: usize = 16 * 1024;
 /// What is read ahead of a client while its request waits: it notices that the client left, and bounds pipelining.
@@ -78,6 +83,8 @@ pub const WHEEL_SLOTS: usize = 1024;
 
 /// Flow-control window of one stream: 256 KiB carries 25 MB/s at 10 ms.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Requests at once on one client's HTTP/2 connection. RFC 9113 §6.5.2 asks for at least 100.
+pub const CLIENT_STREAMS_MAX: u32 = 100;
 /// Streams on one link, whatever the worker asks for, unless `per_link_max` says less.
 pub const LINK_STREAMS_MAX: u32 = 1024;
 /// The connection's window holds every stream's, so a reader that stops never stops its neighbours.
@@ -189,6 +196,10 @@ pub const WORKER_LINKS: u32 = 2;
 
 /// A configuration file. 256 pools with 20 origins each take some 300 KiB.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// A file of certificates or of a key. A chain is some 5 KiB; all authorities of a system are some 250 KiB.
+pub const CERTIFICATE_BYTES_MAX: usize = 1024 * 1024;
+/// A certificate that expires sooner is warned of. Its renewal is usually due at a third of 90 days.
+pub const CERTIFICATE_EXPIRY_WARNING_S: i64 = 14 * 24 * 3600;
 /// The file with a worker's secret: one line.
 pub const SECRET_FILE_BYTES_MAX: usize = 4 * 1024;
 /// A pool's name or a credential's id. Both become labels, log fields and parts of a path.

@@ -1,23 +1,24 @@
-//! SIGTERM and SIGINT: the first drains, the second ends the process at once with exit code 1. Runs on a thread of its
-//! own, so that no core has to look for signals.
+//! SIGTERM and SIGINT: the first drains, the second ends the process at once with exit code 1. SIGHUP reads files again. Runs
+//! on a thread of its own, so that no core has to look for signals.
 
 use std::sync::{Arc, Mutex};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-type OnEnd = Box<dyn FnMut() + Send>;
+type Action = Box<dyn FnMut() + Send>;
 
 /// Signals are caught from the moment that this exists; one that came early is kept for [`Watch::on_end`].
 pub struct Watch {
     state: Arc<Mutex<State>>,
+    on_hangup: Arc<Mutex<Option<Action>>>,
 }
 
 /// ```text
 /// Running --signal--> Ending --signal--> exit(1)
 /// ```
 enum State {
-    Running(Option<OnEnd>),
+    Running(Option<Action>),
     Ending,
 }
 
@@ -27,12 +28,17 @@ pub fn watch() -> Result<Watch, String> {
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals cannot be caught: {error}"))?;
     let state = Arc::new(Mutex::new(State::Running(None)));
     let watched = state.clone();
+    let on_hangup = Arc::new(Mutex::new(None::<Action>));
+    let hung_up = on_hangup.clone();
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
                 if signal == SIGHUP {
-                    tracing::warn!("SIGHUP: this version does not reload its configuration; restart it instead");
+                    match &mut *hung_up.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                        Some(on_hangup) => on_hangup(),
+                        None => tracing::warn!("SIGHUP: there is nothing here that is read again; restart instead"),
+                    }
                     continue;
                 }
                 let mut state = watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -47,10 +53,15 @@ pub fn watch() -> Result<Watch, String> {
             }
         })
         .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
-    Ok(Watch { state })
+    Ok(Watch { state, on_hangup })
 }
 
 impl Watch {
+    /// What to do on every SIGHUP from now on.
+    pub fn on_hangup(&self, on_hangup: impl FnMut() + Send + 'static) {
+        *self.on_hangup.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Box::new(on_hangup));
+    }
+
     /// What to do on the first signal; at once if it has come already.
     pub fn on_end(&self, mut on_end: impl FnMut() + Send + 'static) {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

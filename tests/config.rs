@@ -149,7 +149,7 @@ fn what_is_no_toml_is_said_once_with_its_place() {
 #[test]
 fn the_listen_tables() {
     let c = |listens: &str, warnings: &[&str]| edge_good(&format!("{listens}{POOL}{}", credential()), warnings).listens;
-    let listen = |address: &str, clients, workers| Listen { address: address.parse().unwrap(), clients, workers };
+    let listen = |address: &str, clients, workers| Listen::new(address.parse().unwrap(), clients, workers);
     assert_eq!(c(LISTEN, &[]), [listen("0.0.0.0:8080", true, true)]);
     let two = "[[listen]]\naddress = \"[::]:80\"\naccept = [\"clients\"]\n\
         [[listen]]\naddress = \"127.0.0.1:81\"\naccept = [\"workers\"]\n";
@@ -175,10 +175,19 @@ fn the_listen_tables() {
             format!("{address}\naccept = [¦\"haproxy-workers\"]"),
             "`haproxy-workers` is not available in this version; use \"workers\"",
         ),
+        (format!("{address}\n{both}\ntls = ¦[]"), "`tls` is empty; write { certificate = \"edge.pem\","),
+        (format!("{address}\n{both}\ntls = ¦\"edge.pem\""), "`tls` is a string; write { certificate = \"edge.pem\","),
+        (format!("{address}\n{both}\ntls = ¦{{ certificate = \"a\" }}"), "`key` is missing; add key = \"edge.key\""),
+        (format!("{address}\n{both}\ntls = [{{ certificate = ¦1, key = \"k\" }}]"), "`certificate` is an integer"),
         (
-            format!("{address}\n{both}\n¦tls = {{ }}"),
-            "`tls` is not available in this version; remove the key and end TLS",
+            format!("{address}\n{both}\ntls = {{ certificate = \"a\", key = \"k\", ¦ca = \"c\" }}"),
+            "unknown key `ca` in tls; known are certificate, key, worker_ca",
         ),
+        (
+            format!("{address}\n{both}\nh2c = ¦true\ntls = {{ certificate = \"a\", key = \"k\" }}"),
+            "`h2c` is for addresses without TLS; with TLS clients negotiate HTTP/2; write h2c = false",
+        ),
+        (format!("{address}\n{both}\nh2c = ¦1"), "`h2c` is an integer; write true or false"),
         (format!("{address}\n{both}\n¦proxy_protocol = false"), "`proxy_protocol` is not available in this version"),
         (format!("{address}\n{both}\n¦acept = []"), "unknown key `acept` in [[listen]]; did you mean `accept`?"),
     ] {
@@ -577,10 +586,11 @@ fn the_names_and_origins_of_pools() {
     );
     edge_good(
         &pools("[[pool]]\nname = \"a\"\norigins = [¦\"https://a.example\"]\n"),
-        &[
-            "warning: listeners have no TLS in this version, so no request is for https://a.example; write \"a.example\"",
-        ],
+        &["warning: no listener for clients has `tls`, so no request is for https://a.example; write \"a.example\""],
     );
+    let tls = pools("[[pool]]\nname = \"a\"\norigins = [¦\"http://a.example\"]\n")
+        .replace("[[pool]]", "tls = { certificate = \"a\", key = \"k\" }\n[[pool]]");
+    edge_good(&tls, &["warning: every listener for clients has `tls`, so no request is for http://a.example; write"]);
     let many: String = (0..257)
         .map(|n| format!("{}[[pool]]\nname = \"p{n}\"\norigins = [\"h{n}\"]\n", if n == 0 { "¦" } else { "" }))
         .collect();
@@ -679,7 +689,7 @@ fn all_mistakes_of_a_file_are_told_at_once_and_in_order() {
     edge_bad(
         &format!(
             "# ä file with much to mend\n[edge]\ncores = ¦\"ä\"\n¦drain = 1 # ö\n\
-             [[listen]]\naddress = ¦\"x\"\naccept = [¦\"all\"]\n¦tls = 1\n\
+             [[listen]]\naddress = ¦\"x\"\naccept = [¦\"all\"]\ntls = ¦1\n\
              [[pool]]\nname = ¦\"ä b\"\norigins = [¦\"http://ä\", ¦\"x y\"]\nqueue = {{ bytes_max = ¦1, wait_max = ¦2 }}\n\
              [[credential]]\nid = ¦7\n{}\norigins = [\"somewhere.example\"]\n",
             hash.replace("= ", "= ¦")

@@ -370,7 +370,7 @@ fn a_dropped_connection_with_a_full_socket_ends_for_its_peer_at_once() {
 #[test]
 fn a_socket_moves_to_another_core_with_a_read_in_flight_and_loses_nothing() {
     for round in 0..40 {
-        let (fd, leftover, mut peer, sent) = on_core(|| async move {
+        let (detached, mut peer, sent) = on_core(|| async move {
             let (mut conn, mut peer) = pair();
             let mut sent = 0;
             if round % 2 == 0 {
@@ -387,12 +387,11 @@ fn a_socket_moves_to_another_core_with_a_read_in_flight_and_loses_nothing() {
                 peer.write_all(&pattern(sent, 30)).unwrap(); // meets the cancel
                 sent += 30;
             }
-            let (fd, leftover) = conn.into_fd().await.unwrap();
-            (fd, leftover, peer, sent)
+            (conn.detach().await.unwrap(), peer, sent)
         });
         thread::spawn(move || {
             on_core(|| async move {
-                let mut conn = Conn::from_fd(fd, leftover).unwrap();
+                let mut conn = Conn::attach(detached).unwrap();
                 peer.write_all(&pattern(sent, 100)).unwrap();
                 let from = if round % 2 == 0 { 10 } else { 0 };
                 fill_to(&mut conn, sent + 100 - from).await;
@@ -415,7 +414,7 @@ fn a_socket_with_unsent_bytes_does_not_move() {
     on_core(|| async {
         let (mut conn, _peer) = pair();
         conn.writer.put(b"not flushed");
-        assert!(conn.into_fd().await.is_err());
+        assert!(conn.detach().await.is_err());
     });
 }
 

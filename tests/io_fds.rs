@@ -126,9 +126,9 @@ fn a_moved_socket_leaves_nothing_behind() {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut conn = Conn::from_fd(listener.accept().unwrap().0.into(), Bytes::new()).unwrap();
         assert!(once(conn.reader.fill()).await.is_none());
-        let (fd, _) = conn.into_fd().await.unwrap();
+        let detached = conn.detach().await.unwrap();
         falls_to(before + 2).await;
-        drop((fd, peer));
+        drop((detached, peer));
         falls_to(before).await;
     });
 }
@@ -151,8 +151,8 @@ fn no_descriptor_survives_an_exec() {
             assert_ne!(i32::from_str_radix(flags, 8).unwrap() & libc::O_CLOEXEC, 0, "{fd}");
         }
         for conn in [opened, accepted] {
-            let (fd, _) = conn.into_fd().await.unwrap();
-            assert!(socket2::SockRef::from(&fd).tcp_nodelay().unwrap());
+            let detached = conn.detach().await.unwrap();
+            assert!(socket2::SockRef::from(&detached).tcp_nodelay().unwrap());
         }
         drop(bell);
     });

@@ -3,6 +3,7 @@
 use super::{Stop, complain};
 use crate::clock;
 use crate::edge::config::{EdgeConfig, is_edge_key};
+use crate::edge::tls;
 use crate::settings::{Document, Mistakes, Place, read_text};
 use crate::worker::config::{WorkerConfig, WorkerFlags, is_worker_key};
 use std::path::Path;
@@ -31,7 +32,14 @@ fn mistakes(file: &Path) -> Mistakes {
     let count = |of: fn(&str) -> bool| document.root().keys().filter(|key| of(key)).count();
     let (edge, worker) = (count(is_edge_key), count(is_worker_key));
     if edge > worker {
-        return EdgeConfig::parse(&name, &text, clock::unix_seconds()).map_or_else(|m| m, |(_, warnings)| warnings);
+        let now_unix = clock::unix_seconds();
+        return match EdgeConfig::parse(&name, &text, now_unix) {
+            Ok((config, mut warnings)) => {
+                tls::load(&config, now_unix, &mut warnings);
+                warnings
+            }
+            Err(mistakes) => mistakes,
+        };
     }
     if worker > edge {
         let flags = WorkerFlags::default();

@@ -9,6 +9,7 @@ mod status;
 
 use crate::clock;
 use crate::edge::config::EdgeConfig;
+use crate::edge::tls;
 use crate::limits;
 use crate::settings::Mistakes;
 use crate::worker::config::{WorkerConfig, WorkerFlags};
@@ -229,7 +230,12 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
         }
         Command::Edge { config: file } => {
             log::start(cli.log)?;
-            let config = EdgeConfig::read(&file, clock::unix_seconds()).and_then_warn()?;
+            let now_unix = clock::unix_seconds();
+            let read = EdgeConfig::read(&file, now_unix).and_then(|(config, mut mistakes)| {
+                tls::load(&config, now_unix, &mut mistakes);
+                if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
+            });
+            let config = read.and_then_warn()?;
             (programs.edge)(config).map_err(Stop::Failure)
         }
         Command::Worker(arguments) => {

@@ -48,8 +48,9 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
     let mut scan = HeadScan::request();
     let mut hosts = LastHost::default();
     let mut drained = drain.wait();
-    // Out of a listener's backlog: nobody has read what it sent, and a close would look like a crash.
-    let mut speaks = drain.is_set() && !conn.is_silent();
+    // Out of a listener's backlog: nobody has read what it sent, and a close would look like a crash. With TLS its handshake has
+    // just ended, and its request is on its way.
+    let mut speaks = drain.is_set() && (conn.is_secure() || !conn.is_silent());
     loop {
         let until = if std::mem::take(&mut speaks) { None } else { Some(&mut drained) };
         let head = match read_head(&mut conn, &mut scan, &mut timer, until).await {

@@ -10,12 +10,14 @@ use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 /// A checked `edge.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeConfig {
+    /// The file that it came from, as it is shown.
+    pub file: String,
     pub cores: Cores,
     /// How long a drain may take.
     pub drain_ms_max: u64,
@@ -38,12 +40,33 @@ pub enum Cores {
     Cpus(Vec<u16>),
 }
 
-/// `[[listen]]`. At least one of the two flags is set.
+/// `[[listen]]`. At least one of `clients` and `workers` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub address: SocketAddr,
     pub clients: bool,
     pub workers: bool,
+    /// In the order of the file; the first one is for clients that ask for no name. Empty: no TLS here.
+    pub tls: Vec<CertificateFiles>,
+    /// HTTP/2 without TLS, for clients that begin with its preface. Not with TLS, where it is negotiated.
+    pub h2c: bool,
+}
+
+/// One entry of `tls`. The paths already have the configuration's folder in front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: At<PathBuf>,
+    pub key: At<PathBuf>,
+    /// Whoever shows a certificate has to have one from here; nobody has to show one.
+    pub worker_ca: Option<At<PathBuf>>,
+}
+
+impl Listen {
+    /// An address with every other key at its default.
+    #[must_use]
+    pub fn new(address: SocketAddr, clients: bool, workers: bool) -> Listen {
+        Listen { address, clients, workers, tls: Vec::new(), h2c: false }
+    }
 }
 
 /// `[[pool]]`.
@@ -226,12 +249,10 @@ const TOP: Shape =
 const EDGE: Shape = Shape { name: "[edge]", keys: &["cores", "drain_max"], later: &[] };
 const LISTEN: Shape = Shape {
     name: "[[listen]]",
-    keys: &["address", "accept"],
-    later: &[
-        ("tls", "remove the key and end TLS in front of this address, for example with HAProxy or stunnel"),
-        ("proxy_protocol", "remove the key; log lines then show the address of the proxy in front"),
-    ],
+    keys: &["address", "accept", "tls", "h2c"],
+    later: &[("proxy_protocol", "remove the key; log lines then show the address of the proxy in front")],
 };
+const TLS: Shape = Shape { name: "tls", keys: &["certificate", "key", "worker_ca"], later: &[] };
 const ADMIN: Shape = Shape { name: "[admin]", keys: &["address"], later: &[] };
 const POOL: Shape = Shape {
     name: "[[pool]]",
@@ -261,7 +282,7 @@ const CREDENTIAL: Shape = Shape {
     keys: &["id", "secret_hash", "origins", "links_max", "expires"],
     later: &[("certificate_name", "remove the key and use `secret_hash`, from `ptth credential new NAME`")],
 };
-const SHAPES: &[Shape] = &[TOP, EDGE, LISTEN, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
+const SHAPES: &[Shape] = &[TOP, EDGE, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -282,7 +303,7 @@ impl EdgeConfig {
         EdgeConfig::parse(&path.display().to_string(), &read_text(path)?, now_unix)
     }
 
-    /// As [`EdgeConfig::read`]; `file` is only shown.
+    /// As [`EdgeConfig::read`]. Paths in it are relative to the folder of `file`, which is not read again.
     ///
     /// # Errors
     /// Every mistake of the text, with the warnings.
@@ -291,13 +312,15 @@ impl EdgeConfig {
         let Some(document) = Document::parse(text, &mut mistakes) else {
             return Err(mistakes);
         };
-        let config = config(&document.root(), now_unix, &mut mistakes);
+        let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+        let mut config = config(&document.root(), folder, now_unix, &mut mistakes);
+        config.file = file.into();
         if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
     }
 }
 
 /// With mistakes, the result has defaults and gaps, and nobody sees it.
-fn config(root: &Section, now_unix: u64, mistakes: &mut Mistakes) -> EdgeConfig {
+fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes) -> EdgeConfig {
     root.check_keys(&TOP, SHAPES, mistakes);
     let edge = root.entry("edge").and_then(|entry| entry.table("[edge], with single brackets", mistakes));
     let (cores, drain_ms_max) = edge.map_or((Cores::All, limits::DRAIN_MS_MAX), |edge| {
@@ -307,12 +330,12 @@ fn config(root: &Section, now_unix: u64, mistakes: &mut Mistakes) -> EdgeConfig 
             edge.entry("drain_max").and_then(|e| e.duration_ms(0..=limits::DURATION_MS_MAX, "\"30s\"", mistakes));
         (cores.unwrap_or(Cores::All), drain.unwrap_or(limits::DRAIN_MS_MAX))
     });
-    let listens = listens(root, mistakes);
+    let listens = listens(root, folder, mistakes);
     let admin = admin(root, &listens, mistakes);
-    let (pools, pools_whole) = pools(root, mistakes);
+    let (pools, pools_whole) = pools(root, Schemes::of(&listens), mistakes);
     let credentials = credentials(root, pools_whole.then_some(&pools), now_unix, mistakes);
     let listens = listens.into_iter().map(|listen| listen.value).collect();
-    EdgeConfig { cores, drain_ms_max, listens, admin, pools, credentials }
+    EdgeConfig { file: String::new(), cores, drain_ms_max, listens, admin, pools, credentials }
 }
 
 fn cores(entry: &Entry, mistakes: &mut Mistakes) -> Option<Cores> {
@@ -350,7 +373,7 @@ fn cores(entry: &Entry, mistakes: &mut Mistakes) -> Option<Cores> {
 }
 
 /// Each with the place of its address.
-fn listens(root: &Section, mistakes: &mut Mistakes) -> Vec<At<Listen>> {
+fn listens(root: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<At<Listen>> {
     let Some(entry) = root.entry("listen") else {
         let mend = format!("add [[listen]] with address = \"0.0.0.0:8080\" and accept = {ACCEPT}");
         mistakes.error(Place::TOP, "no [[listen]]", mend);
@@ -364,6 +387,11 @@ fn listens(root: &Section, mistakes: &mut Mistakes) -> Vec<At<Listen>> {
         let example = "\"0.0.0.0:8080\"";
         let address = table.required("address", example, mistakes).and_then(|e| socket_address(&e, example, mistakes));
         let accept = table.required("accept", ACCEPT, mistakes).and_then(|e| accept(&e, mistakes));
+        let tls = table.entry("tls").map_or(Vec::new(), |entry| tls(&entry, folder, mistakes));
+        let h2c = table.entry("h2c").and_then(|entry| entry.flag(mistakes)).unwrap_or(false);
+        if let (true, Some(_), Some(entry)) = (h2c, table.entry("tls"), table.entry("h2c")) {
+            entry.refuse("is for addresses without TLS; with TLS clients negotiate HTTP/2", "h2c = false", mistakes);
+        }
         whole &= accept.is_some();
         let (Some(address), Some((clients, workers))) = (address, accept) else {
             continue;
@@ -372,7 +400,7 @@ fn listens(root: &Section, mistakes: &mut Mistakes) -> Vec<At<Listen>> {
             let what = format!("{} is listened on twice{}", address.value, line_of(first.place));
             mistakes.error(address.place, what, "put both into one `accept`, or take another port");
         }
-        let listen = Listen { address: address.value, clients, workers };
+        let listen = Listen { address: address.value, clients, workers, tls, h2c };
         listens.push(At { value: listen, place: address.place });
     }
     if whole {
@@ -386,6 +414,36 @@ fn listens(root: &Section, mistakes: &mut Mistakes) -> Vec<At<Listen>> {
         }
     }
     listens
+}
+
+/// One certificate, or a list of them. What the files hold is for [`super::tls`] to look at.
+fn tls(entry: &Entry, folder: &Path, mistakes: &mut Mistakes) -> Vec<CertificateFiles> {
+    const EXAMPLE: &str = "{ certificate = \"edge.pem\", key = \"edge.key\" }, or a list of such";
+    let tables: Vec<Section> = match entry.value() {
+        DeValue::Array(items) if items.is_empty() => {
+            entry.refuse("is empty", EXAMPLE, mistakes);
+            Vec::new()
+        }
+        DeValue::Array(_) => entry.items().filter_map(|item| item.table(EXAMPLE, mistakes)).collect(),
+        _ => entry.table(EXAMPLE, mistakes).into_iter().collect(),
+    };
+    let mut files = Vec::with_capacity(tables.len());
+    for table in tables {
+        table.check_keys(&TLS, SHAPES, mistakes);
+        let path = |entry: Option<Entry>, example, mistakes: &mut Mistakes| {
+            let text = entry?.text(example, mistakes)?;
+            Some(At { value: folder.join(text.value), place: text.place })
+        };
+        let certificate = table.required("certificate", "\"edge.pem\"", mistakes);
+        let certificate = path(certificate, "\"edge.pem\"", mistakes);
+        let key = table.required("key", "\"edge.key\"", mistakes);
+        let key = path(key, "\"edge.key\"", mistakes);
+        let worker_ca = path(table.entry("worker_ca"), "\"workers-ca.pem\"", mistakes);
+        if let (Some(certificate), Some(key)) = (certificate, key) {
+            files.push(CertificateFiles { certificate, key, worker_ca });
+        }
+    }
+    files
 }
 
 fn accept(entry: &Entry, mistakes: &mut Mistakes) -> Option<(bool, bool)> {
@@ -447,7 +505,7 @@ fn admin(root: &Section, listens: &[At<Listen>], mistakes: &mut Mistakes) -> Opt
 }
 
 /// The pools, and whether their names and origins were all readable.
-fn pools(root: &Section, mistakes: &mut Mistakes) -> (Vec<Pool>, bool) {
+fn pools(root: &Section, schemes: Schemes, mistakes: &mut Mistakes) -> (Vec<Pool>, bool) {
     let Some(entry) = root.entry("pool") else {
         let mend = format!("add [[pool]] with name = \"app\" and origins = {ORIGINS}");
         mistakes.error(Place::TOP, "no [[pool]]", mend);
@@ -474,7 +532,7 @@ fn pools(root: &Section, mistakes: &mut Mistakes) -> (Vec<Pool>, bool) {
             None => Some(vec![At { value: "/".to_owned(), place: table.place }]),
         };
         for origin in origins.iter().flatten() {
-            warn_of_https(origin, mistakes);
+            schemes.warn_of(origin, mistakes);
         }
         whole &= name.is_some() && origins.is_some();
         let name = name.map_or_else(String::new, |name| name.value);
@@ -501,17 +559,36 @@ fn pools(root: &Section, mistakes: &mut Mistakes) -> (Vec<Pool>, bool) {
     (pools, whole)
 }
 
-/// Without TLS every request is one for http, and an https origin of a pool would wait for nobody.
-fn warn_of_https(origin: &At<OriginPattern>, mistakes: &mut Mistakes) {
-    if let OriginPattern::Origin(https) = &origin.value
-        && https.scheme == Scheme::Https
-    {
-        let what = format!("listeners have no TLS in this version, so no request is for {https}");
-        mistakes.warning(
-            origin.place,
-            what,
-            format_args!("write \"{}\", any scheme and port of this host", https.host),
-        );
+/// Which schemes requests can have: with TLS it is https, without it http. An origin of a pool with another scheme would wait
+/// for nobody.
+#[derive(Clone, Copy)]
+struct Schemes {
+    http: bool,
+    https: bool,
+}
+
+impl Schemes {
+    fn of(listens: &[At<Listen>]) -> Schemes {
+        let clients = || listens.iter().filter(|listen| listen.value.clients);
+        Schemes {
+            http: clients().any(|listen| listen.value.tls.is_empty()),
+            https: clients().any(|listen| !listen.value.tls.is_empty()),
+        }
+    }
+
+    fn warn_of(self, origin: &At<OriginPattern>, mistakes: &mut Mistakes) {
+        let OriginPattern::Origin(exact) = &origin.value else { return };
+        let what = match exact.scheme {
+            Scheme::Https if self.http && !self.https => {
+                format!("no listener for clients has `tls`, so no request is for {exact}")
+            }
+            Scheme::Http if self.https && !self.http => {
+                format!("every listener for clients has `tls`, so no request is for {exact}")
+            }
+            Scheme::Http | Scheme::Https => return,
+        };
+        let mend = format!("write \"{}\", any scheme and port of this host", exact.host);
+        mistakes.warning(origin.place, what, mend);
     }
 }
 

@@ -18,6 +18,7 @@ use super::links::{H1Slot, Turned};
 use super::priority::Classifier;
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
+use super::tls;
 use crate::clock::{self, Now};
 use crate::dispatch::{self, Dispatcher, Grant, Granted, Host};
 use crate::events::{Counters, Dispatch};
@@ -43,6 +44,7 @@ pub struct Shared {
     pub seats: Vec<Arc<Seats>>,
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
+    pub tls: tls::Addresses,
     pub started: Now,
 }
 

@@ -4,11 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-
-use bytes::Bytes;
 
 use super::core::{Core, Line, LinkAbout, Message, Shared};
 use super::wait_for;
@@ -17,7 +14,7 @@ use crate::clock;
 use crate::exchange::Latch;
 use crate::fault::Fault;
 use crate::ids::{CredentialId, LinkId, PoolId};
-use crate::io::{self, Conn};
+use crate::io::{self, Conn, Detached};
 use crate::limits::{DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX};
 use crate::link::h2::{H2Link, News};
 use crate::wire::{self, ChannelVersion, RequestHead, Scope, Setup};
@@ -25,8 +22,7 @@ use crate::xcore::{Placement, Seat};
 
 /// A connection whose setup was accepted, on its way to the core where it will live.
 pub struct Turned {
-    fd: OwnedFd,
-    leftover: Bytes,
+    conn: Detached,
     version: ChannelVersion,
     pools: Vec<PoolId>,
     address: SocketAddr,
@@ -65,11 +61,11 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool) {
         return;
     }
     let Some(address) = conn.peer_addr() else { return };
-    let Ok((fd, leftover)) = conn.into_fd().await else { return };
+    let Ok(conn) = conn.detach().await else { return };
     let Accepted { version, pools, credential, seat, .. } = setup;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
-    let turned = Turned { fd, leftover, version, pools, address, credential, seat, placement };
+    let turned = Turned { conn, version, pools, address, credential, seat, placement };
     if home == core.id {
         live(core, turned).await;
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
@@ -142,8 +138,8 @@ fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<
 
 /// A link's life on its own core.
 pub async fn live(core: Rc<Core>, turned: Turned) {
-    let Turned { fd, leftover, version, pools, address, credential, seat, placement } = turned;
-    let conn = match Conn::from_fd(fd, leftover) {
+    let Turned { conn, version, pools, address, credential, seat, placement } = turned;
+    let conn = match Conn::attach(conn) {
         Ok(conn) => conn,
         Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
     };

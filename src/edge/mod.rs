@@ -7,6 +7,7 @@ pub mod patterns;
 pub mod priority;
 pub mod report;
 pub mod routes;
+pub mod tls;
 
 mod admin;
 mod core;
@@ -14,6 +15,7 @@ mod far;
 mod links;
 mod over;
 mod service;
+mod welcome;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,8 +28,7 @@ use self::core::{Core, Counted, Message, Shared};
 use self::credentials::Credentials;
 use self::priority::Classifier;
 use self::routes::Routes;
-use self::service::EdgeService;
-use crate::client;
+use self::welcome::{Door, welcome};
 use crate::clock;
 use crate::dispatch::{self, Ageing, PoolRules};
 use crate::exchange::Latch;
@@ -36,7 +37,7 @@ use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
     ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS,
 };
-use crate::wire::ForwardedFor;
+use crate::settings::Mistakes;
 use crate::xcore::{PoolBooks, Post, Seats};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
@@ -49,17 +50,24 @@ pub struct Edge {
 }
 
 /// What one listener takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 enum Takes {
-    Requests { clients: bool, workers: bool },
+    Requests(Rc<Door>),
     Admin,
+}
+
+impl Takes {
+    fn is_admin(&self) -> bool {
+        matches!(self, Takes::Admin)
+    }
 }
 
 /// A core's part of the boot: everything that its thread needs, made before it.
 struct Plan {
     id: CoreId,
     cpu: Option<usize>,
-    listeners: Vec<(std::net::TcpListener, Takes)>,
+    /// Each with its index in the configuration; `None` is the admin's.
+    listeners: Vec<(std::net::TcpListener, Option<usize>)>,
     bell: Doorbell,
     connections_max: usize,
 }
@@ -69,6 +77,7 @@ impl Edge {
     pub fn start(config: EdgeConfig) -> Result<Edge, String> {
         let cpus = cpus_of(&config.cores)?;
         let connections_max = connections_max(cpus.len())?;
+        let tls = read_certificates(&config)?;
         let (plans, posts, addresses, admin) = plan(&config, &cpus, connections_max)?;
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
@@ -78,6 +87,7 @@ impl Edge {
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
             seats: config.credentials.iter().map(|_| Seats::new()).collect(),
             posts,
+            tls,
             started: clock::now(),
             config,
         });
@@ -115,6 +125,11 @@ impl Edge {
         drain_all(&self.shared);
     }
 
+    /// Reads the certificates again. With a mistake among them nothing changes, and the log says why.
+    pub fn reload_certificates(&self) {
+        reload_certificates(&self.shared);
+    }
+
     /// Until all cores have ended. True: everything was finished in time.
     pub fn wait(self) -> Result<bool, String> {
         let mut all = true;
@@ -140,6 +155,13 @@ fn rules_of(config: &EdgeConfig) -> Vec<PoolRules> {
         }),
     };
     config.pools.iter().map(rules).collect()
+}
+
+/// The certificates of all addresses, or everything that is wrong with them.
+fn read_certificates(config: &EdgeConfig) -> Result<tls::Addresses, String> {
+    let mut mistakes = Mistakes::new(&config.file);
+    let tls = tls::load(config, clock::unix_seconds(), &mut mistakes);
+    if mistakes.has_errors() { Err(mistakes.to_string()) } else { Ok(tls) }
 }
 
 /// Tells every core to drain.
@@ -198,13 +220,12 @@ fn plan(config: &EdgeConfig, cpus: &[Option<usize>], connections_max: usize) -> 
         let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
         posts.push(Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()), io::at_turn_end));
         let mut listeners = Vec::new();
-        for (listen, address) in config.listens.iter().zip(&mut addresses) {
-            let takes = Takes::Requests { clients: listen.clients, workers: listen.workers };
-            listeners.push((open(address)?, takes));
+        for (listen, address) in addresses.iter_mut().enumerate() {
+            listeners.push((open(address)?, Some(listen)));
         }
         // One core answers for all: the admin's reader is a person or a scraper.
         if let (0, Some(address)) = (index, &mut admin) {
-            listeners.push((open(address)?, Takes::Admin));
+            listeners.push((open(address)?, None));
         }
         let id = CoreId(u16::try_from(index).map_err(|_| "too many cores")?);
         plans.push(Plan { id, cpu, listeners, bell, connections_max });
@@ -247,9 +268,10 @@ async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result
     let drain_ms_max = shared.config.drain_ms_max;
     let core = Core::new(id, cpu, shared, home.wakers().clone());
     // The admin address answers until the end, so nobody waits for it.
-    let waited_for = listeners.iter().filter(|(_, takes)| *takes != Takes::Admin).count();
+    let waited_for = listeners.iter().filter(|(_, listen)| listen.is_some()).count();
     let accepting = Rc::new(std::cell::Cell::new(waited_for));
-    for (listener, takes) in listeners {
+    for (listener, listen) in listeners {
+        let takes = listen.map_or(Takes::Admin, |listen| Takes::Requests(Rc::new(door(&core, listen))));
         let listener = Listener::from_std(listener).map_err(|error| error.to_string())?;
         io::spawn(accept(core.clone(), listener, takes, connections_max, accepting.clone()));
     }
@@ -262,6 +284,13 @@ async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result
     wait_for(&core.drain).await;
     let finished = io::timeout(drain_ms_max, until_idle(&core, &accepting)).await;
     Ok(finished.is_some())
+}
+
+/// What the address with this index in the configuration takes.
+fn door(core: &Core, listen: usize) -> Door {
+    let config = &core.shared.config.listens[listen];
+    let tls = core.shared.tls[listen].clone();
+    Door { clients: config.clients, workers: config.workers, h2c: config.h2c, tls }
 }
 
 async fn wait_for(latch: &Latch) {
@@ -297,13 +326,13 @@ async fn accept(
     let mut drained = core.drain.wait();
     loop {
         // At the cap the backlog waits in the kernel; descriptors are left for links, logs, files, and a look from outside.
-        while takes != Takes::Admin && core.connections.get() >= connections_max && !core.drain.is_set() {
+        while !takes.is_admin() && core.connections.get() >= connections_max && !core.drain.is_set() {
             io::sleep_ms(ACCEPT_BACKOFF_MS).await;
         }
         let accepted = {
             let mut next = std::pin::pin!(listener.accept());
             std::future::poll_fn(|cx| {
-                if takes != Takes::Admin && drained.poll(cx).is_ready() {
+                if !takes.is_admin() && drained.poll(cx).is_ready() {
                     return std::task::Poll::Ready(None);
                 }
                 std::future::Future::poll(next.as_mut(), cx).map(Some)
@@ -311,7 +340,7 @@ async fn accept(
             .await
         };
         match accepted {
-            Some(Ok((conn, peer))) => take(&core, conn, peer, takes),
+            Some(Ok((conn, peer))) => take(&core, conn, peer, &takes),
             Some(Err(error)) => {
                 tracing::error!(%error, "a listener broke and is closed");
                 break;
@@ -320,34 +349,20 @@ async fn accept(
         }
     }
     for (conn, peer) in listener.close().await {
-        take(&core, conn, peer, takes);
+        take(&core, conn, peer, &takes);
     }
     accepting.set(accepting.get() - 1);
 }
 
-fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: Takes) {
+fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: &Takes) {
     core.counters.borrow_mut().core.accepted_connections += 1;
     match takes {
-        Takes::Requests { clients, workers } => {
+        Takes::Requests(door) => {
             // Counted before its task runs: a drain that looks in between would find nobody.
             let counted = Counted::connection(core);
-            io::spawn(connection(core.clone(), conn, peer, clients, workers, counted));
+            io::spawn(welcome(core.clone(), conn, peer, door.clone(), counted));
         }
         Takes::Admin => io::spawn(admin::connection(core.clone(), conn)),
-    }
-}
-
-/// A connection from a client or a worker; which of the two, its first request tells.
-async fn connection(core: Rc<Core>, conn: Conn, peer: SocketAddr, clients: bool, workers: bool, counted: Counted) {
-    let (client, peer) = (peer.ip(), ForwardedFor::new(peer.ip()));
-    let service = EdgeService { core: core.clone(), client, peer, accepts_clients: clients };
-    match client::h1::serve(conn, &service, &core.drain).await {
-        client::h1::Ended::Closed => {}
-        client::h1::Ended::TakenOver(taken) => {
-            drop(counted); // links are bounded by their credentials
-            // A task of its own: a link's life is large, and every client's task would have room for one.
-            io::spawn(links::set_up(core, *taken, workers));
-        }
     }
 }
 
@@ -385,6 +400,19 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
     }
 }
 
+/// What SIGHUP asks for. With a mistake among them nothing changes.
+fn reload_certificates(shared: &Shared) {
+    let mut mistakes = Mistakes::new(&shared.config.file);
+    tls::reload(&shared.tls, &shared.config, clock::unix_seconds(), &mut mistakes);
+    for line in mistakes.lines() {
+        tracing::warn!("{line}");
+    }
+    match mistakes.has_errors() {
+        true => tracing::error!("SIGHUP: the certificates stay as they were"),
+        false => tracing::info!("SIGHUP: the certificates were read again; all else is as it was at the start"),
+    }
+}
+
 /// Runs an edge until it was drained. SIGTERM and SIGINT drain; a second one stops at once.
 pub fn run(config: EdgeConfig) -> Result<(), String> {
     let signals = crate::signals::watch()?;
@@ -396,6 +424,8 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
         tracing::info!(%address, "admin: /status /metrics /health/live /health/ready");
     }
     let shared = edge.shared.clone();
+    let reloaded = edge.shared.clone();
+    signals.on_hangup(move || reload_certificates(&reloaded));
     signals.on_end(move || {
         tracing::info!("draining: no new connections, what runs is finished");
         drain_all(&shared);

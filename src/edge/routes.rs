@@ -141,6 +141,7 @@ mod tests {
             pool
         });
         EdgeConfig {
+            file: String::new(),
             cores: Cores::All,
             drain_ms_max: 0,
             listens: Vec::new(),

@@ -31,6 +31,8 @@ pub struct EdgeService {
     pub peer: ForwardedFor,
     /// False on an address for workers only.
     pub accepts_clients: bool,
+    /// With TLS: the name that the connection was made for, empty where its client named none.
+    pub server_name: Option<Box<str>>,
 }
 
 /// A request and where it belongs.
@@ -102,6 +104,8 @@ impl Service for EdgeService {
         timer: &mut Timer,
     ) -> impl Future<Output = Result<(), Fault>> {
         let stamp = clock::now();
+        // What a client claims about its own scheme counts for nothing.
+        ask.secure = self.server_name.is_some();
         let routed = self.route(&ask).map(|pool| {
             let classified = self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, self.client);
             self.stamp_headers(&mut ask, classified);
@@ -144,7 +148,11 @@ impl EdgeService {
         let (scheme, default_port) = if ask.secure { ("https", 443) } else { ("http", 80) };
         let path = ask.path.path();
         let path = if path == "*" { "/" } else { path };
-        self.core.shared.routes.route(scheme, host, port.unwrap_or(default_port), path).ok_or(Fault::NoPool)
+        let pool = self.core.shared.routes.route(scheme, host, port.unwrap_or(default_port), path);
+        pool.ok_or_else(|| match self.server_name.as_deref() {
+            Some(name) if !name.is_empty() && !name.eq_ignore_ascii_case(host) => Fault::Misdirected,
+            _ => Fault::NoPool,
+        })
     }
 
     /// What the worker learns about who asked. A client's own words on that are replaced.

@@ -2,19 +2,22 @@
 //! bytes mean never enters.
 #![forbid(unsafe_code)]
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use monoio::net::{TcpStream, UnixStream};
+use rustls::Connection;
 
 use super::read::Reader;
 use super::socket::Socket;
 use super::timer::timeout;
+use super::tls::{Secured, Session};
 use super::write::Writer;
 use crate::limits::{KEEPALIVE_PROBES, LINGER_BYTES_MAX, LINGER_MS_MAX};
 
@@ -44,24 +47,66 @@ impl Conn {
         Ok(Conn::new(Socket::from_unix(UnixStream::connect(path).await?)?, None))
     }
 
-    /// Takes over a connected stream socket, for example from another core. `leftover` is read before what the socket
-    /// brings.
+    /// Takes over a connected stream socket. `leftover` is read before what the socket brings.
     pub fn from_fd(fd: OwnedFd, leftover: Bytes) -> io::Result<Conn> {
         let mut conn = Conn::new(Socket::from_fd(fd)?, None);
         conn.reader.unread(leftover);
         Ok(conn)
     }
 
-    /// Gives the socket away: nothing is in flight on it any more, and what was read and not consumed is the leftover. A
+    /// A connection that another core gave away.
+    pub fn attach(detached: Detached) -> io::Result<Conn> {
+        let mut conn = Conn::new(Socket::from_fd(detached.fd)?, None);
+        if let Some(tls) = detached.tls {
+            conn.speak_tls(*tls)?;
+        }
+        conn.reader.unread(detached.leftover);
+        Ok(conn)
+    }
+
+    /// Gives the connection away: nothing is in flight on it any more, and what was read and not consumed goes with it. A
     /// read in flight is cancelled, and what it still brought is part of that. Refuses while unsent bytes wait: flush
     /// first. Needs a free descriptor for a moment, because monoio closes its own.
-    pub async fn into_fd(mut self) -> io::Result<(OwnedFd, Bytes)> {
+    pub async fn detach(mut self) -> io::Result<Detached> {
         if self.writer.queued() > 0 {
             return Err(io::Error::other("unsent bytes wait"));
         }
         self.reader.halt().await?;
         self.writer.halt();
-        Ok((self.socket.duplicate()?, self.reader.take_all()))
+        drop(self.writer.take_session());
+        let tls = self.reader.take_session().and_then(Session::into_connection).map(Box::new);
+        Ok(Detached { fd: self.socket.duplicate()?, leftover: self.reader.take_all(), tls })
+    }
+
+    /// From now on the connection speaks TLS as `session` wants it: does the handshake and says what came of it. Bound it
+    /// with [`timeout`]. A peer that offers nothing usable hears why (an alert) before this fails.
+    pub async fn secure(&mut self, session: Connection) -> io::Result<Secured> {
+        let session = self.speak_tls(session)?;
+        poll_fn(|cx| {
+            loop {
+                ready!(self.writer.poll_flush(cx))?;
+                if !session.is_handshaking() {
+                    return Poll::Ready(Ok::<(), io::Error>(()));
+                }
+                let read = ready!(self.reader.poll_read(cx))?;
+                debug_assert!(read > 0, "TLS has no silent end");
+            }
+        })
+        .await?;
+        Ok(Secured::of(&session.connection()))
+    }
+
+    fn speak_tls(&mut self, session: Connection) -> io::Result<Session> {
+        let session = Session::new(session);
+        self.writer.secure(session.clone());
+        self.reader.secure(session.clone())?;
+        Ok(session)
+    }
+
+    /// It speaks TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.reader.is_secure()
     }
 
     /// Where the other end is; `None` for a Unix socket.
@@ -113,7 +158,7 @@ impl Conn {
     /// closes. Without that, bytes that arrive after the close make the kernel send a reset, which can destroy the last
     /// response on its way (RFC 9112 §9.6). Flush first: what the writer still holds is lost.
     pub async fn close(mut self) {
-        if self.socket.shutdown_write().is_err() {
+        if self.writer.end().is_err() {
             return; // the connection is gone already
         }
         let reader = &mut self.reader;
@@ -131,6 +176,19 @@ impl Conn {
             }
         })
         .await;
+    }
+}
+
+/// A connection between two cores.
+pub struct Detached {
+    fd: OwnedFd,
+    leftover: Bytes,
+    tls: Option<Box<Connection>>,
+}
+
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -8,12 +8,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use monoio::io::{CancelableAsyncReadRent, Canceller};
 
 use super::socket::Socket;
+use super::tls::Session;
 use crate::limits::{READ_BYTES_LARGE, READ_BYTES_SMALL, TAKE_COPY_BYTES_MAX, TAKE_SHARE_PART};
 
 /// Reads go through io_uring into a buffer of their own, and become visible when they end. A relayed request costs
@@ -29,6 +30,8 @@ pub struct Reader {
     pump: Option<Pin<Box<dyn Future<Output = Infallible>>>>,
     size: Size,
     bytes_in: u64,
+    /// What arrives is TLS.
+    session: Option<Session>,
 }
 
 #[derive(Clone, Copy)]
@@ -77,7 +80,27 @@ impl Reader {
             pump: None,
             size: Size::Small,
             bytes_in: 0,
+            session: None,
         }
+    }
+
+    /// What has arrived and not been consumed, and all that comes from now on, is TLS.
+    pub(super) fn secure(&mut self, session: Session) -> io::Result<()> {
+        let mut early = std::mem::take(&mut self.visible);
+        let n = early.len();
+        self.session = Some(session.clone());
+        let opened = session.open(&mut early, n);
+        session.push(&self.socket)?; // what went wrong is said, too
+        self.visible = early;
+        opened
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        self.session.is_some()
+    }
+
+    pub(super) fn take_session(&mut self) -> Option<Session> {
+        self.session.take()
     }
 
     /// What arrived and was not consumed.
@@ -108,9 +131,26 @@ impl Reader {
     }
 
     /// Waits for more bytes and puts them behind [`Reader::buffer`]; how many may wait there is for the caller to bound.
-    /// `Ok(0)` says that the peer ended its side. Wakes the task that polled last. The read in flight belongs to the
-    /// reader: a caller that gives up and comes back later goes on with it.
+    /// `Ok(0)` says that the peer ended its side; with TLS, that it said so, and a stream that ends without a word is an
+    /// error. Wakes the task that polled last. The read in flight belongs to the reader: a caller that gives up and comes back
+    /// later goes on with it.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            if self.session.as_ref().is_some_and(Session::is_ended) {
+                return Poll::Ready(Ok(0));
+            }
+            let had = self.visible.len();
+            let read = ready!(self.poll_read(cx))?;
+            let now = self.visible.len() - had;
+            if read == 0 || now > 0 {
+                return Poll::Ready(Ok(now));
+            }
+            // A part of a record, or one that is TLS's own.
+        }
+    }
+
+    /// One read: the bytes that came, whatever they became.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.feed.phase.get() == Phase::Idle {
             match self.feed.result.take() {
                 Some(result) => return Poll::Ready(self.finish(result)),
@@ -180,7 +220,7 @@ impl Reader {
     pub(super) async fn halt(&mut self) -> io::Result<()> {
         if self.feed.phase.get() == Phase::Reading {
             self.feed.cancel();
-            if let Err(error) = self.fill().await
+            if let Err(error) = poll_fn(|cx| self.poll_read(cx)).await
                 && error.raw_os_error() != Some(libc::ECANCELED)
             {
                 return Err(error);
@@ -215,14 +255,24 @@ impl Reader {
 
     /// Makes visible what a read brought.
     fn finish(&mut self, result: io::Result<usize>) -> io::Result<usize> {
-        let buffer = self.feed.buffer.take().unwrap_or_default();
+        let mut buffer = self.feed.buffer.take().unwrap_or_default();
         let n = result?;
         self.bytes_in += n as u64;
+        if let Some(session) = &self.session {
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let opened = session.open(&mut buffer, n);
+            // What TLS itself has to say does not wait for somebody who writes. What the socket does not take now goes out
+            // with the next bytes.
+            session.push(&self.socket)?;
+            opened?;
+        }
         if self.visible.is_empty() {
             self.visible_alloc = self.visible_alloc.max(buffer.capacity());
             self.visible = buffer;
         } else {
-            self.visible.extend_from_slice(&buffer[..n]);
+            self.visible.extend_from_slice(&buffer);
             self.visible_alloc = self.visible_alloc.max(self.visible.capacity());
         }
         Ok(n)

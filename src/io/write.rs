@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 
 use super::socket::Socket;
+use super::tls::Session;
 use crate::limits::{
     READ_BYTES_SMALL, WRITE_BYTES_HIGH, WRITE_COPY_BYTES_MAX, WRITE_POOL_BUFFERS_MAX, WRITE_SLICES_MAX,
 };
@@ -40,6 +41,8 @@ pub struct Writer {
     /// A wait for room in the socket.
     wait: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
     bytes_out: u64,
+    /// What leaves is TLS.
+    session: Option<Session>,
 }
 
 enum Piece {
@@ -59,7 +62,18 @@ impl Writer {
             copied_ranged: 0,
             wait: None,
             bytes_out: 0,
+            session: None,
         }
+    }
+
+    /// All that is sent from now on is TLS.
+    pub(super) fn secure(&mut self, session: Session) {
+        debug_assert_eq!(self.queued(), 0, "flush before TLS begins");
+        self.session = Some(session);
+    }
+
+    pub(super) fn take_session(&mut self) -> Option<Session> {
+        self.session.take()
     }
 
     /// Queues a copy.
@@ -85,9 +99,15 @@ impl Writer {
         self.pieces.push_back(Piece::Shared(bytes));
     }
 
-    /// Bytes that wait: not yet taken by the kernel.
+    /// Bytes that wait: not yet taken by the kernel. Those that TLS has already sealed count as one, how many they are; they
+    /// are `SEALED_BYTES_MAX` at most.
     #[must_use]
     pub fn queued(&self) -> usize {
+        let sealed = self.session.as_ref().is_some_and(Session::is_sealed);
+        self.unsealed() + usize::from(sealed)
+    }
+
+    fn unsealed(&self) -> usize {
         self.pieces_bytes + (self.copied.len() - self.copied_ranged)
     }
 
@@ -144,9 +164,17 @@ impl Writer {
         }
     }
 
-    /// Sends a FIN behind what was flushed.
+    /// Sends a FIN behind what was flushed; with TLS, behind a word that this is the end (close_notify).
     pub fn shutdown(&mut self) -> io::Result<()> {
         debug_assert_eq!(self.queued(), 0, "flush before shutdown");
+        self.end()
+    }
+
+    /// As [`Writer::shutdown`]; what waits is lost.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        if let Some(session) = &self.session {
+            session.say_end(&self.socket);
+        }
         self.socket.shutdown_write()
     }
 
@@ -174,7 +202,7 @@ impl Writer {
     /// One call into the kernel, for what waits and for `more` behind it. Says how many bytes of `more` it took. When
     /// it did not take all, the socket is full, and `wait` is set.
     fn send(&mut self, more: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.pieces.is_empty() && more.is_empty() {
+        if self.pieces.is_empty() && more.is_empty() && self.session.is_none() {
             return self.send_copied().map(|()| 0);
         }
         self.range_copied();
@@ -195,8 +223,21 @@ impl Writer {
             count += 1;
             offered += slice.len();
         }
-        let taken = offer(&self.socket, &slices[..count])?;
-        self.account(taken, offered);
+        let taken = match &self.session {
+            None => {
+                let taken = offer(&self.socket, &slices[..count])?;
+                self.account(taken, offered);
+                taken
+            }
+            Some(session) => {
+                let taken = session.seal(&slices[..count])?;
+                self.bytes_out += session.push(&self.socket)? as u64;
+                if session.is_sealed() {
+                    self.wait = Some(Box::pin(self.socket.clone().writable()));
+                }
+                taken
+            }
+        };
         let of_more = taken.saturating_sub(self.pieces_bytes);
         self.advance(taken - of_more);
         Ok(of_more)

@@ -21,6 +21,6 @@ pub use body::{BodyDecoder, Found, Step, put_chunk, put_chunk_end, put_last_chun
 pub use head::{Asked, BodyPlan, RequestHead, ResponseHead, Version, parse_request, parse_response};
 pub use hop::{ForwardedFor, Forwarding, set_forwarding, strip_hop_by_hop};
 pub use origin::{Origin, OriginPattern};
-pub use scan::{HeadScan, Side};
+pub use scan::{HeadScan, Side, is_h2_preface};
 pub use setup::{ChannelVersion, Dialect, Presented, Scope, Setup, SetupAnswer, is_setup, parse_setup};
 pub use write::{Framing, Persistence, put_request_head, put_response_head};

@@ -10,6 +10,7 @@ pub mod frames;
 pub mod h2_worker;
 pub mod origin;
 pub mod peer;
+pub mod tls;
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ pub struct Setting {
     pool: String,
     credential: String,
     more: String,
+    listen: String,
     address: Option<SocketAddr>,
 }
 
@@ -55,6 +57,7 @@ pub fn setting() -> Setting {
         pool: String::new(),
         credential: "links_max = 16".into(),
         more: String::new(),
+        listen: String::new(),
         address: None,
     }
 }
@@ -82,6 +85,12 @@ impl Setting {
         self
     }
 
+    /// Lines of the listener, apart from its address and `accept`.
+    pub fn listen(mut self, lines: &str) -> Setting {
+        self.listen = lines.into();
+        self
+    }
+
     /// More tables.
     pub fn more(mut self, tables: &str) -> Setting {
         self.more = tables.into();
@@ -95,7 +104,7 @@ impl Setting {
     }
 
     pub fn start(self) -> TestEdge {
-        let Setting { cores, drain_max, pool, credential, more, address } = self;
+        let Setting { cores, drain_max, pool, credential, more, listen, address } = self;
         let hash = secret_hash(SECRET);
         let text = format!(
             r#"
@@ -105,6 +114,7 @@ impl Setting {
             [[listen]]
             address = "127.0.0.1:1"
             accept = ["clients", "workers"]
+            {listen}
             [admin]
             address = "127.0.0.1:2"
             [[pool]]
@@ -264,6 +274,11 @@ impl TestEdge {
     #[track_caller]
     pub fn until_links(&self, links: u64) {
         self.until(|status| status["pools"][0]["links"] == links);
+    }
+
+    /// As SIGHUP does.
+    pub fn reload_certificates(&self) {
+        self.edge.as_ref().expect("it runs").reload_certificates();
     }
 
     pub fn drain(&self) {

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use ptth::fault::Fault;
 use ptth::limits::{EMPTY_LINES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, LINE_BYTES_MAX};
-use ptth::wire::{Asked, BodyPlan, HeadScan, RequestHead, ResponseHead, Version, parse_request, parse_response};
+use ptth::wire::{
+    Asked, BodyPlan, HeadScan, RequestHead, ResponseHead, Version, is_h2_preface, parse_request, parse_response,
+};
 
 /// What a buffer is: not yet a head, or a head's verdict in words.
 #[derive(Debug, PartialEq)]
@@ -698,4 +700,18 @@ fn bounds_of_a_response_are_the_workers_fault() {
 #[test]
 fn the_tables_are_long_enough() {
     assert!(REQUESTS.len() + HOSTS.len() + FIELDS.len() + RESPONSES.len() > 300);
+}
+
+#[test]
+fn the_preface_of_http2_is_known_at_its_last_byte_and_anything_else_at_its_first_wrong_one() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for cut in 0..preface.len() {
+        assert_eq!(is_h2_preface(&preface[..cut]), None, "cut {cut}");
+        let mut wrong = preface[..=cut].to_vec();
+        wrong[cut] ^= 1;
+        assert_eq!(is_h2_preface(&wrong), Some(false), "wrong at {cut}");
+    }
+    assert_eq!(is_h2_preface(preface), Some(true));
+    assert_eq!(is_h2_preface(&[&preface[..], b"\0\0\0\x04"].concat()), Some(true), "frames behind it");
+    assert_eq!(is_h2_preface(b"GET / HTTP/1.1\r\n"), Some(false));
 }

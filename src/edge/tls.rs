@@ -1,0 +1,342 @@
+//! The certificates of an address: read from their files, checked, chosen by the name that a client asks for, and read again
+//! while connections come and go. A handshake itself is `io`'s.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection,
+    WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{Connection, InconsistentKeys, RootCertStore};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::config::{CertificateFiles, EdgeConfig, Listen};
+use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATE_EXPIRY_WARNING_S};
+use crate::settings::{At, Mistakes, io_reason, plain, read_bounded};
+
+/// What the addresses of an edge speak, in the order of the configuration; `None` speaks no TLS.
+pub type Addresses = Vec<Option<Arc<Tls>>>;
+
+/// One address with TLS. Its certificates may change at any time; a handshake that has begun keeps what it began with.
+pub struct Tls {
+    now: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// For one more connection.
+    pub fn session(&self) -> Result<Connection, rustls::Error> {
+        ServerConnection::new(self.now().clone()).map(Connection::Server)
+    }
+
+    fn now(&self) -> Arc<ServerConfig> {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Reads the certificates of all addresses. With a mistake among them the result has gaps, and nobody uses it. `now_unix`
+/// tells which certificates have expired or soon will; those are warnings.
+pub fn load(config: &EdgeConfig, now_unix: u64, mistakes: &mut Mistakes) -> Addresses {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut addresses = Vec::with_capacity(config.listens.len());
+    for listen in &config.listens {
+        let server = (!listen.tls.is_empty()).then(|| server_config(listen, &provider, None, now_unix, mistakes));
+        addresses.push(server.flatten().map(|server| Arc::new(Tls { now: RwLock::new(Arc::new(server)) })));
+    }
+    addresses
+}
+
+/// Reads them again. With a mistake nothing changes.
+pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistakes: &mut Mistakes) {
+    let mut fresh = Vec::new();
+    for (tls, listen) in addresses.iter().zip(&config.listens) {
+        let Some(tls) = tls else { continue };
+        let before = tls.now();
+        // Tickets from before are good afterwards.
+        let tickets = Some(before.ticketer.clone());
+        let server = server_config(listen, before.crypto_provider(), tickets, now_unix, mistakes);
+        fresh.extend(server.map(|server| (tls, server)));
+    }
+    if mistakes.has_errors() {
+        return;
+    }
+    for (tls, server) in fresh {
+        *tls.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(server);
+    }
+}
+
+fn server_config(
+    listen: &Listen,
+    provider: &Arc<CryptoProvider>,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+    now_unix: u64,
+    mistakes: &mut Mistakes,
+) -> Option<ServerConfig> {
+    let names = Names::load(&listen.tls, provider, now_unix, mistakes);
+    let workers = verifier(&listen.tls, provider, mistakes);
+    let (names, workers) = (names?, workers?);
+    let builder = ServerConfig::builder_with_provider(provider.clone());
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
+    let builder = builder.expect("the provider has suites for both versions");
+    let builder = match workers {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(Arc::new(names));
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // What a session needs is in its ticket, so that any core can take it up again, and nothing is kept here. One ticket
+    // for each full handshake is what a browser uses. No 0-RTT: its bytes can be replayed (RFC 8470 §3).
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 1;
+    server.max_early_data_size = 0;
+    server.ticketer = match tickets {
+        Some(tickets) => tickets,
+        None => match rustls::crypto::aws_lc_rs::Ticketer::new() {
+            Ok(tickets) => tickets,
+            Err(error) => {
+                let place = listen.tls[0].certificate.place;
+                mistakes.error(place, format_args!("no random bytes for session tickets: {error}"), "try again");
+                return None;
+            }
+        },
+    };
+    Some(server)
+}
+
+/// Who may show a certificate of his own. It is asked of everybody and demanded of nobody.
+#[allow(clippy::type_complexity)] // a mistake, or nobody, or somebody
+fn verifier(
+    files: &[CertificateFiles],
+    provider: &Arc<CryptoProvider>,
+    mistakes: &mut Mistakes,
+) -> Option<Option<Arc<dyn ClientCertVerifier>>> {
+    let mut roots = RootCertStore::empty();
+    let mut place = None;
+    for path in files.iter().filter_map(|files| files.worker_ca.as_ref()) {
+        place = Some(path.place);
+        for certificate in certificates(path, mistakes)? {
+            if let Err(error) = roots.add(certificate) {
+                let what = format!("{}: not a certificate of an authority: {error}", shown(&path.value));
+                mistakes.error(path.place, what, "put the authority's own certificate there");
+                return None;
+            }
+        }
+    }
+    let Some(place) = place else { return Some(None) };
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    match builder.allow_unauthenticated().build() {
+        Ok(verifier) => Some(Some(verifier)),
+        Err(error) => {
+            mistakes.error(place, format_args!("`worker_ca` cannot be used: {error}"), "look at the file");
+            None
+        }
+    }
+}
+
+/// Certificates by the names in them.
+struct Names {
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By what stands behind `*.`.
+    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    /// For whoever asks for no name, or for one that is not there: the first of the file.
+    first: Arc<CertifiedKey>,
+}
+
+impl Names {
+    fn load(
+        files: &[CertificateFiles],
+        provider: &CryptoProvider,
+        now_unix: u64,
+        mistakes: &mut Mistakes,
+    ) -> Option<Names> {
+        let mut names: Option<Names> = None;
+        let mut all_good = true;
+        for files in files {
+            let Some(key) = certified_key(files, provider, mistakes) else {
+                all_good = false;
+                continue;
+            };
+            let said = Said::of(&key.cert[0]);
+            let Some(said) = said else {
+                let what = format!("{}: the first certificate cannot be read", shown(&files.certificate.value));
+                mistakes.error(files.certificate.place, what, "write it anew from its authority's answer");
+                all_good = false;
+                continue;
+            };
+            said.check_time(files, now_unix, mistakes);
+            let key = Arc::new(key);
+            let names = names.get_or_insert_with(|| Names {
+                exact: HashMap::new(),
+                wildcard: HashMap::new(),
+                first: key.clone(),
+            });
+            for name in said.names {
+                let (map, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut names.wildcard, parent.to_owned()),
+                    None => (&mut names.exact, name),
+                };
+                map.entry(name).or_insert_with(|| key.clone()); // the first one of a name wins
+            }
+        }
+        names.filter(|_| all_good)
+    }
+
+    fn choose(&self, asked: Option<&str>) -> Arc<CertifiedKey> {
+        let Some(asked) = asked.map(str::to_ascii_lowercase) else { return self.first.clone() };
+        let parent = || asked.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        self.exact.get(&asked).or_else(parent).unwrap_or(&self.first).clone()
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.choose(hello.server_name()))
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.exact.keys()).entries(self.wildcard.keys()).finish()
+    }
+}
+
+/// What a certificate says.
+struct Said {
+    /// In lower case.
+    names: Vec<String>,
+    /// Seconds since 1970.
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Said {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Said> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let names = match certificate.subject_alternative_name() {
+            Ok(Some(names)) => names.value.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+                _ => None,
+            }),
+            Ok(None) | Err(_) => return Some(Said::named(&certificate, Vec::new())),
+        };
+        let names = names.collect();
+        Some(Said::named(&certificate, names))
+    }
+
+    fn named(certificate: &X509Certificate<'_>, names: Vec<String>) -> Said {
+        let validity = certificate.validity();
+        Said { names, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() }
+    }
+
+    fn check_time(&self, files: &CertificateFiles, now_unix: u64, mistakes: &mut Mistakes) {
+        let now = i64::try_from(now_unix).unwrap_or(i64::MAX);
+        let (place, file) = (files.certificate.place, shown(&files.certificate.value));
+        let at = |unix: i64| jiff::Timestamp::from_second(unix).map_or_else(|_| unix.to_string(), |at| at.to_string());
+        if now >= self.not_after {
+            let what = format!("{file}: the certificate expired at {}", at(self.not_after));
+            mistakes.warning(place, what, "clients refuse it; renew it and send SIGHUP");
+        } else if now < self.not_before {
+            let what = format!("{file}: the certificate is not valid before {}", at(self.not_before));
+            mistakes.warning(place, what, "clients refuse it until then; is this host's clock right?");
+        } else if self.not_after - now < CERTIFICATE_EXPIRY_WARNING_S {
+            let what = format!("{file}: the certificate expires at {}", at(self.not_after));
+            mistakes.warning(place, what, "renew it and send SIGHUP");
+        }
+    }
+}
+
+fn certified_key(files: &CertificateFiles, provider: &CryptoProvider, mistakes: &mut Mistakes) -> Option<CertifiedKey> {
+    let chain = certificates(&files.certificate, mistakes);
+    let key = private_key(&files.key, mistakes);
+    let (chain, key) = (chain?, key?);
+    let (place, file) = (files.key.place, shown(&files.key.value));
+    let key = match provider.key_provider.load_private_key(key) {
+        Ok(key) => key,
+        Err(error) => {
+            let what = format!("{file}: the key cannot be used: {error}");
+            mistakes.error(place, what, "use an ECDSA (P-256, P-384), Ed25519 or RSA key (2048 to 8192 bits)");
+            return None;
+        }
+    };
+    let key = CertifiedKey::new(chain, key);
+    match key.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Some(key),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let what = format!("{file}: the key does not fit the certificate in {}", shown(&files.certificate.value));
+            mistakes.error(
+                place,
+                what,
+                "name the key that the certificate was made for; the server's certificate comes first in its file",
+            );
+            None
+        }
+        Err(error) => {
+            let what = format!("{}: the certificate cannot be used: {error}", shown(&files.certificate.value));
+            mistakes.error(files.certificate.place, what, "write it anew from its authority's answer");
+            None
+        }
+    }
+}
+
+/// All certificates of a PEM file, at least one.
+fn certificates(path: &At<std::path::PathBuf>, mistakes: &mut Mistakes) -> Option<Vec<CertificateDer<'static>>> {
+    let text = read(path, mistakes)?;
+    let file = shown(&path.value);
+    let mend = "it has to hold -----BEGIN CERTIFICATE----- blocks, the server's own first, then its authorities'";
+    match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
+        Ok(chain) if chain.is_empty() => {
+            mistakes.error(path.place, format_args!("{file}: no certificate in it"), mend);
+            None
+        }
+        Ok(chain) => Some(chain),
+        Err(error) => {
+            mistakes.error(path.place, format_args!("{file}: not a PEM file: {error}"), mend);
+            None
+        }
+    }
+}
+
+fn private_key(path: &At<std::path::PathBuf>, mistakes: &mut Mistakes) -> Option<PrivateKeyDer<'static>> {
+    let text = read(path, mistakes)?;
+    let file = shown(&path.value);
+    match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let what = match error {
+                rustls::pki_types::pem::Error::NoItemsFound => format!("{file}: no private key in it"),
+                error => format!("{file}: not a PEM file: {error}"),
+            };
+            let mend = "it has to hold one -----BEGIN PRIVATE KEY----- block (or RSA, or EC), not encrypted";
+            mistakes.error(path.place, what, mend);
+            None
+        }
+    }
+}
+
+fn read(path: &At<std::path::PathBuf>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
+    let file = shown(&path.value);
+    match read_bounded(&path.value, CERTIFICATE_BYTES_MAX) {
+        Ok(Some(text)) => Some(text),
+        Ok(None) => {
+            let what = format!("{file} is larger than {CERTIFICATE_BYTES_MAX} bytes");
+            mistakes.error(path.place, what, "name a PEM file");
+            None
+        }
+        Err(error) => {
+            let what = format!("{file} cannot be read: {}", io_reason(&error));
+            mistakes.error(path.place, what, "name a file that this user may read");
+            None
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    plain(&path.display().to_string(), 200)
+}

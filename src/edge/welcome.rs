@@ -1,0 +1,111 @@
+//! A new connection until it is known what it speaks: TLS, and the version of HTTP. What is said in it never enters.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::core::{Core, Counted};
+use super::links;
+use super::service::EdgeService;
+use super::tls::Tls;
+use crate::client;
+use crate::events::Handshake;
+use crate::io::{self, Conn, Secured};
+use crate::limits::{CLIENT_STREAMS_MAX, HANDSHAKE_MS_MAX, HEAD_MS_MAX};
+use crate::wire::{self, ForwardedFor};
+
+/// One address of one core.
+#[derive(Clone)]
+pub struct Door {
+    pub clients: bool,
+    pub workers: bool,
+    /// HTTP/2 without TLS, for clients that begin with its preface.
+    pub h2c: bool,
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// Which version a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    H1,
+    H2,
+}
+
+/// A connection from a client or a worker; which of the two, its first request tells.
+pub async fn welcome(core: Rc<Core>, mut conn: Conn, peer: SocketAddr, door: Rc<Door>, counted: Counted) {
+    let mut server_name = None;
+    let mut speaks = Speaks::H1;
+    if let Some(tls) = &door.tls {
+        // Boxed, as what follows: each connection's task is as large as the largest part of its life.
+        let Some(secured) = Box::pin(shake_hands(&core, &mut conn, tls)).await else { return };
+        if secured.protocol.as_deref() == Some(b"h2") {
+            speaks = Speaks::H2;
+        }
+        server_name = Some(secured.server_name.unwrap_or_default().into_boxed_str());
+    } else if door.h2c {
+        speaks = Box::pin(first_bytes(&mut conn)).await;
+    }
+    let service = EdgeService {
+        core: core.clone(),
+        client: peer.ip(),
+        peer: ForwardedFor::new(peer.ip()),
+        accepts_clients: door.clients,
+        server_name,
+    };
+    match speaks {
+        Speaks::H1 => match client::h1::serve(conn, &service, &core.drain).await {
+            client::h1::Ended::Closed => {}
+            client::h1::Ended::TakenOver(taken) => {
+                drop(counted); // links are bounded by their credentials
+                // A task of its own: a link's life is large, and every client's task would have room for one.
+                io::spawn(links::set_up(core, *taken, door.workers));
+            }
+        },
+        Speaks::H2 => {
+            let served = client::h2::serve(conn, Rc::new(service), CLIENT_STREAMS_MAX, &core.drain);
+            if let client::h2::Ended::Broken(why) = Box::pin(served).await {
+                tracing::debug!(%peer, why, "an HTTP/2 connection broke");
+            }
+        }
+    }
+}
+
+/// `None`: it failed, and the peer was told why as far as TLS can say it.
+async fn shake_hands(core: &Core, conn: &mut Conn, tls: &Tls) -> Option<Secured> {
+    let session = match tls.session() {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::error!(%error, "no TLS session could be made");
+            return None;
+        }
+    };
+    let secured = io::timeout(HANDSHAKE_MS_MAX, conn.secure(session)).await;
+    let (result, secured) = match secured {
+        Some(Ok(secured)) => (Handshake::Done, Some(secured)),
+        Some(Err(error)) => {
+            tracing::debug!(peer = ?conn.peer_addr(), %error, "a TLS handshake failed");
+            (Handshake::Failed, None)
+        }
+        None => (Handshake::TimedOut, None),
+    };
+    core.counters.borrow_mut().core.tls_handshakes.one(result);
+    secured
+}
+
+/// Whether the connection begins with HTTP/2's preface (RFC 9113 §3.4). One that says nothing in time is HTTP/1.1's to time
+/// out.
+async fn first_bytes(conn: &mut Conn) -> Speaks {
+    let seen = io::timeout(HEAD_MS_MAX, async {
+        loop {
+            match wire::is_h2_preface(conn.reader.buffer()) {
+                Some(true) => return Speaks::H2,
+                Some(false) => return Speaks::H1,
+                None => {}
+            }
+            if !matches!(conn.reader.fill().await, Ok(1..)) {
+                return Speaks::H1;
+            }
+        }
+    });
+    seen.await.unwrap_or(Speaks::H1)
+}
