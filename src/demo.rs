@@ -11,9 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 
 use crate::cli::DemoOptions;
-use crate::client::{Service, h1};
+use crate::client::{Clocks, Service, h1};
 use crate::edge::Edge;
-use crate::edge::config::{Cores, Credential, EdgeConfig, Listen, Pool, SecretHash};
+use crate::edge::config::{Cores, Credential, EdgeConfig, Limits, Listen, Pool, SecretHash};
 use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
 use crate::io::{self, Listener, Timer};
@@ -65,6 +65,7 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
         file: "demo".into(),
         cores: Cores::All,
         drain_ms_max: DRAIN_MS_MAX,
+        limits: Limits::default(),
         listens: vec![Listen::new(options.address, true, true)],
         admin: Some(options.admin),
         pools: vec![Pool::new("demo", vec![OriginPattern::Any])],
@@ -122,7 +123,7 @@ async fn serve(here: SocketAddr, told: mpsc::Sender<Result<SocketAddr, String>>)
     while let Ok((conn, _)) = listener.accept().await {
         let (never, page) = (never.clone(), page.clone());
         io::spawn(async move {
-            h1::serve(conn, &*page, &never).await;
+            h1::serve(conn, &*page, &never, &Clocks::USUAL).await;
         });
     }
 }

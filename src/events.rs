@@ -386,6 +386,7 @@ label! {
         HeadTooLarge "head_too_large",
         HeadTimeout "head_timeout",
         BodyTimeout "body_timeout",
+        BodyTooSlow "body_too_slow",
         UnknownCoding "unknown_coding",
         UnknownVersion "unknown_version",
         MethodRefused "method_refused",
@@ -393,6 +394,7 @@ label! {
         NoPool "no_pool",
         Misdirected "misdirected",
         QueueFull "queue_full",
+        MemoryFull "memory_full",
         WaitedTooLong "waited_too_long",
         NoWorker "no_worker",
         Draining "draining",
@@ -422,6 +424,24 @@ label! {
 }
 
 label! {
+    /// Why a connection was closed before anything was said on it.
+    ConnectionRefusal "reason" {
+        /// Its source has `connections_per_source_max` already.
+        PerSource "connections_per_source_max",
+    }
+}
+
+label! {
+    /// Why a listener took no connection for a while; what comes then waits in the kernel.
+    AcceptPause "reason" {
+        /// `connections_max` is reached.
+        Connections "connections_max",
+        /// Nearly all of `memory_max` is held.
+        Memory "memory_max",
+    }
+}
+
+label! {
     /// How a TLS handshake ended.
     Handshake "result" {
         Done "done",
@@ -436,6 +456,8 @@ counters! {
     CoreCounters {
         accepted_connections: u64, "ptth_accepted_connections_total", "Connections that were accepted.";
         accept_backoffs: u64, "ptth_accept_backoffs_total", "Pauses in accepting for want of file descriptors.";
+        accept_pauses: Tally<AcceptPause>, "ptth_accept_pauses_total", "Pauses in accepting, of one listener each, because a limit was reached.";
+        connections_refused: Tally<ConnectionRefusal>, "ptth_connections_refused_total", "Connections that were closed at once.";
         tls_handshakes: Tally<Handshake>, "ptth_tls_handshakes_total", "TLS handshakes with clients and workers.";
         connection_panics: u64, "ptth_connection_panics_total", "Connections that ended by a defect of the edge.";
         clients_gone: u64, "ptth_clients_gone_total", "Clients that left before their answer was complete.";
@@ -496,6 +518,7 @@ impl Counters {
             Fault::HeadTooLarge => R::HeadTooLarge,
             Fault::HeadTimeout => R::HeadTimeout,
             Fault::BodyTimeout => R::BodyTimeout,
+            Fault::BodyTooSlow => R::BodyTooSlow,
             Fault::UnknownCoding => R::UnknownCoding,
             Fault::UnknownVersion => R::UnknownVersion,
             Fault::MethodRefused => R::MethodRefused,
@@ -503,6 +526,7 @@ impl Counters {
             Fault::NoPool => R::NoPool,
             Fault::Misdirected => R::Misdirected,
             Fault::QueueFull => R::QueueFull,
+            Fault::MemoryFull => R::MemoryFull,
             Fault::WaitedTooLong => R::WaitedTooLong,
             Fault::NoWorker => R::NoWorker,
             Fault::Draining => R::Draining,

@@ -25,6 +25,8 @@ pub enum Fault {
     HeadTimeout,
     /// The body made no progress; 408.
     BodyTimeout,
+    /// The body came more slowly than `body_rate_min`; 408.
+    BodyTooSlow,
     /// A transfer coding that is not known; 501.
     UnknownCoding,
     /// A version that is not HTTP/1.0 or HTTP/1.1; 505.
@@ -43,6 +45,8 @@ pub enum Fault {
     Misdirected,
     /// The pool's count or bytes are used up; 503.
     QueueFull,
+    /// The edge holds nearly all that `memory_max` lets it; 503.
+    MemoryFull,
     /// `wait_max` passed; 503.
     WaitedTooLong,
     /// No link, and the pool does not hold requests; 503.
@@ -90,9 +94,9 @@ impl Fault {
     pub fn blame(self) -> Blame {
         use Fault::*;
         match self {
-            ClientMalformed(_) | LineTooLong | HeadTooLarge | HeadTimeout | BodyTimeout | UnknownCoding
-            | UnknownVersion | MethodRefused | UnknownExpectation | ClientGone => Blame::Client,
-            NoPool | Misdirected | QueueFull | WaitedTooLong | NoWorker | Draining => Blame::Edge,
+            ClientMalformed(_) | LineTooLong | HeadTooLarge | HeadTimeout | BodyTimeout | BodyTooSlow
+            | UnknownCoding | UnknownVersion | MethodRefused | UnknownExpectation | ClientGone => Blame::Client,
+            NoPool | Misdirected | QueueFull | MemoryFull | WaitedTooLong | NoWorker | Draining => Blame::Edge,
             LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | ResponseTimeout
             | NoUpgrade | OriginUnreachable => Blame::Worker,
             SetupMalformed(_) | SetupUnauthorized | SetupForbidden | SetupMethod | SetupUpgradeRequired
@@ -111,7 +115,7 @@ impl Fault {
             NoPool => 404,
             MethodRefused | SetupMethod => 405,
             SetupVersions => 406,
-            HeadTimeout | BodyTimeout => 408,
+            HeadTimeout | BodyTimeout | BodyTooSlow => 408,
             LineTooLong => 414,
             UnknownExpectation => 417,
             Misdirected => 421,
@@ -122,7 +126,7 @@ impl Fault {
             UnknownCoding => 501,
             LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | NoUpgrade
             | OriginUnreachable => 502,
-            QueueFull | WaitedTooLong | NoWorker | Draining => 503,
+            QueueFull | MemoryFull | WaitedTooLong | NoWorker | Draining => 503,
             ResponseTimeout => 504,
             UnknownVersion => 505,
         }
@@ -133,10 +137,10 @@ impl Fault {
     pub fn proxy_error(self) -> Option<&'static str> {
         use Fault::*;
         Some(match self {
-            ClientMalformed(_) | LineTooLong | HeadTooLarge | HeadTimeout | BodyTimeout | UnknownCoding
-            | UnknownVersion | MethodRefused | UnknownExpectation => "http_request_error",
+            ClientMalformed(_) | LineTooLong | HeadTooLarge | HeadTimeout | BodyTimeout | BodyTooSlow
+            | UnknownCoding | UnknownVersion | MethodRefused | UnknownExpectation => "http_request_error",
             NoPool | Misdirected => "destination_not_found",
-            QueueFull => "connection_limit_reached",
+            QueueFull | MemoryFull => "connection_limit_reached",
             WaitedTooLong => "connection_timeout",
             NoWorker | Draining => "destination_unavailable",
             LinkLost | NotProcessed | WorkerReset => "connection_terminated",
@@ -158,6 +162,7 @@ impl Fault {
             HeadTooLarge => "the head is larger than 16 KiB, a line longer than 8 KiB, or more than 100 fields",
             HeadTimeout => "the request head took too long",
             BodyTimeout => "the request body stopped",
+            BodyTooSlow => "the request body came too slowly",
             UnknownCoding => "only the chunked transfer coding is known",
             UnknownVersion => "only HTTP/1.0 and HTTP/1.1 are spoken here",
             MethodRefused => "this method is not served here",
@@ -166,6 +171,7 @@ impl Fault {
             NoPool => "nothing here serves this origin",
             Misdirected => "nothing here serves this origin; this connection was made for another name",
             QueueFull => "the queue is full",
+            MemoryFull => "the edge has no memory left for another request",
             WaitedTooLong => "no worker took the request in time",
             NoWorker => "no worker is connected",
             Draining => "the edge is shutting down",

@@ -12,14 +12,14 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEAD_FIELDS_MAX: usize = 100;
 /// Empty lines that are skipped before a request line (RFC 9112 §2.2 asks for at least one).
 pub const EMPTY_LINES_MAX: usize = 2;
-/// First byte of a head to its blank line. A slow byte does not renew it. Answered 408.
+/// Default of `limits.head_max_wait`: first byte of a head to its blank line. A slow byte does not renew it. Answered 408.
 pub const HEAD_MS_MAX: u64 = 10_000;
-/// A keep-alive connection without a request.
+/// Default of `limits.idle_max_wait`: a connection without a request, a new one and one that is kept.
 pub const IDLE_MS_MAX: u64 = 60_000;
 /// From accept to a complete setup, and from a dial to its 101 in the worker.
 pub const SETUP_MS_MAX: u64 = 5_000;
 
-/// From a connection's first byte to the end of its TLS handshake.
+/// Default of `limits.handshake_max_wait`: from a connection's accept to the end of its TLS handshake.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 
 // ---- bodies ----
@@ -28,9 +28,15 @@ pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// A trailer section.
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
-/// A body that makes no progress: 408 from a client, 502 or a cut from a worker. A reader that takes a little of what waits
-/// makes progress. Found within two of it.
+/// Default of `limits.body_stall_max`. A body that makes no progress: 408 from a client, 502 or a cut from a worker. A reader
+/// that takes a little of what waits makes progress. Found within two of it.
 pub const BODY_STALL_MS_MAX: u64 = 30_000;
+/// Default of `limits.body_rate_min`, in bytes for each second, of a request's body, over each `body_stall_max` in which its
+/// client was waited for. Kestrel asks for 240 after 5 s (KestrelServerLimits.MinRequestBodyDataRate), Apache 2.4 for 500 after
+/// 20 s (mod_reqtimeout); a modem of 2400 bit/s sends as much. A byte every 29 s would else hold a worker for as long as it likes.
+pub const BODY_RATE_MIN: u64 = 240;
+/// Largest `limits.body_rate_min`: 8 Mbit/s.
+pub const BODY_RATE_LIMIT: u64 = 1024 * 1024;
 /// Bytes of a request body kept so that the request can be sent again.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// Pieces that they may be in: one of a few bytes costs some hundred more.
@@ -83,7 +89,7 @@ pub const WHEEL_SLOTS: usize = 1024;
 
 /// Flow-control window of one stream: 256 KiB carries 25 MB/s at 10 ms.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// Requests at once on one client's HTTP/2 connection. RFC 9113 §6.5.2 asks for at least 100.
+/// Default of `limits.streams_max`: requests at once on one client's HTTP/2 connection. RFC 9113 §6.5.2 asks for at least 100.
 pub const CLIENT_STREAMS_MAX: u32 = 100;
 /// Streams on one link, whatever the worker asks for, unless `per_link_max` says less.
 pub const LINK_STREAMS_MAX: u32 = 1024;
@@ -158,6 +164,17 @@ pub const WAKE_BITS: usize = 65_536;
 
 /// Descriptors kept free for listeners, the ring, logs and files.
 pub const FDS_RESERVED: usize = 64;
+/// Default of `limits.connections_per_source_max`: from one IPv4 address, or one /64 of IPv6, the
+/// smallest that one customer gets (RFC 6177). A browser opens 6 to a host, so this is some 160 busy people behind one address. nginx (limit_conn) and HAProxy
+/// (`src_conn_cur` of a stick table) have no default; their examples go from 10 to 100, for web pages alone.
+pub const CONNECTIONS_PER_SOURCE_MAX: u32 = 1_000;
+/// Largest `limits.connections_max` and `limits.connections_per_source_max`: more descriptors than Linux gives a process
+/// (fs.nr_open) unless it is told to.
+pub const CONNECTIONS_LIMIT: u64 = 4 * 1024 * 1024;
+/// Parts of the table of sources, each with a lock of its own: two of 64 cores seldom meet in one.
+pub const SOURCE_SHARDS: usize = 64;
+/// Networks in `limits.sources_exempt`. Each new connection is held against all of them.
+pub const SOURCES_EXEMPT_MAX: usize = 64;
 /// Connections that wait in the kernel for each listener; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Pause after accept failed for want of descriptors, so that it does not spin.
@@ -169,6 +186,34 @@ pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// Turn of the timer wheel: every timer is late by at most this.
 pub const TICK_MS: u64 = 50;
+
+// ---- memory ----
+
+/// Default of `limits.memory_max`, in percent of what the machine or its cgroup has. The rest is for the kernel's side: socket
+/// buffers of as many connections.
+pub const MEMORY_SHARE: u8 = 75;
+/// Smallest `limits.memory_max`: an edge that has just started, with its rings, and some room to serve.
+pub const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Largest `limits.memory_max`.
+pub const MEMORY_BYTES_LIMIT: u64 = 64 << 40;
+/// How often the resident size is looked at. 100 ms at 10 Gbit/s are 125 MB, 3 % of 4 GiB.
+pub const MEMORY_LOOK_MS: u64 = 100;
+/// From this part of `memory_max` on new requests are refused, and below it everything is taken again.
+pub const MEMORY_TIGHT_PERCENT: u64 = 95;
+/// From this part on no connection is taken either.
+pub const MEMORY_FULL_PERCENT: u64 = 98;
+/// What one request can make the edge hold at most, with two large bodies over an HTTP/2 link of another core:
+/// what its client's reader shows and has ordered, its head and the fields made of it, a kept body whose pieces each pin a
+/// whole read buffer, both pipes with a piece at each end, what the link's engine holds of both bodies, and what waits to be
+/// written to the client, sealed and not.
+pub const REQUEST_BYTES_MAX: usize = (READ_AHEAD_BYTES_MAX + 2 * READ_BYTES_LARGE)
+    + 2 * HEADER_LIST_BYTES_MAX as usize
+    + REPLAY_BYTES_MAX * TAKE_SHARE_PART
+    + 2 * (PIPE_PIECES_MAX + 2) * READ_BYTES_LARGE
+    + (STREAM_SEND_BYTES_MAX + STREAM_WINDOW_BYTES as usize)
+    + (WRITE_BYTES_HIGH + READ_BYTES_LARGE + SEALED_BYTES_MAX);
+/// A client's HTTP/2 connection has as much for each of its streams, and the windows and send buffers of its own engine.
+pub const H2_STREAM_BYTES_MAX: usize = REQUEST_BYTES_MAX + STREAM_WINDOW_BYTES as usize + STREAM_SEND_BYTES_MAX;
 
 // ---- the worker program ----
 
@@ -246,6 +291,14 @@ const _: () = assert!(QUEUE_BYTES_MAX as u64 <= QUEUE_BYTES_LIMIT && QUEUE_BYTES
 const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
 const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
 const _: () = assert!(CORES_MAX <= 64);
+const _: () = assert!(BODY_RATE_MIN <= BODY_RATE_LIMIT);
+const _: () = assert!(CONNECTIONS_PER_SOURCE_MAX as u64 <= CONNECTIONS_LIMIT && CONNECTIONS_LIMIT <= u32::MAX as u64);
+const _: () = assert!(CLIENT_STREAMS_MAX <= LINK_STREAMS_MAX);
+const _: () = assert!(SOURCE_SHARDS.is_power_of_two());
+const _: () = assert!(MEMORY_TIGHT_PERCENT < MEMORY_FULL_PERCENT && MEMORY_FULL_PERCENT <= 100 && MEMORY_SHARE <= 100);
+// README.md tells these two.
+const _: () = assert!(REQUEST_BYTES_MAX <= 9 * 1024 * 1024 / 4);
+const _: () = assert!(H2_STREAM_BYTES_MAX <= 11 * 1024 * 1024 / 4);
 const _: () = assert!(WINDOW_REQUESTS.is_power_of_two());
 
 // ---- priority ----

@@ -502,6 +502,7 @@ fn show_ms(ms: u64) -> String {
 
 fn show_bytes(bytes: u64) -> String {
     match bytes {
+        0 => "0B".into(),
         b if b % (1 << 30) == 0 => format!("{}GiB", b >> 30),
         b if b % (1 << 20) == 0 => format!("{}MiB", b >> 20),
         b if b % (1 << 10) == 0 => format!("{}KiB", b >> 10),

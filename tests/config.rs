@@ -3,7 +3,8 @@
 
 use http::{HeaderName, HeaderValue, Method};
 use ptth::edge::config::{
-    Clamp, ClientHeader, Cores, EdgeConfig, FieldWanted, Listen, Match, PoolPriority, QueueBounds, Rule, SecretHash,
+    Clamp, ClientHeader, Cores, EdgeConfig, FieldWanted, Limits, Listen, Match, MemoryMax, PoolPriority, QueueBounds,
+    Rule, SecretHash,
 };
 use ptth::edge::patterns::{HostPattern, Network, PathPattern};
 use ptth::limits;
@@ -124,7 +125,75 @@ fn the_edge_section() {
     edge_bad(&format!("edge = ¦3\n{rest}"), &["`edge` is an integer; write [edge], with single brackets"]);
     edge_bad(&format!("¦[[edge]]\ncores = 1\n{rest}"), &["`edge` is a list; write [edge], with single brackets"]);
     edge_bad(&format!("{rest}[¦edg]\ncores = 1\n"), &["unknown key `edg` in the top level; did you mean `edge`?"]);
-    edge_bad(&format!("¦worker = 1\n{rest}"), &["unknown key `worker` in the top level; known are edge, listen"]);
+    edge_bad(
+        &format!("¦worker = 1\n{rest}"),
+        &["unknown key `worker` in the top level; known are edge, limits, listen"],
+    );
+}
+
+#[test]
+fn the_limits_section() {
+    let text = |line: &str| format!("[limits]\n{line}\n{LISTEN}{POOL}{}", credential());
+    let c = |line: &str| edge_good(&text(line), &[]).limits;
+    assert_eq!(edge_good(&edge_section(""), &[]).limits, Limits::default());
+    assert_eq!(c(""), Limits::default());
+    let all =
+        c("head_max_wait = \"1s\"\nidle_max_wait = \"2s\"\nhandshake_max_wait = \"3s\"\nbody_stall_max = \"4s\"\n\
+                 body_rate_min = \"1KiB\"\nconnections_max = 5\nconnections_per_source_max = 6\n\
+                 sources_exempt = [\"10.0.0.0/8\"]\nstreams_max = 7\nmemory_max = \"1GiB\"");
+    let want = Limits {
+        head_ms_max: 1_000,
+        idle_ms_max: 2_000,
+        handshake_ms_max: 3_000,
+        body_stall_ms_max: 4_000,
+        body_rate_min: 1_024,
+        connections_max: 5,
+        connections_per_source_max: 6,
+        sources_exempt: vec![Network::parse("10.0.0.0/8").unwrap()],
+        streams_max: 7,
+        memory_max: MemoryMax::Bytes(1 << 30),
+    };
+    assert_eq!(all, want);
+    assert_eq!(c("body_rate_min = \"0B\"").body_rate_min, 0);
+    assert_eq!(c("connections_max = 0\nconnections_per_source_max = 0").connections_per_source_max, 0);
+    assert_eq!(c("sources_exempt = []").sources_exempt, []);
+    assert_eq!(c("memory_max = \"0\"").memory_max, MemoryMax::Unbounded);
+    assert_eq!(c("memory_max = \"50%\"").memory_max, MemoryMax::Share(50));
+    assert_eq!(c("memory_max = \"100%\"").memory_max, MemoryMax::Share(100));
+    for (line, want) in [
+        ("head_max_wait = ¦\"0s\"", "`head_max_wait` is \"0s\"; write a duration from \"50ms\" to \"168h\""),
+        ("idle_max_wait = ¦60", "`idle_max_wait` is an integer; write \"60s\""),
+        ("handshake_max_wait = ¦\"10\"", "`handshake_max_wait` has no unit (ms, s, m, h); write \"10s\""),
+        ("body_stall_max = ¦\"10ms\"", "`body_stall_max` is \"10ms\"; write a duration from \"50ms\""),
+        ("body_rate_min = ¦240", "`body_rate_min` is an integer; write \"240B\", for each second"),
+        ("body_rate_min = ¦\"1GiB\"", "`body_rate_min` is \"1GiB\"; write a size from \"0B\" to \"1MiB\""),
+        ("connections_max = ¦-1", "`connections_max` is -1; write a number from 0 to 4194304"),
+        ("connections_per_source_max = ¦\"many\"", "`connections_per_source_max` is a string; write 1000"),
+        ("sources_exempt = ¦\"10.0.0.0/8\"", "`sources_exempt` is not a list; write [\"127.0.0.0/8\", \"::1\"], or []"),
+        ("sources_exempt = [¦1]", "`sources_exempt` is an integer"),
+        ("sources_exempt = [¦\"here\"]", "`sources_exempt` names here, which is neither an IP address nor a network"),
+        (
+            "sources_exempt = [¦\"10.0.0.1/8\"]",
+            "names 10.0.0.1/8, which has bits behind its prefix; write \"10.0.0.0/8\"",
+        ),
+        ("streams_max = ¦0", "`streams_max` is 0; write a number from 1 to 1024"),
+        ("streams_max = ¦1025", "`streams_max` is 1025; write a number from 1 to 1024"),
+        ("memory_max = ¦0", "`memory_max` is an integer; write \"75%\", \"2GiB\", or \"0\" for no bound"),
+        ("memory_max = ¦\"0%\"", "`memory_max` is not a whole number of percent from 1 to 100"),
+        ("memory_max = ¦\"101%\"", "`memory_max` is not a whole number of percent from 1 to 100"),
+        ("memory_max = ¦\"+5%\"", "`memory_max` is not a whole number of percent from 1 to 100"),
+        ("memory_max = ¦\"1MiB\"", "`memory_max` is \"1MiB\"; write a size from \"64MiB\" to"),
+        ("memory_max = ¦\"2GB\"", "`memory_max` has an unknown unit"),
+        ("¦memory = \"1GiB\"", "unknown key `memory` in [limits]"),
+        ("¦streams_mx = 1", "unknown key `streams_mx` in [limits]; did you mean `streams_max`?"),
+        ("¦requests_max = 1", "unknown key `requests_max` in [limits]; it belongs in queue"),
+    ] {
+        edge_bad(&text(line), &[want]);
+    }
+    let many: Vec<String> = (0..=limits::SOURCES_EXEMPT_MAX).map(|n| format!("\"10.0.0.{n}\"")).collect();
+    edge_bad(&text(&format!("sources_exempt = ¦[{}]", many.join(","))), &["has more than 64 networks"]);
+    let rest = format!("{LISTEN}{POOL}{}", credential());
+    edge_bad(&format!("limits = ¦3\n{rest}"), &["`limits` is an integer; write [limits], with single brackets"]);
 }
 
 #[test]

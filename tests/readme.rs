@@ -65,8 +65,9 @@ fn edge_with(key: &str, value: &str) -> Result<EdgeConfig, Mistakes> {
     };
     let admin = if table == "admin" { format!("[admin]\n{}", lines("admin", "")) } else { String::new() };
     let edge = lines("edge", "");
+    let limits = if table == "limits" { format!("[limits]\n{}", lines("limits", "")) } else { String::new() };
     let (listen, pool, credential) = (lines("listen", LISTEN), lines("pool", POOL), lines("credential", CREDENTIAL));
-    let text = format!("[edge]\n{edge}{admin}[[listen]]\n{listen}[[pool]]\n{pool}[[credential]]\n{credential}");
+    let text = format!("[edge]\n{edge}{limits}{admin}[[listen]]\n{listen}[[pool]]\n{pool}[[credential]]\n{credential}");
     EdgeConfig::parse("edge.toml", &text, 0).map(|(config, _)| config)
 }
 
@@ -140,7 +141,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, _, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 24 && worker.len() == 8, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 32 && worker.len() == 8, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);
@@ -177,7 +178,7 @@ fn no_key_is_left_out() {
         known.sort_unstable();
         assert_eq!(listed, known);
     };
-    for table in ["edge", "listen", "admin", "pool", "credential"] {
+    for table in ["edge", "limits", "listen", "admin", "pool", "credential"] {
         let keys = tables[0].iter().filter_map(|(key, _)| key.strip_prefix(table)?.strip_prefix('.'));
         check(edge_with(&format!("{table}.qqqqqqqq"), "1").expect_err(table), keys.collect());
     }

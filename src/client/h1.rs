@@ -7,7 +7,7 @@ use http::header::{EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::Service;
+use super::{Clocks, Service};
 use crate::clock;
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{
@@ -16,7 +16,7 @@ use crate::exchange::{
 };
 use crate::fault::Fault;
 use crate::io::{Conn, Timer, Writer};
-use crate::limits::{BODY_STALL_MS_MAX, DISCARD_BYTES_MAX, HEAD_MS_MAX, IDLE_MS_MAX};
+use crate::limits::DISCARD_BYTES_MAX;
 use crate::wire::{self, BodyPlan, Framing, HeadScan, Persistence, RequestHead, Side, Version};
 
 /// How a connection left this room.
@@ -43,7 +43,7 @@ pub struct TakenOver {
 /// Head --malformed, too slow--> answered, closed
 /// Request --not reusable--> closed;  --fault after the answer began--> cut
 /// ```
-pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> Ended {
+pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch, clocks: &Clocks) -> Ended {
     let mut timer = Timer::new();
     let mut scan = HeadScan::request();
     let mut hosts = LastHost::default();
@@ -53,19 +53,19 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
     let mut speaks = drain.is_set() && (conn.is_secure() || !conn.is_silent());
     loop {
         let until = if std::mem::take(&mut speaks) { None } else { Some(&mut drained) };
-        let head = match read_head(&mut conn, &mut scan, &mut timer, until).await {
+        let head = match read_head(&mut conn, &mut scan, &mut timer, until, clocks).await {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(fault) => {
                 service.refused(fault);
-                refuse(&mut conn.writer, fault, &mut timer).await;
+                refuse(&mut conn.writer, fault, &mut timer, clocks).await;
                 break;
             }
         };
         if service.takes_over(&head) {
             return Ended::TakenOver(Box::new(TakenOver { conn, head, timer }));
         }
-        match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer).await {
+        match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer, clocks).await {
             After::Next => {}
             After::Close => break,
             After::Cut => {
@@ -79,7 +79,7 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch) -> En
 }
 
 /// Writes the answer to `fault` on a connection that closes after it. Used for setups too.
-pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
+pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer, clocks: &Clocks) {
     if fault == Fault::ClientGone {
         return;
     }
@@ -92,7 +92,7 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer) {
     wire::put_response_head(writer.buf(), reply.status, &reply.headers, framing, persistence);
     writer.put_bytes(body);
     // A peer that is gone needs no answer.
-    let _ = flush(&mut H1Sink::new(writer, Frame::Nothing, Side::Response), timer, BODY_STALL_MS_MAX).await;
+    let _ = flush(&mut H1Sink::new(writer, Frame::Nothing, Side::Response), timer, clocks.stall_ms).await;
 }
 
 /// The next head; `None` where the connection ends between two requests, or `until` was set there. Without `until` something
@@ -102,6 +102,7 @@ async fn read_head(
     scan: &mut HeadScan,
     timer: &mut Timer,
     mut until: Option<&mut LatchWait<'_>>,
+    clocks: &Clocks,
 ) -> Result<Option<RequestHead>, Fault> {
     scan.reset();
     let mut is_idle = true;
@@ -122,7 +123,7 @@ async fn read_head(
             }
             if !is_armed {
                 let is_waiting = is_idle && until.is_some();
-                timer.set(clock::now().plus_ms(if is_waiting { IDLE_MS_MAX } else { HEAD_MS_MAX }));
+                timer.set(clock::now().plus_ms(if is_waiting { clocks.idle_ms } else { clocks.head_ms }));
                 is_armed = true;
             }
             match conn.reader.poll_fill(cx) {
@@ -155,6 +156,7 @@ async fn serve_one<S: Service>(
     service: &S,
     drain: &Latch,
     timer: &mut Timer,
+    clocks: &Clocks,
 ) -> After {
     let Conn { reader, writer, .. } = conn;
     let plan = head.body;
@@ -187,20 +189,20 @@ async fn serve_one<S: Service>(
             let _ = answer.put(Piece::Data { bytes: text, last: true });
         }
     }
-    let flushed = flush(&mut answer, timer, BODY_STALL_MS_MAX).await;
+    let flushed = flush(&mut answer, timer, clocks.stall_ms).await;
     let reusable = answer.keeps_alive && answer.has_begun && answer.sink.is_complete();
     if !reusable || flushed.is_err() {
         return After::Close;
     }
-    if !body.source.is_ended() && !discard(&mut body.source, timer).await {
+    if !body.source.is_ended() && !discard(&mut body.source, timer, clocks).await {
         return After::Close;
     }
     After::Next
 }
 
 /// Reads the rest of a body that nobody wanted. False: too long, too slow, or broken.
-async fn discard(source: &mut H1Source<'_>, timer: &mut Timer) -> bool {
-    timer.set(clock::now().plus_ms(HEAD_MS_MAX));
+async fn discard(source: &mut H1Source<'_>, timer: &mut Timer, clocks: &Clocks) -> bool {
+    timer.set(clock::now().plus_ms(clocks.head_ms));
     let mut left = DISCARD_BYTES_MAX;
     std::future::poll_fn(|cx| {
         while let Poll::Ready(piece) = source.poll_piece(cx) {

@@ -9,7 +9,24 @@ use std::future::Future;
 use crate::exchange::{Answer, Ask, RequestBody};
 use crate::fault::Fault;
 use crate::io::Timer;
+use crate::limits::{BODY_STALL_MS_MAX, HEAD_MS_MAX, IDLE_MS_MAX};
 use crate::wire::RequestHead;
+
+/// How long a peer that sends requests may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// First byte of a head to its blank line, and what is left of a body that nobody wants.
+    pub head_ms: u64,
+    /// No request at all.
+    pub idle_ms: u64,
+    /// Nothing of an answer is taken.
+    pub stall_ms: u64,
+}
+
+impl Clocks {
+    /// Where no configuration says otherwise.
+    pub const USUAL: Clocks = Clocks { head_ms: HEAD_MS_MAX, idle_ms: IDLE_MS_MAX, stall_ms: BODY_STALL_MS_MAX };
+}
 
 /// What answers requests.
 pub trait Service {

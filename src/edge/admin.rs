@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::core::{Core, Message};
-use super::report::{CorePart, EdgePart, Report};
-use crate::client::{Service, h1};
+use super::core::{Core, Message, Shared};
+use super::report::{CorePart, EdgePart, LimitsReport, Report};
+use crate::client::{Clocks, Service, h1};
 use crate::clock;
 use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
@@ -22,7 +22,7 @@ pub async fn connection(core: Rc<Core>, conn: Conn) {
     // Not counted as a connection: it must not keep a drain from ending. It does not end by a drain either.
     let never = Latch::default();
     let service = AdminService { core };
-    h1::serve(conn, &service, &never).await;
+    h1::serve(conn, &service, &never, &Clocks::USUAL).await;
 }
 
 /// What answers there.
@@ -132,8 +132,18 @@ impl AdminService {
         let edge = EdgePart {
             uptime_seconds: clock::now().ms_since(core.shared.started) / 1000,
             draining: core.drain.is_set(),
+            limits: limits_of(&core.shared),
             pool_names: &names,
         };
         Report::gather(edge, cores)
+    }
+}
+
+fn limits_of(shared: &Shared) -> LimitsReport {
+    LimitsReport {
+        connections: shared.crowd.len() as u64,
+        connections_max: shared.connections_max as u64,
+        resident_bytes: shared.memory.resident_bytes(),
+        memory_max_bytes: shared.memory_max.unwrap_or(0),
     }
 }

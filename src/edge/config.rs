@@ -21,6 +21,7 @@ pub struct EdgeConfig {
     pub cores: Cores,
     /// How long a drain may take.
     pub drain_ms_max: u64,
+    pub limits: Limits,
     /// At least one; one of them takes clients, one takes workers (maybe the same).
     pub listens: Vec<Listen>,
     pub admin: Option<SocketAddr>,
@@ -38,6 +39,53 @@ pub enum Cores {
     Count(u16),
     /// One on each of these CPUs; no CPU twice. Whether they exist is known at the start only.
     Cpus(Vec<u16>),
+}
+
+/// `[limits]`: what clients may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub head_ms_max: u64,
+    pub idle_ms_max: u64,
+    pub handshake_ms_max: u64,
+    pub body_stall_ms_max: u64,
+    /// Bytes for each second of a request's body. 0: no bound.
+    pub body_rate_min: u64,
+    /// Over all cores. 0: what the descriptors allow, which is never passed.
+    pub connections_max: u32,
+    /// Over all cores, from one address. 0: no bound.
+    pub connections_per_source_max: u32,
+    /// Whose connections are not counted by their source: what stands in front of the edge and speaks for many.
+    pub sources_exempt: Vec<Network>,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams_max: u32,
+    pub memory_max: MemoryMax,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryMax {
+    /// Nothing is watched.
+    Unbounded,
+    /// In percent of what the machine or its cgroup has.
+    Share(u8),
+    Bytes(u64),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let loopback = ["127.0.0.0/8", "::1"].map(|network| Network::parse(network).expect("a network"));
+        Limits {
+            head_ms_max: limits::HEAD_MS_MAX,
+            idle_ms_max: limits::IDLE_MS_MAX,
+            handshake_ms_max: limits::HANDSHAKE_MS_MAX,
+            body_stall_ms_max: limits::BODY_STALL_MS_MAX,
+            body_rate_min: limits::BODY_RATE_MIN,
+            connections_max: 0,
+            connections_per_source_max: limits::CONNECTIONS_PER_SOURCE_MAX,
+            sources_exempt: loopback.to_vec(),
+            streams_max: limits::CLIENT_STREAMS_MAX,
+            memory_max: MemoryMax::Share(limits::MEMORY_SHARE),
+        }
+    }
 }
 
 /// `[[listen]]`. At least one of `clients` and `workers` is set.
@@ -245,8 +293,24 @@ impl Pool {
 }
 
 const TOP: Shape =
-    Shape { name: "the top level", keys: &["edge", "listen", "admin", "pool", "credential"], later: &[] };
+    Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "pool", "credential"], later: &[] };
 const EDGE: Shape = Shape { name: "[edge]", keys: &["cores", "drain_max"], later: &[] };
+const LIMITS: Shape = Shape {
+    name: "[limits]",
+    keys: &[
+        "head_max_wait",
+        "idle_max_wait",
+        "handshake_max_wait",
+        "body_stall_max",
+        "body_rate_min",
+        "connections_max",
+        "connections_per_source_max",
+        "sources_exempt",
+        "streams_max",
+        "memory_max",
+    ],
+    later: &[],
+};
 const LISTEN: Shape = Shape {
     name: "[[listen]]",
     keys: &["address", "accept", "tls", "h2c"],
@@ -282,7 +346,7 @@ const CREDENTIAL: Shape = Shape {
     keys: &["id", "secret_hash", "origins", "links_max", "expires"],
     later: &[("certificate_name", "remove the key and use `secret_hash`, from `ptth credential new NAME`")],
 };
-const SHAPES: &[Shape] = &[TOP, EDGE, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
+const SHAPES: &[Shape] = &[TOP, EDGE, LIMITS, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -330,12 +394,13 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
             edge.entry("drain_max").and_then(|e| e.duration_ms(0..=limits::DURATION_MS_MAX, "\"30s\"", mistakes));
         (cores.unwrap_or(Cores::All), drain.unwrap_or(limits::DRAIN_MS_MAX))
     });
+    let limits = limits_of(root, mistakes);
     let listens = listens(root, folder, mistakes);
     let admin = admin(root, &listens, mistakes);
     let (pools, pools_whole) = pools(root, Schemes::of(&listens), mistakes);
     let credentials = credentials(root, pools_whole.then_some(&pools), now_unix, mistakes);
     let listens = listens.into_iter().map(|listen| listen.value).collect();
-    EdgeConfig { file: String::new(), cores, drain_ms_max, listens, admin, pools, credentials }
+    EdgeConfig { file: String::new(), cores, drain_ms_max, limits, listens, admin, pools, credentials }
 }
 
 fn cores(entry: &Entry, mistakes: &mut Mistakes) -> Option<Cores> {
@@ -370,6 +435,89 @@ fn cores(entry: &Entry, mistakes: &mut Mistakes) -> Option<Cores> {
             None
         }
     }
+}
+
+fn limits_of(root: &Section, mistakes: &mut Mistakes) -> Limits {
+    let mut limits = Limits::default();
+    let table = root.entry("limits").and_then(|entry| entry.table("[limits], with single brackets", mistakes));
+    let Some(table) = table else { return limits };
+    table.check_keys(&LIMITS, SHAPES, mistakes);
+    let mut wait = |key, example, wait_ms: &mut u64| {
+        let range = limits::TICK_MS..=limits::DURATION_MS_MAX; // shorter than a tick cannot be kept
+        if let Some(ms) = table.entry(key).and_then(|e| e.duration_ms(range, example, mistakes)) {
+            *wait_ms = ms;
+        }
+    };
+    wait("head_max_wait", "\"10s\"", &mut limits.head_ms_max);
+    wait("idle_max_wait", "\"60s\"", &mut limits.idle_ms_max);
+    wait("handshake_max_wait", "\"10s\"", &mut limits.handshake_ms_max);
+    wait("body_stall_max", "\"30s\"", &mut limits.body_stall_ms_max);
+    let entry = table.entry("body_rate_min");
+    if let Some(rate) =
+        entry.and_then(|e| e.size_bytes(0..=limits::BODY_RATE_LIMIT, "\"240B\", for each second", mistakes))
+    {
+        limits.body_rate_min = rate;
+    }
+    let mut count = |key, range, example, count: &mut u32| {
+        let number = table.entry(key).and_then(|e| e.number(range, example, mistakes));
+        *count = number.and_then(|n| u32::try_from(n).ok()).unwrap_or(*count);
+    };
+    count("connections_max", 0..=limits::CONNECTIONS_LIMIT, "10000", &mut limits.connections_max);
+    let per_source = &mut limits.connections_per_source_max;
+    count("connections_per_source_max", 0..=limits::CONNECTIONS_LIMIT, "1000", per_source);
+    count("streams_max", 1..=u64::from(limits::LINK_STREAMS_MAX), "100", &mut limits.streams_max);
+    if let Some(networks) = table.entry("sources_exempt").and_then(|e| networks(&e, mistakes)) {
+        limits.sources_exempt = networks;
+    }
+    if let Some(memory) = table.entry("memory_max").and_then(|e| memory_max(&e, mistakes)) {
+        limits.memory_max = memory;
+    }
+    limits
+}
+
+/// A list, which may be empty.
+fn networks(entry: &Entry, mistakes: &mut Mistakes) -> Option<Vec<Network>> {
+    const EXAMPLE: &str = r#"["127.0.0.0/8", "::1"], or []"#;
+    let DeValue::Array(items) = entry.value() else {
+        entry.refuse("is not a list", EXAMPLE, mistakes);
+        return None;
+    };
+    if items.len() > limits::SOURCES_EXEMPT_MAX {
+        entry.refuse(format_args!("has more than {} networks", limits::SOURCES_EXEMPT_MAX), EXAMPLE, mistakes);
+        return None;
+    }
+    let mut networks = Vec::with_capacity(items.len());
+    for item in entry.items() {
+        let Some(text) = item.text(EXAMPLE, mistakes) else { continue };
+        match Network::parse(text.value) {
+            Ok(network) => networks.push(network),
+            Err(NotNetwork::Malformed(reason)) => {
+                item.refuse(format_args!("names {}, which {reason}", plain(text.value, 60)), EXAMPLE, mistakes);
+            }
+            Err(NotNetwork::Loose(meant)) => {
+                let what = format!("names {}, which has bits behind its prefix", plain(text.value, 60));
+                item.refuse(what, &format!("\"{meant}\""), mistakes);
+            }
+        }
+    }
+    Some(networks)
+}
+
+fn memory_max(entry: &Entry, mistakes: &mut Mistakes) -> Option<MemoryMax> {
+    const EXAMPLE: &str = r#""75%", "2GiB", or "0" for no bound"#;
+    let text = entry.text(EXAMPLE, mistakes)?;
+    if text.value == "0" {
+        return Some(MemoryMax::Unbounded);
+    }
+    let Some(digits) = text.value.strip_suffix('%') else {
+        let range = limits::MEMORY_BYTES_MIN..=limits::MEMORY_BYTES_LIMIT;
+        return entry.size_bytes(range, EXAMPLE, mistakes).map(MemoryMax::Bytes);
+    };
+    let share = digits.parse().ok().filter(|share| (1..=100).contains(share) && !digits.starts_with('+'));
+    if share.is_none() {
+        entry.refuse("is not a whole number of percent from 1 to 100", EXAMPLE, mistakes);
+    }
+    share.map(MemoryMax::Share)
 }
 
 /// Each with the place of its address.

@@ -19,6 +19,7 @@ use super::priority::Classifier;
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
 use super::tls;
+use crate::client::Clocks;
 use crate::clock::{self, Now};
 use crate::dispatch::{self, Dispatcher, Grant, Granted, Host};
 use crate::events::{Counters, Dispatch};
@@ -27,7 +28,7 @@ use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::io;
 use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
-use crate::xcore::{HomeWakers, Mail, Parcel, Permit, PoolBooks, Portable, Post, Seats};
+use crate::xcore::{Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Seats};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
 pub struct Shared {
@@ -45,6 +46,14 @@ pub struct Shared {
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
     pub tls: tls::Addresses,
+    /// `[limits]`, as the room of clients takes it.
+    pub clocks: Clocks,
+    /// Connections of clients, over all cores.
+    pub crowd: Arc<Crowd>,
+    pub connections_max: usize,
+    pub memory: Arc<MemoryGauge>,
+    /// In bytes; `None`: nobody watches it.
+    pub memory_max: Option<u64>,
     pub started: Now,
 }
 
@@ -427,18 +436,21 @@ impl Drop for Unbooked {
     }
 }
 
-/// A request's or a link's count in a core's own number, given back when it ends.
-pub struct Counted(Rc<Core>);
+/// A connection's count in its core's own number and in that of all cores, given back when it ends.
+pub struct Counted {
+    core: Rc<Core>,
+    _guest: Guest,
+}
 
 impl Counted {
-    pub fn connection(core: &Rc<Core>) -> Counted {
+    pub fn connection(core: &Rc<Core>, guest: Guest) -> Counted {
         core.connections.set(core.connections.get() + 1);
-        Counted(core.clone())
+        Counted { core: core.clone(), _guest: guest }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+        self.core.connections.set(self.core.connections.get() - 1);
     }
 }

@@ -12,10 +12,12 @@ use super::core::{Core, Credit};
 use super::over::{Terms, send_over};
 use crate::clock;
 use crate::events::Dispatch;
-use crate::exchange::{Again, Answer, Ask, Back, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source, flush};
+use crate::exchange::{
+    Again, Answer, Ask, Back, CarryBounds, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source, flush,
+};
 use crate::fault::Fault;
 use crate::io::{self, Timer};
-use crate::limits::{BODY_STALL_MS_MAX, PIPE_PIECES_MAX};
+use crate::limits::PIPE_PIECES_MAX;
 use crate::sched::Facts;
 use crate::xcore::{HomeWakers, Mail, Parcel, PipeRx, PipeTx, pipe};
 
@@ -150,14 +152,17 @@ pub async fn serve_far(core: &Rc<Core>, parcel: &Parcel<FarAsk>, credit: Credit,
     let mut timer = Timer::new();
     let mut replay = Replay::new(&mut body);
     // The 100 is its home's to answer: it hears that the request was dispatched.
-    let terms = Terms { expects_continue: false, ..Terms::of(core, facts.pool, ask) };
+    let terms = Terms::of(core, facts.pool, ask);
+    // So is the pace of its client: here a pipe is waited for, not a socket.
+    let bounds = CarryBounds { body_rate_min: 0, ..terms.bounds };
+    let terms = Terms { bounds, expects_continue: false };
     let now = clock::now();
     core.count_dispatch(&credit, facts, kind, now);
     let carried = send_over(credit, core, ask, &mut replay, &mut answer, &mut timer, terms, now).await;
     match carried {
         // The link has its next request by now. A client that does not read is its home's to end, and then the pipe is closed.
         Ok(_) => drop(flush(&mut answer, &mut timer, 0).await),
-        Err(lost) => answer.tell(Down::Lost(lost)).await,
+        Err(lost) => answer.tell(Down::Lost(lost), core.shared.clocks.stall_ms).await,
     }
 }
 
@@ -218,10 +223,10 @@ impl FarAnswer {
         Poll::Ready(Ok(()))
     }
 
-    async fn tell(&mut self, last: Down) {
+    async fn tell(&mut self, last: Down, max_ms: u64) {
         self.backlog.push_back(last);
         // A home that left, or that is stuck with its client, does not need to hear it.
-        let _ = io::timeout(BODY_STALL_MS_MAX, std::future::poll_fn(|cx| self.poll_push(cx))).await;
+        let _ = io::timeout(max_ms, std::future::poll_fn(|cx| self.poll_push(cx))).await;
     }
 }
 

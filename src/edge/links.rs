@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::core::{Core, Line, LinkAbout, Message, Shared};
+use super::core::{Core, Counted, Line, LinkAbout, Message, Shared};
 use super::wait_for;
 use crate::client::h1::{TakenOver, refuse};
 use crate::clock;
@@ -32,15 +32,15 @@ pub struct Turned {
     placement: Placement,
 }
 
-/// Answers a setup and, if it is accepted, turns the connection into a link.
-pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool) {
+/// Answers a setup and, if it is accepted, turns the connection into a link. Until then it is one more client's.
+pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, counted: Counted) {
     let TakenOver { mut conn, head, mut timer } = taken;
     let setup = match check(&core, &head, accepts_workers) {
         Ok(setup) => setup,
         Err(fault) => {
             core.counters.borrow_mut().setup_refused(fault);
             tracing::info!(peer = ?conn.peer_addr(), status = fault.status(), reason = %fault, "setup refused");
-            refuse(&mut conn.writer, fault, &mut timer).await;
+            refuse(&mut conn.writer, fault, &mut timer, &core.shared.clocks).await;
             conn.close().await;
             return;
         }
@@ -62,6 +62,7 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool) {
     }
     let Some(address) = conn.peer_addr() else { return };
     let Ok(conn) = conn.detach().await else { return };
+    drop(counted); // links are bounded by their credentials
     let Accepted { version, pools, credential, seat, .. } = setup;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();

@@ -13,24 +13,27 @@ mod admin;
 mod core;
 mod far;
 mod links;
+mod memory;
 mod over;
 mod service;
 mod welcome;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use self::config::{Cores, EdgeConfig};
+use self::config::{Cores, EdgeConfig, Limits};
 use self::core::{Core, Counted, Message, Shared};
 use self::credentials::Credentials;
 use self::priority::Classifier;
 use self::routes::Routes;
 use self::welcome::{Door, welcome};
+use crate::client::Clocks;
 use crate::clock;
 use crate::dispatch::{self, Ageing, PoolRules};
+use crate::events::{AcceptPause, ConnectionRefusal};
 use crate::exchange::Latch;
 use crate::ids::{Class, CoreId};
 use crate::io::{self, Conn, Doorbell, Listener};
@@ -38,7 +41,7 @@ use crate::limits::{
     ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS,
 };
 use crate::settings::Mistakes;
-use crate::xcore::{PoolBooks, Post, Seats};
+use crate::xcore::{Crowd, Fill, Guest, MemoryGauge, PoolBooks, Post, Seats, Source};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
 pub struct Edge {
@@ -60,6 +63,11 @@ impl Takes {
     fn is_admin(&self) -> bool {
         matches!(self, Takes::Admin)
     }
+
+    /// Where clients are too many, workers are wanted: an address of their own goes on.
+    fn is_for_clients(&self) -> bool {
+        matches!(self, Takes::Requests(door) if door.clients)
+    }
 }
 
 /// A core's part of the boot: everything that its thread needs, made before it.
@@ -69,16 +77,16 @@ struct Plan {
     /// Each with its index in the configuration; `None` is the admin's.
     listeners: Vec<(std::net::TcpListener, Option<usize>)>,
     bell: Doorbell,
-    connections_max: usize,
 }
 
 impl Edge {
     /// Opens all listeners and starts all cores. Nothing runs if one of them cannot.
     pub fn start(config: EdgeConfig) -> Result<Edge, String> {
         let cpus = cpus_of(&config.cores)?;
-        let connections_max = connections_max(cpus.len())?;
+        let connections_max = connections_max(cpus.len(), &config.limits)?;
         let tls = read_certificates(&config)?;
-        let (plans, posts, addresses, admin) = plan(&config, &cpus, connections_max)?;
+        let (plans, posts, addresses, admin) = plan(&config, &cpus)?;
+        let memory_max = memory::bytes_max(config.limits.memory_max);
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
             classifiers: config.pools.iter().map(Classifier::new).collect(),
@@ -88,20 +96,33 @@ impl Edge {
             seats: config.credentials.iter().map(|_| Seats::new()).collect(),
             posts,
             tls,
+            clocks: clocks_of(&config.limits),
+            crowd: Crowd::new(),
+            connections_max,
+            memory: MemoryGauge::new(),
+            memory_max,
             started: clock::now(),
             config,
         });
+        // The watch over memory ends with the last core.
+        let (runs, cores) = mpsc::channel();
+        if let Some(bytes_max) = memory_max {
+            memory::watch(shared.memory.clone(), bytes_max, cores)?;
+        }
         let (started, starts) = mpsc::channel();
         let mut threads = Vec::new();
         for plan in plans {
-            let (shared, started) = (shared.clone(), started.clone());
+            let (shared, started, runs) = (shared.clone(), started.clone(), runs.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("core-{}", plan.id.0))
-                .spawn(move || core_main(plan, shared, &started))
+                .spawn(move || {
+                    let _runs = runs;
+                    core_main(plan, shared, &started)
+                })
                 .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
             threads.push(thread);
         }
-        drop(started);
+        drop((started, runs));
         let edge = Edge { shared, threads, addresses, admin };
         let count = edge.threads.len();
         for _ in 0..count {
@@ -198,20 +219,29 @@ fn cpus_of(cores: &Cores) -> Result<Vec<Option<usize>>, String> {
     })
 }
 
-/// How many connections a core may hold so that descriptors never run out.
-fn connections_max(cores: usize) -> Result<usize, String> {
+/// How many connections the edge may hold so that descriptors never run out; fewer, where the configuration says so.
+fn connections_max(cores: usize, limits: &Limits) -> Result<usize, String> {
     let limit = io::raise_fd_limit();
-    let each = limit.saturating_sub(FDS_RESERVED) / cores;
-    if each < FDS_RESERVED {
+    let all = limit.saturating_sub(FDS_RESERVED);
+    if all / cores < FDS_RESERVED {
         return Err(format!("only {limit} file descriptors for {cores} cores; raise ulimit -n"));
     }
-    Ok(each)
+    let wanted = limits.connections_max as usize;
+    if wanted > all {
+        tracing::warn!(connections_max = wanted, descriptors = limit, "fewer descriptors than that; raise ulimit -n");
+    }
+    Ok(if wanted == 0 { all } else { all.min(wanted) })
+}
+
+/// `[limits]`, as the room of clients takes it.
+fn clocks_of(limits: &Limits) -> Clocks {
+    Clocks { head_ms: limits.head_ms_max, idle_ms: limits.idle_ms_max, stall_ms: limits.body_stall_ms_max }
 }
 
 type Planned = (Vec<Plan>, Vec<Post<Message>>, Vec<SocketAddr>, Option<SocketAddr>);
 
 /// Opens every core's own socket for every address, before any core runs.
-fn plan(config: &EdgeConfig, cpus: &[Option<usize>], connections_max: usize) -> Result<Planned, String> {
+fn plan(config: &EdgeConfig, cpus: &[Option<usize>]) -> Result<Planned, String> {
     let mut plans = Vec::new();
     let mut posts = Vec::new();
     let mut addresses: Vec<SocketAddr> = config.listens.iter().map(|listen| listen.address).collect();
@@ -228,7 +258,7 @@ fn plan(config: &EdgeConfig, cpus: &[Option<usize>], connections_max: usize) -> 
             listeners.push((open(address)?, None));
         }
         let id = CoreId(u16::try_from(index).map_err(|_| "too many cores")?);
-        plans.push(Plan { id, cpu, listeners, bell, connections_max });
+        plans.push(Plan { id, cpu, listeners, bell });
     }
     Ok((plans, posts, addresses, admin))
 }
@@ -263,7 +293,7 @@ fn core_main(plan: Plan, shared: Arc<Shared>, started: &mpsc::Sender<Result<(), 
 }
 
 async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result<(), String>>) -> Result<bool, String> {
-    let Plan { id, cpu, listeners, bell, connections_max } = plan;
+    let Plan { id, cpu, listeners, bell } = plan;
     let home = shared.posts[usize::from(id.0)].move_in();
     let drain_ms_max = shared.config.drain_ms_max;
     let core = Core::new(id, cpu, shared, home.wakers().clone());
@@ -273,7 +303,7 @@ async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result
     for (listener, listen) in listeners {
         let takes = listen.map_or(Takes::Admin, |listen| Takes::Requests(Rc::new(door(&core, listen))));
         let listener = Listener::from_std(listener).map_err(|error| error.to_string())?;
-        io::spawn(accept(core.clone(), listener, takes, connections_max, accepting.clone()));
+        io::spawn(accept(core.clone(), listener, takes, accepting.clone()));
     }
     io::spawn(read_messages(core.clone(), home, bell.hang()));
     if core.shared.dispatch.rules.iter().any(|rules| rules.ageing.is_some()) {
@@ -316,18 +346,11 @@ async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
 }
 
 /// Takes connections until the core drains.
-async fn accept(
-    core: Rc<Core>,
-    mut listener: Listener,
-    takes: Takes,
-    connections_max: usize,
-    accepting: Rc<std::cell::Cell<usize>>,
-) {
+async fn accept(core: Rc<Core>, mut listener: Listener, takes: Takes, accepting: Rc<std::cell::Cell<usize>>) {
     let mut drained = core.drain.wait();
     loop {
-        // At the cap the backlog waits in the kernel; descriptors are left for links, logs, files, and a look from outside.
-        while !takes.is_admin() && core.connections.get() >= connections_max && !core.drain.is_set() {
-            io::sleep_ms(ACCEPT_BACKOFF_MS).await;
+        if takes.is_for_clients() {
+            until_there_is_room(&core).await;
         }
         let accepted = {
             let mut next = std::pin::pin!(listener.accept());
@@ -354,12 +377,50 @@ async fn accept(
     accepting.set(accepting.get() - 1);
 }
 
+/// At a cap the backlog waits in the kernel; descriptors and memory are left for links, logs, files, and a look from
+/// outside.
+async fn until_there_is_room(core: &Core) {
+    let mut is_counted = false;
+    while let Some(reason) = core.shared.is_crowded()
+        && !core.drain.is_set()
+    {
+        if !is_counted {
+            is_counted = true;
+            core.counters.borrow_mut().core.accept_pauses.one(reason);
+        }
+        io::sleep_ms(ACCEPT_BACKOFF_MS).await;
+    }
+}
+
+impl Shared {
+    /// Why no connection is taken now, if none is.
+    fn is_crowded(&self) -> Option<AcceptPause> {
+        if self.crowd.len() >= self.connections_max {
+            return Some(AcceptPause::Connections);
+        }
+        (self.memory.fill() == Fill::Full).then_some(AcceptPause::Memory)
+    }
+
+    /// A place for one more connection from there; `None`: it has its share.
+    fn guest(&self, from: IpAddr) -> Option<Guest> {
+        let Limits { connections_per_source_max, sources_exempt, .. } = &self.config.limits;
+        let is_counted =
+            *connections_per_source_max > 0 && !sources_exempt.iter().any(|network| network.contains(from));
+        self.crowd.enter(is_counted.then(|| Source::of(from)), *connections_per_source_max)
+    }
+}
+
 fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: &Takes) {
     core.counters.borrow_mut().core.accepted_connections += 1;
     match takes {
         Takes::Requests(door) => {
+            // Closed by the drop: an answer, or a handshake, would cost more than the connection.
+            let Some(guest) = core.shared.guest(peer.ip()) else {
+                let refused = &mut core.counters.borrow_mut().core.connections_refused;
+                return refused.one(ConnectionRefusal::PerSource);
+            };
             // Counted before its task runs: a drain that looks in between would find nobody.
-            let counted = Counted::connection(core);
+            let counted = Counted::connection(core, guest);
             io::spawn(welcome(core.clone(), conn, peer, door.clone(), counted));
         }
         Takes::Admin => io::spawn(admin::connection(core.clone(), conn)),

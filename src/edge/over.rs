@@ -10,7 +10,7 @@ use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Los
 use crate::fault::{Blame, Fault};
 use crate::ids::PoolId;
 use crate::io::{self, Timer};
-use crate::limits::{BODY_STALL_MS_MAX, RESET_DELAY_MS};
+use crate::limits::RESET_DELAY_MS;
 use crate::link::h1::H1Back;
 use crate::link::h2::H2Back;
 
@@ -26,9 +26,21 @@ impl Terms {
     /// For the core that has both the client and the link.
     pub fn of(core: &Core, pool: PoolId, ask: &Ask) -> Terms {
         let pool = &core.shared.config.pools[usize::from(pool.0)];
-        let bounds = CarryBounds { response_head_ms: pool.response_head_ms_max, stall_ms: BODY_STALL_MS_MAX };
+        let limits = &core.shared.config.limits;
+        let bounds = CarryBounds {
+            response_head_ms: pool.response_head_ms_max,
+            stall_ms: limits.body_stall_ms_max,
+            body_rate_min: if is_paced_by_its_client(ask) { 0 } else { limits.body_rate_min },
+        };
         Terms { bounds, expects_continue: ask.expects_continue }
     }
+}
+
+/// Its silences are the application's, and healthy: what was upgraded, extended CONNECT among it, speaks when it has
+/// something to say, and so does a gRPC call, whose messages are a stream of their own.
+fn is_paced_by_its_client(ask: &Ask) -> bool {
+    let is_grpc = |kind: &http::HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+    ask.upgrade.is_some() || ask.headers.get(http::header::CONTENT_TYPE).is_some_and(is_grpc)
 }
 
 /// Sends `ask` over the link of `credit` and carries it to its end. `now` is the moment of its dispatch.

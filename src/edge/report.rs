@@ -16,12 +16,27 @@ pub struct Report {
     pub version: String,
     pub uptime_seconds: u64,
     pub draining: bool,
+    /// What is held against `[limits]`.
+    pub limits: LimitsReport,
     pub cores: Vec<CoreReport>,
     /// In the order of the configuration.
     pub pools: Vec<PoolReport>,
     pub links: Vec<LinkReport>,
     /// All cores together, by `Family::field`.
     pub counters: BTreeMap<String, Amount>,
+}
+
+/// What the whole edge holds, and may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitsReport {
+    /// Of clients, and of workers until their setup is accepted.
+    pub connections: u64,
+    pub connections_max: u64,
+    /// 0 where nobody watches it.
+    pub resident_bytes: u64,
+    /// 0: no bound.
+    pub memory_max_bytes: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -168,6 +183,7 @@ pub struct LinkPart {
 pub struct EdgePart<'a> {
     pub uptime_seconds: u64,
     pub draining: bool,
+    pub limits: LimitsReport,
     /// In the order of the configuration.
     pub pool_names: &'a [String],
 }
@@ -197,6 +213,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: edge.uptime_seconds,
             draining: edge.draining,
+            limits: edge.limits,
             pools: pools.collect(),
             links: parts.iter().flat_map(|part| link_reports(part, edge.pool_names)).collect(),
             cores: parts.iter().map(core_report).collect(),
@@ -335,6 +352,16 @@ impl Page {
         self.line("ptth_uptime_seconds", &[], report.uptime_seconds);
         self.head(&gauge("ptth_draining", "1 while the edge drains."));
         self.line("ptth_draining", &[], u64::from(report.draining));
+        let limits = &report.limits;
+        self.head(&gauge(
+            "ptth_client_connections_max",
+            "Client connections, of all cores, at which accepting pauses.",
+        ));
+        self.line("ptth_client_connections_max", &[], limits.connections_max);
+        self.head(&gauge("ptth_resident_bytes", "Resident memory of the process; 0 without memory_max."));
+        self.line("ptth_resident_bytes", &[], limits.resident_bytes);
+        self.head(&gauge("ptth_memory_max_bytes", "The bound of ptth_resident_bytes; 0: none."));
+        self.line("ptth_memory_max_bytes", &[], limits.memory_max_bytes);
     }
 
     fn cores(&mut self, cores: &[CoreReport]) {
@@ -431,7 +458,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{Direction, Dispatch, StatusClass};
+    use crate::events::{AcceptPause, Direction, Dispatch, StatusClass};
     use crate::fault::Fault;
     use crate::ids::Class;
     use std::collections::{BTreeSet, HashMap};
@@ -443,6 +470,7 @@ mod tests {
             counters.core.accepted_connections = 10;
             counters.core.bytes.many(Direction::Request, 100);
             counters.refused(Fault::QueueFull);
+            counters.core.accept_pauses.one(AcceptPause::Memory);
             counters.unrouted.one(StatusClass::of(404));
             counters.pools[0].requests.one(StatusClass::of(200));
             counters.pools[0].dispatches.one(Dispatch::CrossAwake);
@@ -469,7 +497,9 @@ mod tests {
                 }],
             }
         };
-        let edge = EdgePart { uptime_seconds: 5, draining: true, pool_names: &names };
+        let limits =
+            LimitsReport { connections: 6, connections_max: 100, resident_bytes: 5_000, memory_max_bytes: 9_000 };
+        let edge = EdgePart { uptime_seconds: 5, draining: true, limits, pool_names: &names };
         Report::gather(edge, vec![part(1), part(0)])
     }
 
@@ -574,6 +604,10 @@ mod tests {
             ("ptth_credits", &[("pool", "app"), ("core", "1")], 4.0),
             ("ptth_client_connections", &[("core", "0")], 3.0),
             ("ptth_draining", &[], 1.0),
+            ("ptth_client_connections_max", &[], 100.0),
+            ("ptth_resident_bytes", &[], 5_000.0),
+            ("ptth_memory_max_bytes", &[], 9_000.0),
+            ("ptth_accept_pauses_total", &[("reason", "memory_max")], 2.0),
             ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("class", "3"), ("le", "0.000512")], 0.0),
             ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("class", "3"), ("le", "0.001024")], 2.0),
             ("ptth_queue_wait_seconds_bucket", &[("pool", "app"), ("class", "3"), ("le", "67.108864")], 2.0),

@@ -132,7 +132,7 @@ fn is_prefix(prefix: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::config::{Cores, Pool};
+    use crate::edge::config::{Cores, Limits, Pool};
 
     fn config(pools: &[(&str, &[&str], &[&str])]) -> EdgeConfig {
         let pools = pools.iter().map(|(name, origins, paths)| {
@@ -144,6 +144,7 @@ mod tests {
             file: String::new(),
             cores: Cores::All,
             drain_ms_max: 0,
+            limits: Limits::default(),
             listens: Vec::new(),
             admin: None,
             pools: pools.collect(),

@@ -20,9 +20,10 @@ use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Rep
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
 use crate::io::Timer;
-use crate::limits::{BODY_STALL_MS_MAX, GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
+use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
 use crate::sched::{Facts, Needs};
 use crate::wire::{self, ForwardedFor, RequestHead};
+use crate::xcore::Fill;
 
 /// What serves one client connection.
 pub struct EdgeService {
@@ -126,7 +127,7 @@ impl Service for EdgeService {
             let mut answer = Timed { answer, shows: config.server_timing, queued_ns: 0 };
             let mut served = self.exchange(&mut request, body, &mut answer, timer).await;
             if served.is_ok()
-                && let Err(fault) = flush(&mut answer, timer, BODY_STALL_MS_MAX).await
+                && let Err(fault) = flush(&mut answer, timer, self.core.shared.clocks.stall_ms).await
             {
                 served = Err(fault);
             }
@@ -140,6 +141,9 @@ impl EdgeService {
     fn route(&self, ask: &Ask) -> Result<PoolId, Fault> {
         if !self.accepts_clients {
             return Err(Fault::NoPool);
+        }
+        if self.core.shared.memory.fill() != Fill::Normal {
+            return Err(Fault::MemoryFull);
         }
         let (host, port) = match &ask.authority {
             Some(authority) => (authority.host(), authority.port_u16()),
@@ -192,7 +196,7 @@ impl EdgeService {
                     send_over(credit, core, request.ask, &mut replay, answer, timer, terms, now).await
                 }
                 Granted::There(mut back) => {
-                    // The worker's clock runs where the link is; the client's runs here.
+                    // The worker's clock runs where the link is; the client's run here.
                     let bounds = CarryBounds { response_head_ms: 0, ..terms.bounds };
                     let terms = Terms { bounds, ..terms };
                     carry(request.ask, &mut replay, answer, &mut *back, timer, terms, now).await

@@ -11,7 +11,6 @@ use super::tls::Tls;
 use crate::client;
 use crate::events::Handshake;
 use crate::io::{self, Conn, Secured};
-use crate::limits::{CLIENT_STREAMS_MAX, HANDSHAKE_MS_MAX, HEAD_MS_MAX};
 use crate::wire::{self, ForwardedFor};
 
 /// One address of one core.
@@ -43,7 +42,7 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, peer: SocketAddr, door: Rc<
         }
         server_name = Some(secured.server_name.unwrap_or_default().into_boxed_str());
     } else if door.h2c {
-        speaks = Box::pin(first_bytes(&mut conn)).await;
+        speaks = Box::pin(first_bytes(&mut conn, core.shared.clocks.head_ms)).await;
     }
     let service = EdgeService {
         core: core.clone(),
@@ -53,16 +52,16 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, peer: SocketAddr, door: Rc<
         server_name,
     };
     match speaks {
-        Speaks::H1 => match client::h1::serve(conn, &service, &core.drain).await {
+        Speaks::H1 => match client::h1::serve(conn, &service, &core.drain, &core.shared.clocks).await {
             client::h1::Ended::Closed => {}
             client::h1::Ended::TakenOver(taken) => {
-                drop(counted); // links are bounded by their credentials
                 // A task of its own: a link's life is large, and every client's task would have room for one.
-                io::spawn(links::set_up(core, *taken, door.workers));
+                io::spawn(links::set_up(core, *taken, door.workers, counted));
             }
         },
         Speaks::H2 => {
-            let served = client::h2::serve(conn, Rc::new(service), CLIENT_STREAMS_MAX, &core.drain);
+            let streams_max = core.shared.config.limits.streams_max;
+            let served = client::h2::serve(conn, Rc::new(service), streams_max, &core.drain);
             if let client::h2::Ended::Broken(why) = Box::pin(served).await {
                 tracing::debug!(%peer, why, "an HTTP/2 connection broke");
             }
@@ -79,7 +78,7 @@ async fn shake_hands(core: &Core, conn: &mut Conn, tls: &Tls) -> Option<Secured>
             return None;
         }
     };
-    let secured = io::timeout(HANDSHAKE_MS_MAX, conn.secure(session)).await;
+    let secured = io::timeout(core.shared.config.limits.handshake_ms_max, conn.secure(session)).await;
     let (result, secured) = match secured {
         Some(Ok(secured)) => (Handshake::Done, Some(secured)),
         Some(Err(error)) => {
@@ -94,8 +93,8 @@ async fn shake_hands(core: &Core, conn: &mut Conn, tls: &Tls) -> Option<Secured>
 
 /// Whether the connection begins with HTTP/2's preface (RFC 9113 §3.4). One that says nothing in time is HTTP/1.1's to time
 /// out.
-async fn first_bytes(conn: &mut Conn) -> Speaks {
-    let seen = io::timeout(HEAD_MS_MAX, async {
+async fn first_bytes(conn: &mut Conn, max_ms: u64) -> Speaks {
+    let seen = io::timeout(max_ms, async {
         loop {
             match wire::is_h2_preface(conn.reader.buffer()) {
                 Some(true) => return Speaks::H2,

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use http::{HeaderMap, StatusCode};
 
+use super::pace::Pace;
 use super::{Again, Answer, Back, Heard, Length, Lost, Pump, PumpEnd, Replay, Reply, RequestBody, Sink};
 use crate::clock::{self, Now};
 use crate::fault::Fault;
@@ -18,6 +19,9 @@ pub struct CarryBounds {
     pub response_head_ms: u64,
     /// A body that makes no progress: nothing of it came, and nothing of what waits for its reader went.
     pub stall_ms: u64,
+    /// Bytes for each second that a client has to send of its request's body, over each `stall_ms` in which it was waited for,
+    /// until the response begins.
+    pub body_rate_min: u64,
 }
 
 /// How an exchange ended well.
@@ -58,6 +62,7 @@ pub struct Carry {
     up_is_done: bool,
     /// The link takes no more of the request; its response tells why.
     up_is_refused: bool,
+    pace: Pace,
     down: Pump,
     down_is_done: bool,
 }
@@ -79,6 +84,7 @@ impl Carry {
             up: Pump::new(),
             up_is_done: length == Length::None,
             up_is_refused: false,
+            pace: Pace::new(bounds.body_rate_min, bounds.stall_ms),
             down: Pump::new(),
             down_is_done: false,
         }
@@ -107,7 +113,7 @@ impl Carry {
         self.owes_continue &= !body.was_asked_for();
         self.head_by = now.plus_ms(self.bounds.response_head_ms);
         self.still_since = now;
-        self.arm(timer);
+        self.arm(timer, now);
         let end = std::future::poll_fn(|cx| self.poll(cx, body, answer, back, timer)).await;
         timer.clear();
         end
@@ -145,6 +151,7 @@ impl Carry {
                 Poll::Ready(Err(PumpEnd::Source(fault))) => return lost(fault, Again::Never),
                 // The worker may have answered before it stopped reading (RFC 9112 §9.5): its answer decides.
                 Poll::Ready(Err(PumpEnd::Sink(_))) => self.up_is_refused = true,
+                Poll::Pending if self.watches_pace() => self.pace.waits(!self.up.waits_for_sink(), clock::now()),
                 Poll::Pending => {}
             }
         }
@@ -156,7 +163,7 @@ impl Carry {
             if let Some(fault) = self.overdue(now, [back.up().delivered(), answer.delivered()]) {
                 return lost(fault, Again::Never);
             }
-            self.arm(timer);
+            self.arm(timer, now);
         }
         if self.phase != Phase::Tunnel && self.up_is_done && body.body().poll_gone(cx).is_ready() {
             return lost(Fault::ClientGone, Again::Never);
@@ -232,12 +239,18 @@ impl Carry {
     }
 
     /// The next moment at which something could be overdue.
-    fn arm(&mut self, timer: &mut Timer) {
+    fn arm(&mut self, timer: &mut Timer, now: Now) {
         let head_by = (self.phase == Phase::Heading && self.bounds.response_head_ms > 0).then_some(self.head_by);
         let stall_by = (self.bounds.stall_ms > 0).then(|| self.still_since.plus_ms(self.bounds.stall_ms));
-        if let Some(by) = head_by.into_iter().chain(stall_by).min() {
+        let pace_by = self.watches_pace().then(|| self.pace.look_at(now));
+        if let Some(by) = head_by.into_iter().chain(stall_by).chain(pace_by).min() {
             timer.set(by);
         }
+    }
+
+    /// Its client's pace is told from the application's only until the response begins: then each may wait for the other.
+    fn watches_pace(&self) -> bool {
+        self.pace.is_watched() && self.phase == Phase::Heading && !self.up_is_done && !self.up_is_refused
     }
 
     /// Who is late, if somebody is. Called when the timer that [`Carry::arm`] set has passed; `delivered` is what the sinks
@@ -246,6 +259,7 @@ impl Carry {
         if self.phase == Phase::Heading && self.bounds.response_head_ms > 0 && now >= self.head_by {
             return Some(Fault::ResponseTimeout);
         }
+        let slow = (self.watches_pace() && self.pace.is_slow(self.up.bytes(), now)).then_some(Fault::BodyTooSlow);
         let moved = Moved { put: self.up.bytes() + self.down.bytes(), delivered: delivered.map(Some) };
         let before = std::mem::replace(&mut self.moved_before, moved);
         let waits = self.waits_for();
@@ -259,11 +273,11 @@ impl Carry {
             self.still_since = now;
         }
         if self.bounds.stall_ms == 0 || now < self.still_since.plus_ms(self.bounds.stall_ms) {
-            return None;
+            return slow;
         }
         self.still_since = now; // silence that is nobody's fault is looked at again as late
         match waits {
-            WaitsFor::Answer => None,
+            WaitsFor::Answer => slow,
             WaitsFor::Client | WaitsFor::ClientToRead if self.spares_client => None,
             WaitsFor::Client => Some(Fault::BodyTimeout),
             WaitsFor::ClientToRead => delivered[1].map(|_| Fault::ClientGone),
@@ -363,7 +377,7 @@ mod tests {
     use crate::io;
 
     const STALL_MS: u64 = 30;
-    const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: STALL_MS };
+    const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: STALL_MS, body_rate_min: 0 };
 
     /// An exchange in `phase`. Which of its pumps run, and which of those wait for their sink.
     fn carry(phase: Phase, up: Option<bool>, down: Option<bool>) -> Carry {
@@ -436,6 +450,25 @@ mod tests {
         assert_eq!(looks(&mut upload, &steps)[0], Some(Fault::BodyTimeout));
         let mut download = carry(Phase::Streaming, None, Some(false));
         assert_eq!(looks(&mut download, &steps)[0], Some(Fault::WorkerStalled));
+    }
+
+    #[test]
+    fn a_client_that_sends_a_little_is_slow_and_one_that_is_silent_is_stalled() {
+        let bounds = CarryBounds { body_rate_min: 1_000, ..BOUNDS };
+        let watched = |phase| {
+            let mut carry = carry(phase, Some(false), Some(false));
+            carry.pace = Pace::new(bounds.body_rate_min, bounds.stall_ms);
+            carry.pace.waits(true, Now::default());
+            carry
+        };
+        let none = [[None, None]; 1];
+        assert_eq!(looks(&mut watched(Phase::Heading), &none), [Some(Fault::BodyTimeout)], "nothing came");
+        let mut slow = watched(Phase::Heading);
+        slow.moved_before.put = 1; // as if something had come
+        assert_eq!(looks(&mut slow, &none), [Some(Fault::BodyTooSlow)]);
+        let mut answered = watched(Phase::Streaming);
+        answered.moved_before.put = 1;
+        assert_eq!(looks(&mut answered, &none), [None], "its response has begun");
     }
 
     #[test]
@@ -557,7 +590,7 @@ mod tests {
             let mut answer = Reluctant::default();
             let mut back = Answered { pieces, up: Reluctant::default() };
             let carried = io::run(|| async {
-                let carry = Carry::new(Length::None, false, CarryBounds { response_head_ms: 0, stall_ms: 0 });
+                let carry = Carry::new(Length::None, false, CarryBounds { stall_ms: 0, ..BOUNDS });
                 let (mut said, mut timer) = (Said, Timer::new());
                 let mut body = Replay::new(&mut said);
                 carry.run(&mut body, &mut answer, &mut back, &mut timer, clock::now()).await

@@ -8,6 +8,7 @@ pub mod h1;
 pub mod h2;
 mod keepalive;
 mod latch;
+mod pace;
 mod pump;
 mod replay;
 

@@ -278,7 +278,7 @@ async fn link(
             client::h2::Ended::Broken(why) => why,
         },
         ChannelVersion::H1 => {
-            client::h1::serve(conn, &*work.service, ends).await;
+            client::h1::serve(conn, &*work.service, ends, &client::Clocks::USUAL).await;
             "the edge closed it".into()
         }
     })

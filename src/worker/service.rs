@@ -18,7 +18,7 @@ use crate::link::h1::H1Back;
 use crate::wire;
 
 /// The response's head is the edge's to wait for: it knows the pool's patience. And its client is.
-const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: BODY_STALL_MS_MAX };
+const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: BODY_STALL_MS_MAX, body_rate_min: 0 };
 
 /// What serves every request of every link.
 pub struct WorkerService {

@@ -278,7 +278,10 @@ fn what_crosses_cores_may_cross() {
     crosses::<PipeRx<Cell<u8>>>();
     crosses::<super::Held>();
     crosses::<super::Placement>();
+    crosses::<super::Guest>();
     is_shared::<Post<Cell<u8>>>();
     is_shared::<super::Board>();
     is_shared::<super::PoolBooks>();
+    is_shared::<super::Crowd>();
+    is_shared::<super::MemoryGauge>();
 }
