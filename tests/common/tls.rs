@@ -126,7 +126,12 @@ impl Client {
 
     #[track_caller]
     pub fn connect(&self, edge: &TestEdge, name: &str) -> Stream {
-        let mut stream = self.dial(edge, name);
+        self.connect_to(edge.address, name)
+    }
+
+    #[track_caller]
+    pub fn connect_to(&self, address: SocketAddr, name: &str) -> Stream {
+        let mut stream = self.dial_to(address, name);
         stream.0.flush().expect("a handshake"); // completes it
         assert!(!stream.0.conn.is_handshaking());
         stream
