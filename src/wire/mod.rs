@@ -1,10 +1,11 @@
-//! HTTP/1.1 and the setup of a link as functions over bytes: heads, body framing, hop-by-hop fields, origins. No
-//! socket, no clock and nothing asynchronous enters.
+//! HTTP/1.1, the frames of HTTP/2, and the setup of a link as functions over bytes: heads, body framing, hop-by-hop fields,
+//! origins. No socket, no clock and nothing asynchronous enters.
 //!
 //! Everything here reads bytes from outside: a wrong byte becomes a [`Fault`](crate::fault::Fault), never a panic.
 
 pub mod authority;
 pub mod body;
+pub mod frames;
 pub mod head;
 pub mod hop;
 pub mod origin;
@@ -18,6 +19,7 @@ pub mod write;
 
 pub use authority::{Authority, Scheme};
 pub use body::{BodyDecoder, Found, Step, put_chunk, put_chunk_end, put_last_chunk};
+pub use frames::{FrameHead, FrameScan};
 pub use head::{Asked, BodyPlan, RequestHead, ResponseHead, Version, parse_request, parse_response};
 pub use hop::{ForwardedFor, Forwarding, set_forwarding, strip_hop_by_hop};
 pub use origin::{Origin, OriginPattern};

@@ -265,11 +265,14 @@ impl HeadScan {
         }
     }
 }
-/// Whether a connection begins with HTTP/2's preface (RFC 9113 §3.4); `None` while that is not known. No request of
-/// HTTP/1.1 begins so: PRI is no method.
+
+/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection begins with HTTP/2's preface; `None` while that is not known. No request of HTTP/1.1 begins so: PRI
+/// is no method.
 #[must_use]
 pub fn is_h2_preface(input: &[u8]) -> Option<bool> {
-    const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let n = input.len().min(PREFACE.len());
     match input[..n] == PREFACE[..n] {
         true if n < PREFACE.len() => None,

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod fields;
+mod frames;
 mod heads;
 mod origins;
 mod priorities;
