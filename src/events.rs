@@ -451,6 +451,24 @@ label! {
     }
 }
 
+label! {
+    /// Frames that a client sent too many of, over HTTP/2.
+    Flood "frame" {
+        EmptyData "empty_data",
+        Priority "priority",
+        RstStream "rst_stream",
+        Settings "settings",
+        Ping "ping",
+        WindowUpdate "window_update",
+        Continuation "continuation",
+        /// Of a kind that is not known, or that no client sends.
+        Unknown "unknown",
+        /// The HTTP/2 engine lost patience first: streams opened and reset at once, resets provoked, small DATA that nobody
+        /// has read, a compressed head that is far too large.
+        Engine "engine",
+    }
+}
+
 counters! {
     /// What one core counts, apart from its pools.
     CoreCounters {
@@ -459,6 +477,7 @@ counters! {
         accept_pauses: Tally<AcceptPause>, "ptth_accept_pauses_total", "Pauses in accepting, of one listener each, because a limit was reached.";
         connections_refused: Tally<ConnectionRefusal>, "ptth_connections_refused_total", "Connections that were closed at once.";
         tls_handshakes: Tally<Handshake>, "ptth_tls_handshakes_total", "TLS handshakes with clients and workers.";
+        client_floods: Tally<Flood>, "ptth_client_floods_total", "HTTP/2 connections of clients that were ended for too many frames of a kind.";
         connection_panics: u64, "ptth_connection_panics_total", "Connections that ended by a defect of the edge.";
         clients_gone: u64, "ptth_clients_gone_total", "Clients that left before their answer was complete.";
         bytes: Tally<Direction>, "ptth_bytes_total", "Bytes of heads and bodies that were passed on.";

@@ -89,8 +89,6 @@ pub const WHEEL_SLOTS: usize = 1024;
 
 /// Flow-control window of one stream: 256 KiB carries 25 MB/s at 10 ms.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// Default of `limits.streams_max`: requests at once on one client's HTTP/2 connection. RFC 9113 §6.5.2 asks for at least 100.
-pub const CLIENT_STREAMS_MAX: u32 = 100;
 /// Streams on one link, whatever the worker asks for, unless `per_link_max` says less.
 pub const LINK_STREAMS_MAX: u32 = 1024;
 /// The connection's window holds every stream's, so a reader that stops never stops its neighbours.
@@ -118,6 +116,53 @@ pub const LOCAL_RESETS_MAX: usize = 1024;
 pub const KEEPALIVE_PROBES: u32 = 4;
 /// PING interval on a link. A dead link is found within two: a whole one in which neither a PONG nor any other byte came.
 pub const LINK_PING_MS: u64 = 10_000;
+
+// ---- HTTP/2 of clients ----
+
+/// Default of `limits.streams_max`: requests at once on one client's HTTP/2 connection. RFC 9113 §6.5.2 asks for at least 100.
+pub const CLIENT_STREAMS_MAX: u32 = 100;
+/// Flow-control window of a client's whole connection: what of its uploads lies in the edge unread, at most. Eight streams'
+/// windows carry 20 MB/s at 100 ms; a ninth upload waits while eight that nobody reads fill them.
+pub const CLIENT_WINDOW_BYTES: u32 = 8 * STREAM_WINDOW_BYTES;
+/// Bytes of one response that the h2 engine holds for a client: 6.4 MiB for a connection whose client reads none of them.
+pub const CLIENT_SEND_BYTES_MAX: usize = 64 * 1024;
+/// A request's head as HTTP/2 counts it, 32 bytes more for each field: room for what [`HEAD_BYTES_MAX`] and
+/// [`HEAD_FIELDS_MAX`] are over HTTP/1.1. The engine answers a larger one 431 itself, and ends the connection at four times it.
+pub const CLIENT_LIST_BYTES_MAX: u32 = HEAD_BYTES_MAX as u32 + 32 * HEAD_FIELDS_MAX as u32;
+/// As [`SMALL_FRAMES_BYTES`], for a client: the whole connection's window in messages of 56 bytes and more always fits, so gRPC
+/// lives, whatever its rate; of one-byte frames it bounds those that nobody has read to 33,000, some 3 MiB.
+pub const CLIENT_SMALL_FRAMES_BYTES: usize = 8 * 1024 * 1024;
+/// Streams that a client may open and reset before they were looked at (CVE-2023-44487). More than that arrive in one read
+/// only from one who means it. hyper's own default.
+pub const CLIENT_RESETS_PENDING_MAX: usize = 20;
+/// Streams that are remembered after we reset them, for a second: what a client had sent of them by then is no mistake.
+pub const CLIENT_RESETS_KEPT: usize = 2 * CLIENT_STREAMS_MAX as usize;
+/// PING interval on a client's connection. One that vanished with requests open is found within two; a phone is woken rarely.
+pub const CLIENT_PING_MS: u64 = 30_000;
+/// How long a connection without requests waits for its client to hear that it ends; and how long it then takes to end.
+pub const CLIENT_GOODBYE_MS_MAX: u64 = 2 * LINGER_MS_MAX;
+/// Bytes written in [`BODY_STALL_MS_MAX`] below which a client reads nothing: PING and its like are written for one, too.
+pub const CLIENT_READS_BYTES_MIN: u64 = 1024;
+
+/// Frames of one kind that a client may send for nothing, at once and then in each second: PING, PRIORITY, WINDOW_UPDATE,
+/// CONTINUATION, kinds that are not known. A hundred streams can be opened with several each; a steady hundred cost some
+/// 0.01 % of a core.
+pub const CONTROL_FRAMES_BURST: u32 = 1_000;
+pub const CONTROL_FRAMES_PER_S: u32 = 100;
+/// Bytes written to a client that pay for one more PING and one more WINDOW_UPDATE. Who reads gives windows back, the worst
+/// libraries two for every frame of a hundred bytes; some measure with a PING for each round trip.
+pub const CONTROL_FRAME_PAID_BYTES: u64 = 48;
+/// Frames that are paid for in advance, at most: 4 MiB under way.
+pub const CONTROL_FRAMES_PAID_MAX: u32 = 65_536;
+/// SETTINGS, and DATA without data: nobody needs many. The engine ends a connection at its hundredth empty DATA frame.
+pub const RARE_FRAMES_BURST: u32 = 100;
+pub const RARE_FRAMES_PER_S: u32 = 10;
+/// Requests that a client may give up, at once and then in each second (Envoy's and nghttp2's own defaults): each costs a
+/// worker work, and holds a credit for [`RESET_DELAY_MS`].
+pub const RESET_FRAMES_BURST: u32 = 500;
+pub const RESET_FRAMES_PER_S: u32 = 33;
+/// Requests that pay for one more that is given up: a busy client whose deadlines pass may lose a quarter, for all time.
+pub const RESET_FRAME_PAID_REQUESTS: u64 = 4;
 
 // ---- dispatch ----
 
@@ -300,6 +345,10 @@ const _: () = assert!(MEMORY_TIGHT_PERCENT < MEMORY_FULL_PERCENT && MEMORY_FULL_
 const _: () = assert!(REQUEST_BYTES_MAX <= 9 * 1024 * 1024 / 4);
 const _: () = assert!(H2_STREAM_BYTES_MAX <= 11 * 1024 * 1024 / 4);
 const _: () = assert!(WINDOW_REQUESTS.is_power_of_two());
+// A window full of the smallest messages that are to live, each counted at what it lacks to 256 bytes.
+const _: () = assert!(CLIENT_WINDOW_BYTES as usize / 56 * (256 - 56) <= CLIENT_SMALL_FRAMES_BYTES);
+const _: () = assert!(CONTROL_FRAMES_BURST <= CONTROL_FRAMES_PAID_MAX);
+const _: () = assert!(CLIENT_LIST_BYTES_MAX < HEADER_LIST_BYTES_MAX); // what passes here reaches a worker
 
 // ---- priority ----
 

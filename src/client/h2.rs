@@ -1,7 +1,7 @@
-//! A connection on which HTTP/2 requests come in, many at once: streams out of the engine, a task for each, keepalive,
-//! GOAWAY. What answers is a [`Service`]; HTTP/1.1 never enters.
+//! A connection on which HTTP/2 requests come in, many at once: streams out of the engine, a task for each, the clocks over
+//! all of them, GOAWAY. What answers is a [`Service`]; HTTP/1.1 never enters.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,11 +10,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, HOST};
-use http::uri::PathAndQuery;
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use super::Service;
+use super::watch::{Meter, Watch, Watched};
+use super::{Clocks, Service};
+use crate::clock::{self, Now};
+use crate::events::Flood;
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{
     Answer, Ask, FaultAnswer, Latch, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer, flush,
@@ -23,9 +26,14 @@ use crate::exchange::{
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Leaves, Pulse, Timer};
 use crate::limits::{
-    BODY_STALL_MS_MAX, EDGE_RESETS_PENDING_MAX, HEADER_LIST_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX,
-    SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    BODY_STALL_MS_MAX, CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN,
+    CLIENT_RESETS_KEPT, CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES,
+    CLIENT_WINDOW_BYTES, EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX,
+    LINE_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX,
+    STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
 };
+use crate::wire::token::{decimal, is_token};
+use crate::wire::trailer::may_be_trailer;
 use crate::wire::{self, Side};
 
 /// How a connection ended.
@@ -33,59 +41,183 @@ use crate::wire::{self, Side};
 pub enum Ended {
     /// All streams were answered; the peer or `drain` closed it.
     Cleanly,
-    /// The peer did not answer a PING, broke the protocol, or the socket broke.
+    /// The peer did not answer a PING, broke the protocol, did too much of something, or the socket broke.
     Broken(String),
 }
 
-/// Serves a connection to its end: `streams_max` requests at once. `drain` sends GOAWAY and finishes what runs.
-pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, streams_max: u32, drain: &Latch) -> Ended {
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// The edge that this worker has dialed: it has checked what its clients sent, and guards against them.
+    Edge,
+    Anybody,
+}
+
+/// What a connection may cost, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    peer: Peer,
+    streams_max: u32,
+    window_bytes: u32,
+    list_bytes_max: u32,
+    send_bytes_max: usize,
+    small_frames_bytes: usize,
+    resets_pending_max: usize,
+    resets_kept: usize,
+    ping_ms: u64,
+    clocks: Option<ClientClocks>,
+}
+
+/// The clocks that only a client needs.
+#[derive(Clone, Copy, Debug)]
+struct ClientClocks {
+    /// Without a request.
+    idle_ms: u64,
+    /// For one header block.
+    head_ms: u64,
+    /// In which it reads something, if something waits for it.
+    stall_ms: u64,
+    /// To go when it was told to.
+    goodbye_ms: u64,
+}
+
+impl Profile {
+    /// A worker's link, with so many requests at once.
+    #[must_use]
+    pub fn link(streams_max: u32) -> Profile {
+        Profile {
+            peer: Peer::Edge,
+            streams_max,
+            // Every stream's window at once: a body that nobody reads stops its own stream and no other.
+            window_bytes: STREAM_WINDOW_BYTES.saturating_mul(streams_max.max(1)).min((1 << 31) - 1),
+            // The largest head that an edge takes from its client, with what it adds, counted HTTP/2's way.
+            list_bytes_max: HEADER_LIST_BYTES_MAX,
+            send_bytes_max: STREAM_SEND_BYTES_MAX,
+            small_frames_bytes: SMALL_FRAMES_BYTES,
+            // Its clients may leave in a burst.
+            resets_pending_max: EDGE_RESETS_PENDING_MAX,
+            resets_kept: CLIENT_RESETS_KEPT,
+            ping_ms: LINK_PING_MS,
+            clocks: None,
+        }
+    }
+
+    /// A client of the edge, whoever it is.
+    #[must_use]
+    pub fn client(streams_max: u32, clocks: Clocks) -> Profile {
+        Profile {
+            peer: Peer::Anybody,
+            streams_max,
+            window_bytes: CLIENT_WINDOW_BYTES,
+            list_bytes_max: CLIENT_LIST_BYTES_MAX,
+            send_bytes_max: CLIENT_SEND_BYTES_MAX,
+            small_frames_bytes: CLIENT_SMALL_FRAMES_BYTES,
+            resets_pending_max: CLIENT_RESETS_PENDING_MAX,
+            resets_kept: CLIENT_RESETS_KEPT,
+            ping_ms: CLIENT_PING_MS,
+            clocks: Some(ClientClocks {
+                idle_ms: clocks.idle_ms,
+                head_ms: clocks.head_ms,
+                stall_ms: clocks.stall_ms,
+                goodbye_ms: CLIENT_GOODBYE_MS_MAX,
+            }),
+        }
+    }
+
+    fn builder(&self) -> Builder {
+        let mut builder = Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(self.window_bytes)
+            .max_concurrent_streams(self.streams_max)
+            .max_header_list_size(self.list_bytes_max)
+            .max_pending_accept_reset_streams(self.resets_pending_max)
+            .max_concurrent_reset_streams(self.resets_kept)
+            .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+            .data_frame_budget(self.small_frames_bytes)
+            .max_send_buffer_size(self.send_bytes_max)
+            .enable_connect_protocol();
+        builder
+    }
+}
+
+/// What all requests of one connection share.
+struct Shared<S> {
+    service: Rc<S>,
+    peer: Peer,
+    /// Requests whose task runs.
+    running: Cell<usize>,
+    hosts: RefCell<Option<KnownHost>>,
+}
+
+/// Serves a connection to its end. `drain` sends GOAWAY and finishes what runs.
+pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, profile: Profile, drain: &Latch) -> Ended {
     let pulse = conn.pulse();
-    let handshake = Builder::new()
-        .initial_window_size(STREAM_WINDOW_BYTES)
-        // Every stream's window at once: a body that nobody reads stops its own stream and no other.
-        .initial_connection_window_size(STREAM_WINDOW_BYTES.saturating_mul(streams_max.max(1)).min((1 << 31) - 1))
-        .max_concurrent_streams(streams_max)
-        // The largest head that an edge takes from its client, with what it adds, counted HTTP/2's way.
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        // The peer is the edge that we dialed, and its clients may leave in a burst; it is not the one to guard against.
-        .max_pending_accept_reset_streams(EDGE_RESETS_PENDING_MAX)
-        .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
-        .data_frame_budget(SMALL_FRAMES_BYTES)
-        .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
-        .enable_connect_protocol()
-        .handshake::<_, Bytes>(Duplex::new(conn, Leaves::Last));
-    let mut connection = match io::timeout(crate::limits::SETUP_MS_MAX, handshake).await {
+    let watch = Rc::new(Watch::default());
+    let meter = (profile.peer == Peer::Anybody).then(|| Meter::new(clock::now()));
+    let watched = Watched::new(Duplex::new(conn, Leaves::Last), watch.clone(), meter);
+    let handshake = profile.builder().handshake::<_, Bytes>(watched);
+    let mut connection = match io::timeout(SETUP_MS_MAX, handshake).await {
         Some(Ok(connection)) => connection,
         Some(Err(error)) => return Ended::Broken(format!("HTTP/2 handshake: {error}")),
         None => return Ended::Broken("HTTP/2 handshake: no preface in time".into()),
     };
-    let ended = drive(&mut connection, &pulse, &service, drain).await;
+    let shared = Rc::new(Shared { service, peer: profile.peer, running: Cell::new(0), hosts: RefCell::new(None) });
+    let ended = drive(&mut connection, &pulse, &watch, &shared, &profile, drain).await;
     drop(connection);
     ended
 }
 
 async fn drive<S: Service + 'static>(
-    connection: &mut Connection<Duplex, Bytes>,
+    connection: &mut Connection<Watched, Bytes>,
     pulse: &Pulse,
-    service: &Rc<S>,
+    watch: &Watch,
+    shared: &Rc<Shared<S>>,
+    profile: &Profile,
     drain: &Latch,
 ) -> Ended {
-    let mut keepalive = pin!(keepalive(connection.ping_pong(), LINK_PING_MS, || pulse.silent_ms()));
+    let mut keepalive = pin!(keepalive(connection.ping_pong(), profile.ping_ms, || pulse.silent_ms()));
     let mut drained = drain.wait();
-    let mut is_draining = false;
+    let mut life = Life::new(profile.clocks);
     std::future::poll_fn(|cx| {
-        if !is_draining && drained.poll(cx).is_ready() {
-            is_draining = true;
-            connection.graceful_shutdown();
+        if life.stays() && drained.poll(cx).is_ready() {
+            life.leave(connection);
         }
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    io::spawn(serve_one(service.clone(), request, respond));
+                    if watch.flood().is_none() {
+                        accept(shared, &life, request, respond);
+                    }
+                    continue;
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(error.to_string())),
-                Poll::Ready(None) => return Poll::Ready(Ended::Cleanly),
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                        shared.service.flooded(Flood::Engine);
+                    }
+                    return Poll::Ready(Ended::Broken(error.to_string()));
+                }
+                Poll::Ready(None) => return Poll::Ready(life.ended()),
+                Poll::Pending => {}
+            }
+            if let (Some(kind), false) = (watch.flood(), life.is_shut()) {
+                shared.service.flooded(kind);
+                life.shut(connection, Reason::ENHANCE_YOUR_CALM, Some("a flood of frames"));
+                continue; // the engine has something to say
+            }
+            let waits = watch.is_stuck() || (connection.has_streams() && shared.running.get() == 0);
+            let seen = Seen { waits_for_reader: waits, is_idle: !connection.has_streams() };
+            match life.poll(cx, &seen, watch, pulse) {
                 Poll::Pending => break,
+                Poll::Ready(Due::Goodbye) => life.leave(connection),
+                Poll::Ready(Due::Idle) => life.shut(connection, Reason::NO_ERROR, None),
+                Poll::Ready(Due::Head) => {
+                    life.shut(connection, Reason::ENHANCE_YOUR_CALM, Some("a header block did not end in time"));
+                }
+                Poll::Ready(Due::Reader) => {
+                    life.shut(connection, Reason::ENHANCE_YOUR_CALM, Some("the client does not read"));
+                }
+                Poll::Ready(Due::End) => return Poll::Ready(life.ended()),
             }
         }
         keepalive.as_mut().poll(cx).map(|()| Ended::Broken("the peer does not answer PING".into()))
@@ -93,16 +225,203 @@ async fn drive<S: Service + 'static>(
     .await
 }
 
-async fn serve_one<S: Service>(service: Rc<S>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+fn accept<S: Service + 'static>(
+    shared: &Rc<Shared<S>>,
+    life: &Life,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    if life.has_waited_for_goodbye() {
+        // It was told long ago that nothing new is served here; elsewhere it is (RFC 9113 §8.7).
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    shared.running.set(shared.running.get() + 1);
+    io::spawn(serve_one(Running(shared.clone()), request, respond));
+}
+
+/// A request whose task runs.
+struct Running<S>(Rc<Shared<S>>);
+
+impl<S> Drop for Running<S> {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+    }
+}
+
+// ---- the clocks of a connection ----
+
+/// What a connection does next because its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// It was idle for long enough: its client is told to go.
+    Goodbye,
+    /// Its client was told to go, and has nothing open, and stays.
+    Idle,
+    Head,
+    Reader,
+    /// It was shut, and what was said last was not taken.
+    End,
+}
+
+/// What the engine says about a connection now.
+struct Seen {
+    /// All that is left to do is the client's: to read.
+    waits_for_reader: bool,
+    is_idle: bool,
+}
+
+/// ```text
+/// Staying --drain, idle--> Leaving --idle, and its client does not go--> Shut --said, or not taken in time--> (over)
+/// Staying, Leaving --flood, slow head, no reader--> Shut
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Staying,
+    /// GOAWAY was sent; what runs is finished.
+    Leaving {
+        since: Now,
+    },
+    /// GOAWAY was sent; nothing runs any more.
+    Shut {
+        since: Now,
+        why: Option<&'static str>,
+    },
+}
+
+/// How far a client had read.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    since: Now,
+    written: u64,
+    unacknowledged: u64,
+}
+
+struct Life {
+    clocks: Option<ClientClocks>,
+    stage: Stage,
+    idle_since: Option<Now>,
+    reader: Option<Read>,
+    timer: Timer,
+    armed: Option<Now>,
+}
+
+impl Life {
+    fn new(clocks: Option<ClientClocks>) -> Life {
+        Life { clocks, stage: Stage::Staying, idle_since: None, reader: None, timer: Timer::new(), armed: None }
+    }
+
+    fn stays(&self) -> bool {
+        self.stage == Stage::Staying
+    }
+
+    fn is_shut(&self) -> bool {
+        matches!(self.stage, Stage::Shut { .. })
+    }
+
+    /// It was told to go, has had the time to hear it, and opens streams all the same.
+    fn has_waited_for_goodbye(&self) -> bool {
+        match (self.clocks, self.stage) {
+            (Some(clocks), Stage::Leaving { since }) => clock::now() >= since.plus_ms(clocks.goodbye_ms),
+            _ => false,
+        }
+    }
+
+    fn leave(&mut self, connection: &mut Connection<Watched, Bytes>) {
+        debug_assert!(self.stays());
+        self.stage = Stage::Leaving { since: clock::now() };
+        self.idle_since = None;
+        connection.graceful_shutdown();
+    }
+
+    fn shut(&mut self, connection: &mut Connection<Watched, Bytes>, reason: Reason, why: Option<&'static str>) {
+        debug_assert!(!self.is_shut());
+        self.stage = Stage::Shut { since: clock::now(), why };
+        connection.abrupt_shutdown(reason);
+    }
+
+    fn ended(&self) -> Ended {
+        match self.stage {
+            Stage::Shut { why: Some(why), .. } => Ended::Broken(why.into()),
+            _ => Ended::Cleanly,
+        }
+    }
+
+    /// Pending: nothing is due, and the task is woken when something is.
+    fn poll(&mut self, cx: &mut Context<'_>, seen: &Seen, watch: &Watch, pulse: &Pulse) -> Poll<Due> {
+        let Some(clocks) = self.clocks else { return Poll::Pending };
+        match (seen.is_idle, self.idle_since) {
+            (true, None) => self.idle_since = Some(clock::now()),
+            (false, Some(_)) => self.idle_since = None,
+            _ => {}
+        }
+        match (seen.waits_for_reader, self.reader) {
+            (true, None) => self.reader = Some(read(watch, pulse)),
+            (false, Some(_)) => self.reader = None,
+            _ => {}
+        }
+        loop {
+            let Some((by, due)) = self.next(clocks, watch) else { return Poll::Pending };
+            // Deadlines move away all the time; the timer is only set anew for an earlier one, and when it has expired.
+            if self.armed.is_none_or(|armed| by < armed) {
+                self.timer.set(by);
+                self.armed = Some(by);
+            }
+            std::task::ready!(self.timer.poll_expired(cx));
+            self.armed = None;
+            if clock::now() < by {
+                continue;
+            }
+            if due == Due::Reader && self.reads(watch, pulse) {
+                continue;
+            }
+            return Poll::Ready(due);
+        }
+    }
+
+    /// What comes next, and when.
+    fn next(&self, clocks: ClientClocks, watch: &Watch) -> Option<(Now, Due)> {
+        let idle = match self.stage {
+            Stage::Shut { since, .. } => return Some((since.plus_ms(clocks.goodbye_ms), Due::End)),
+            Stage::Staying => self.idle_since.map(|since| (since.plus_ms(clocks.idle_ms), Due::Goodbye)),
+            Stage::Leaving { .. } => self.idle_since.map(|since| (since.plus_ms(clocks.goodbye_ms), Due::Idle)),
+        };
+        let head = watch.block_since().map(|since| (since.plus_ms(clocks.head_ms), Due::Head));
+        let reader = self.reader.map(|read| (read.since.plus_ms(clocks.stall_ms), Due::Reader));
+        [idle, head, reader].into_iter().flatten().min_by_key(|(by, _)| *by)
+    }
+
+    /// Whether the client has read something since it was last looked at.
+    fn reads(&mut self, watch: &Watch, pulse: &Pulse) -> bool {
+        let now = read(watch, pulse);
+        let Some(before) = self.reader.replace(now) else { return true };
+        let is_written = now.written - before.written >= CLIENT_READS_BYTES_MIN;
+        // The kernel's buffer empties for long before the socket takes more.
+        is_written || (watch.is_stuck() && now.unacknowledged < before.unacknowledged)
+    }
+}
+
+fn read(watch: &Watch, pulse: &Pulse) -> Read {
+    Read { since: clock::now(), written: watch.written(), unacknowledged: pulse.unacknowledged() }
+}
+
+// ---- one request ----
+
+async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let shared = &*running.0;
     let mut timer = Timer::new();
     let (head, stream) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let send = Rc::new(RefCell::new(Send { respond, body: H2Sink::closed(Side::Response) }));
-    let mut body = H2Body { source: H2Source::new(stream, Side::Request), send: send.clone() };
+    let source = H2Source::new(stream, Side::Request);
+    let ask = ask_of(head, source.has_ended_with_its_head(), shared);
+    let mut body = H2Body { source: RefCell::new(source), send: send.clone() };
     let mut answer = H2Answer { send, is_head, has_begun: false };
-    let fault = match ask_of(head, &body.source) {
-        Ok(ask) => service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
-        Err(fault) => Some(fault),
+    let fault = match ask {
+        Ok(ask) => shared.service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
+        Err(fault) => {
+            shared.service.refused(fault);
+            Some(fault)
+        }
     };
     if fault.is_none() {
         // A peer that is gone needs no answer; what is left of it is reset.
@@ -113,8 +432,10 @@ async fn serve_one<S: Service>(service: Rc<S>, request: Request<RecvStream>, res
         None => {}
         Some(_) if answer.has_begun => send.body.reset(Reason::INTERNAL_ERROR),
         Some(Fault::ClientGone) => send.respond.send_reset(Reason::CANCEL),
-        // Certainly not processed: the peer may send it to another (RFC 9113 §8.7).
-        Some(Fault::NoWorker | Fault::Draining) => send.respond.send_reset(Reason::REFUSED_STREAM),
+        // Certainly not processed: an edge may send it to another (RFC 9113 §8.7).
+        Some(Fault::NoWorker | Fault::Draining) if shared.peer == Peer::Edge => {
+            send.respond.send_reset(Reason::REFUSED_STREAM);
+        }
         Some(fault) => {
             drop(send);
             let FaultAnswer { reply, body: text } = fault_answer(fault);
@@ -126,62 +447,183 @@ async fn serve_one<S: Service>(service: Rc<S>, request: Request<RecvStream>, res
     }
 }
 
-/// The head as it goes on. RFC 9113 §8.3 and §8.5, RFC 8441 §4: what h2 does not check is checked here.
-fn ask_of(head: http::request::Parts, body: &H2Source) -> Result<Ask, Fault> {
+/// The head as it goes on. RFC 9113 §8.2, §8.3 and §8.5, RFC 8441 §4: what the engine does not check is checked here.
+fn ask_of<S>(head: http::request::Parts, has_no_body: bool, shared: &Shared<S>) -> Result<Ask, Fault> {
     let mut headers = head.headers;
     let uri = head.uri.into_parts();
+    join_cookies(&mut headers);
+    if shared.peer == Peer::Anybody {
+        check_fields(&headers)?;
+    }
     let protocol = head.extensions.get::<h2::ext::Protocol>();
     let (method, upgrade) = match (head.method, protocol) {
-        (Method::CONNECT, Some(protocol)) => {
-            let protocol = HeaderValue::from_str(protocol.as_str());
-            let protocol = protocol.map_err(|_| Fault::ClientMalformed("the :protocol is not a token"))?;
-            (Method::GET, Some(Upgrade { protocol }))
-        }
+        (Method::CONNECT, Some(protocol)) => (Method::GET, Some(upgrade_of(protocol, &mut headers)?)),
         (Method::CONNECT | Method::TRACE, None) => return Err(Fault::MethodRefused),
         (method, _) => (method, None),
     };
-    let authority = match uri.authority {
-        Some(authority) => Some(authority),
-        None => match headers.get(HOST) {
-            Some(host) => {
-                Some(host.as_bytes().try_into().map_err(|_| Fault::ClientMalformed("the Host is not an authority"))?)
-            }
-            None => None,
-        },
+    let secure = match &uri.scheme {
+        // The engine drops it where there is no :authority.
+        None => false,
+        Some(scheme) if scheme.as_str().eq_ignore_ascii_case("http") => false,
+        Some(scheme) if scheme.as_str().eq_ignore_ascii_case("https") => true,
+        Some(_) => return Err(Fault::ClientMalformed("a :scheme that is neither http nor https")),
     };
-    if headers.get_all(HOST).iter().count() > 1 {
-        return Err(Fault::ClientMalformed("more than one Host"));
-    }
-    // RFC 9113 §8.3.1: :authority is what counts; it goes on as Host.
-    if let Some(authority) = &authority {
-        let host = HeaderValue::from_str(authority.as_str());
-        headers.insert(HOST, host.map_err(|_| Fault::ClientMalformed("the :authority is not a field value"))?);
-    }
+    let path = path_of(uri.path_and_query, &method)?;
+    let authority = authority_of(uri.authority, secure, &mut headers, shared)?;
     wire::strip_hop_by_hop(&mut headers);
-    let expects_continue = match headers.remove(http::header::EXPECT) {
+    let expects_continue = match headers.remove(EXPECT) {
         None => false,
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => true,
         Some(_) => return Err(Fault::UnknownExpectation),
     };
-    let length = match (upgrade.is_some(), body.has_ended_with_its_head(), headers.get(CONTENT_LENGTH)) {
-        (true, _, _) | (false, true, _) => Length::None,
-        (false, false, None) => Length::Unknown,
-        (false, false, Some(value)) => {
-            let length = value.to_str().ok().and_then(|text| text.parse().ok());
-            Length::Exact(length.ok_or(Fault::ClientMalformed("the Content-Length is not a number"))?)
-        }
+    let length = match (upgrade.is_some() || has_no_body, content_length(&mut headers)?) {
+        (true, _) => Length::None,
+        (false, None) => Length::Unknown,
+        (false, Some(bytes)) => Length::Exact(bytes),
     };
     Ok(Ask {
         method,
         version: http::Version::HTTP_2,
-        secure: uri.scheme.as_ref() == Some(&http::uri::Scheme::HTTPS),
+        secure,
         authority,
-        path: uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
+        path,
         headers,
         length,
         expects_continue,
         upgrade,
     })
+}
+
+/// RFC 9113 §8.2.3: HTTP/1.1 knows one Cookie only.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (all.next(), all.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(all) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    let joined = HeaderValue::from_maybe_shared(Bytes::from(joined));
+    headers.insert(COOKIE, joined.expect("what was a value with what was a value"));
+}
+
+/// The same bounds as over HTTP/1.1, and RFC 9113 §8.2.1: no space around a value.
+fn check_fields(headers: &HeaderMap) -> Result<(), Fault> {
+    let (mut fields, mut bytes) = (0, 0);
+    for (name, value) in headers {
+        if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
+            return Err(Fault::ClientMalformed("a space around a field's value"));
+        }
+        let line_bytes = name.as_str().len() + 2 + value.len();
+        if line_bytes > LINE_BYTES_MAX {
+            return Err(Fault::HeadTooLarge);
+        }
+        fields += 1;
+        bytes += line_bytes + 2;
+    }
+    if fields > HEAD_FIELDS_MAX || bytes > HEAD_BYTES_MAX { Err(Fault::HeadTooLarge) } else { Ok(()) }
+}
+
+/// RFC 8441 §4. What is named becomes `Upgrade` before a link over HTTP/1.1, so it must be no way around this edge.
+fn upgrade_of(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<Upgrade, Fault> {
+    let name = protocol.as_str();
+    if !is_token(name.as_bytes()) || name.eq_ignore_ascii_case("h2c") {
+        return Err(Fault::ClientMalformed("a :protocol that cannot be served"));
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(Fault::ClientMalformed("a tunnel with a Content-Length"));
+    }
+    // §5: neither key nor proof; a link that needs one makes its own.
+    headers.remove("sec-websocket-key");
+    let protocol = HeaderValue::from_str(name).map_err(|_| Fault::ClientMalformed("a :protocol that is no token"))?;
+    Ok(Upgrade { protocol })
+}
+
+/// RFC 9113 §8.3.1, as strict as over HTTP/1.1.
+fn path_of(path: Option<PathAndQuery>, method: &Method) -> Result<PathAndQuery, Fault> {
+    let path = path.ok_or(Fault::ClientMalformed("no :path"))?;
+    let text = path.as_str().as_bytes();
+    if text.len() > LINE_BYTES_MAX {
+        return Err(Fault::LineTooLong);
+    }
+    match text {
+        b"*" if *method == Method::OPTIONS => Ok(path),
+        [b'/', ..] if text.iter().all(u8::is_ascii_graphic) => Ok(path),
+        _ => Err(Fault::ClientMalformed("a :path that does not begin with a slash, or with an odd character")),
+    }
+}
+
+/// The host that was asked last on a connection, checked: it is the next request's, too.
+struct KnownHost {
+    /// As it came.
+    text: Authority,
+    secure: bool,
+    /// In lower case (RFC 9110 §4.2.3).
+    authority: Authority,
+    host: HeaderValue,
+}
+
+/// RFC 9113 §8.3.1: `:authority`, or else Host; it goes on as Host. Where both are there they have to agree: a worker may
+/// look at either.
+fn authority_of<S>(
+    authority: Option<Authority>,
+    secure: bool,
+    headers: &mut HeaderMap,
+    shared: &Shared<S>,
+) -> Result<Option<Authority>, Fault> {
+    let malformed = Fault::ClientMalformed;
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(malformed("more than one Host"));
+    }
+    let text = match (authority, host) {
+        (Some(authority), None) => authority,
+        (Some(authority), Some(host)) => {
+            if authority.as_str().as_bytes() != host.as_bytes() {
+                let scheme = if secure { wire::Scheme::Https } else { wire::Scheme::Http };
+                let (asked, host) = (parse(authority.as_str().as_bytes())?, parse(host.as_bytes())?);
+                if asked.host() != host.host() || asked.port_for(scheme) != host.port_for(scheme) {
+                    return Err(malformed("an :authority and a Host that disagree"));
+                }
+            }
+            authority
+        }
+        (None, Some(host)) => Authority::try_from(host.as_bytes()).map_err(|_| malformed("a Host that is none"))?,
+        (None, None) if shared.peer == Peer::Edge => return Ok(None),
+        (None, None) => return Err(malformed("neither :authority nor Host")),
+    };
+    let mut known = shared.hosts.borrow_mut();
+    let known = match &mut *known {
+        Some(known) if known.text.as_str() == text.as_str() && known.secure == secure => known,
+        known => {
+            parse(text.as_str().as_bytes())?;
+            let lower = text.as_str().to_ascii_lowercase();
+            let host = HeaderValue::try_from(&lower).map_err(|_| malformed("a host that is no field value"))?;
+            let authority = Authority::try_from(lower).map_err(|_| malformed("a host that is none"))?;
+            known.insert(KnownHost { text, secure, authority, host })
+        }
+    };
+    headers.insert(HOST, known.host.clone());
+    Ok(Some(known.authority.clone()))
+}
+
+/// No userinfo, and nothing that no host has.
+fn parse(text: &[u8]) -> Result<wire::Authority, Fault> {
+    wire::Authority::parse(&Bytes::copy_from_slice(text)).map_err(Fault::ClientMalformed)
+}
+
+/// The engine has checked that all that are there agree, and holds the body to them. They go on as one, written as one writes
+/// a number.
+fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Fault> {
+    let mut all = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = all.next() else { return Ok(None) };
+    let malformed = Fault::ClientMalformed("the Content-Length is not a number");
+    let bytes = decimal(first.as_bytes()).ok_or(malformed)?;
+    if all.next().is_some() || matches!(first.as_bytes(), [b'0', _, ..]) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    Ok(Some(bytes))
 }
 
 /// The send half, which the body also needs: a reset by the peer shows itself there.
@@ -191,14 +633,34 @@ struct Send {
 }
 
 struct H2Body {
-    source: H2Source,
+    source: RefCell<H2Source>,
     send: Rc<RefCell<Send>>,
 }
 
 impl Source for H2Body {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
-        self.source.poll_piece(cx)
+        match std::task::ready!(self.source.get_mut().poll_piece(cx)) {
+            Ok(Piece::End { trailers: Some(trailers) }) => {
+                let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+                if bytes > TRAILER_BYTES_MAX {
+                    return Poll::Ready(Err(Fault::HeadTooLarge));
+                }
+                Poll::Ready(Ok(Piece::End { trailers: allowed(trailers) }))
+            }
+            piece => Poll::Ready(piece),
+        }
     }
+}
+
+/// What may stand behind a body, and whether that is anything.
+fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
+    if !trailers.keys().all(may_be_trailer) {
+        let never: Vec<_> = trailers.keys().filter(|name| !may_be_trailer(name)).cloned().collect();
+        for name in never {
+            trailers.remove(name);
+        }
+    }
+    Some(trailers).filter(|trailers| !trailers.is_empty())
 }
 
 impl RequestBody for H2Body {
@@ -210,8 +672,9 @@ impl RequestBody for H2Body {
         }
     }
 
+    /// What the engine holds; bounded by the windows.
     fn read_ahead(&self) -> usize {
-        0 // what arrived is in the engine, bounded by the stream's window
+        self.source.borrow_mut().held_bytes()
     }
 
     fn go_raw(&mut self) {
@@ -246,8 +709,11 @@ impl Answer for H2Answer {
             wire::strip_hop_by_hop(response.headers_mut());
             ends = false;
         }
-        if let Length::Exact(bytes) = reply.length {
-            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+        match reply.length {
+            // RFC 9110 §8.6.
+            _ if reply.status == StatusCode::NO_CONTENT => drop(response.headers_mut().remove(CONTENT_LENGTH)),
+            Length::Exact(bytes) => drop(response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes))),
+            Length::None | Length::Unknown => {}
         }
         let send = &mut *self.send.borrow_mut();
         let stream = send.respond.send_response(response, ends).map_err(|_| Fault::ClientGone)?;
@@ -268,6 +734,10 @@ impl Sink for H2Answer {
     }
 
     fn put(&mut self, piece: Piece) -> Result<(), Fault> {
+        let piece = match piece {
+            Piece::End { trailers: Some(trailers) } => Piece::End { trailers: allowed(trailers) },
+            piece => piece,
+        };
         self.send.borrow_mut().body.put(piece)
     }
 
@@ -277,5 +747,237 @@ impl Sink for H2Answer {
 
     fn delivered(&self) -> Option<u64> {
         self.send.borrow().body.delivered()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::CLIENT_STREAMS_MAX;
+    use crate::wire::frames::{HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+
+    const HANG_MS: u64 = 30_000;
+    const GOAWAY: u8 = 7;
+    const ACK: u8 = 1;
+    const ENDS: u8 = 5; // the stream and the block
+    /// GET, http, / of the static table, and an :authority (RFC 7541, appendix A).
+    const BLOCK: &[u8] = b"\x82\x86\x84\x01\x01h";
+    const CALM: u8 = 11;
+
+    fn profile() -> Profile {
+        let clocks = ClientClocks { idle_ms: 300, head_ms: 100, stall_ms: 100, goodbye_ms: 100 };
+        Profile { clocks: Some(clocks), ..Profile::client(CLIENT_STREAMS_MAX, Clocks::USUAL) }
+    }
+
+    /// Answers with so many bytes after so long, and tells what became of it.
+    struct Serves {
+        bytes: usize,
+        after_ms: u64,
+        told: Arc<Mutex<Told>>,
+    }
+
+    #[derive(Default)]
+    struct Told {
+        served: Vec<Result<(), Fault>>,
+        floods: Vec<Flood>,
+    }
+
+    impl Service for Serves {
+        async fn serve(
+            &self,
+            _: Ask,
+            _: &mut impl RequestBody,
+            answer: &mut impl Answer,
+            timer: &mut Timer,
+        ) -> Result<(), Fault> {
+            io::sleep_ms(self.after_ms).await;
+            answer.head(Reply { status: StatusCode::OK, headers: HeaderMap::new(), length: Length::Unknown })?;
+            answer.put(Piece::Data { bytes: vec![b'x'; self.bytes].into(), last: true })?;
+            let served = flush(answer, timer, 100).await;
+            self.told.lock().unwrap().served.push(served);
+            served
+        }
+
+        fn flooded(&self, kind: Flood) {
+            self.told.lock().unwrap().floods.push(kind);
+        }
+    }
+
+    /// One who writes and reads frames.
+    struct Raw {
+        stream: UnixStream,
+        ended: mpsc::Receiver<()>,
+        answers: bool,
+    }
+
+    impl Raw {
+        fn put(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+            let bytes = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            let frame = [&bytes[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
+            let _ = self.stream.write_all(&frame); // an end is met by whoever reads
+        }
+
+        fn request(&mut self, stream: u32) {
+            self.put(HEADERS, ENDS, stream, BLOCK);
+        }
+
+        /// All frames up to the end: kind, flags, payload.
+        fn rest(&mut self) -> Vec<(u8, u8, Vec<u8>)> {
+            let mut all = Vec::new();
+            let mut head = [0; 9];
+            while self.stream.read_exact(&mut head).is_ok() {
+                let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+                self.stream.read_exact(&mut payload).expect("no frame is cut");
+                if self.answers && matches!(head[3], PING | SETTINGS) && head[4] & ACK == 0 {
+                    let echo = if head[3] == PING { payload.clone() } else { Vec::new() };
+                    self.put(head[3], ACK, 0, &echo);
+                }
+                all.push((head[3], head[4], payload));
+            }
+            all
+        }
+    }
+
+    fn codes(frames: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
+        frames.iter().filter(|(kind, ..)| *kind == GOAWAY).map(|(.., payload)| payload[7]).collect()
+    }
+
+    /// Serves a connection whose other end has sent its preface and `settings`, and then does as it likes.
+    fn run(
+        bytes: usize,
+        after_ms: u64,
+        settings: &'static [u8],
+        client: impl FnOnce(&mut Raw) + std::marker::Send + 'static,
+    ) -> (Ended, Told) {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_read_timeout(Some(Duration::from_millis(HANG_MS))).unwrap();
+        let (ends, ended) = mpsc::channel();
+        let client = std::thread::spawn(move || {
+            let mut raw = Raw { stream: far, ended, answers: true };
+            raw.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            raw.put(SETTINGS, 0, 0, settings);
+            client(&mut raw);
+        });
+        let told = Arc::new(Mutex::new(Told::default()));
+        let tells = told.clone();
+        let life = || async {
+            let conn = Conn::from_fd(near.into(), Bytes::new()).unwrap();
+            let drain = Latch::default();
+            serve(conn, Rc::new(Serves { bytes, after_ms, told: tells }), profile(), &drain).await
+        };
+        // A core is a thread: a second one on this would find the first one's timers.
+        let ended = std::thread::scope(|scope| {
+            let core = scope.spawn(|| io::run(|| io::timeout(HANG_MS, life())).unwrap());
+            core.join().unwrap().expect("it does not end")
+        });
+        drop(ends);
+        client.join().unwrap();
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        (ended, told)
+    }
+
+    #[test]
+    fn a_client_that_asks_nothing_is_told_to_go_and_goes() {
+        let (ended, _) = run(1, 0, b"", |client| assert_eq!(codes(&client.rest())[0], 0));
+        assert!(matches!(ended, Ended::Cleanly), "{ended:?}");
+        let (ended, told) = run(1, 0, b"", |client| {
+            client.request(1);
+            assert_eq!(codes(&client.rest())[0], 0, "it was served, and is idle again");
+        });
+        assert!(matches!(ended, Ended::Cleanly), "{ended:?}");
+        assert_eq!(told.served, [Ok(())]);
+    }
+
+    #[test]
+    fn a_client_that_does_not_listen_goes_all_the_same() {
+        let (ended, _) = run(1, 0, b"", |client| {
+            client.answers = false;
+            client.rest();
+        });
+        assert!(matches!(ended, Ended::Cleanly), "{ended:?}");
+    }
+
+    #[test]
+    fn a_request_that_takes_long_is_not_idle() {
+        let (ended, told) = run(1, 500, b"", |client| {
+            client.request(1);
+            let frames = client.rest();
+            let answer = frames.iter().position(|(kind, ..)| *kind == HEADERS).expect("an answer");
+            let goaway = frames.iter().position(|(kind, ..)| *kind == GOAWAY).expect("a goodbye");
+            assert!(answer < goaway, "{frames:?}");
+        });
+        assert!(matches!(ended, Ended::Cleanly), "{ended:?}");
+        assert_eq!(told.served, [Ok(())]);
+    }
+
+    #[test]
+    fn a_header_block_that_does_not_end_ends_its_connection() {
+        let unfinished = |client: &mut Raw| {
+            client.answers = false; // nothing else may stand in a block
+            client.put(HEADERS, 1, 1, BLOCK);
+        };
+        let dripping = |client: &mut Raw| {
+            let _ = client.stream.write_all(&[0, 0x40, 0, HEADERS, ENDS, 0, 0, 0, 1]);
+            while client.ended.recv_timeout(Duration::from_millis(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = client.stream.write_all(b"\x82");
+            }
+        };
+        let (ended, _) = run(1, 0, b"", move |client| {
+            unfinished(client);
+            assert_eq!(codes(&client.rest()), [CALM]);
+        });
+        assert!(matches!(&ended, Ended::Broken(why) if why.contains("header block")), "{ended:?}");
+        let (ended, _) = run(1, 0, b"", move |client| {
+            dripping(client);
+            client.rest();
+        });
+        assert!(matches!(&ended, Ended::Broken(why) if why.contains("header block")), "{ended:?}");
+    }
+
+    #[test]
+    fn a_hoarder_without_windows_loses_its_streams_and_then_its_connection() {
+        // SETTINGS_INITIAL_WINDOW_SIZE 0
+        let (ended, told) = run(1_000_000, 0, &[0, 4, 0, 0, 0, 0], |client| {
+            for index in 0..CLIENT_STREAMS_MAX {
+                client.request(2 * index + 1);
+            }
+            let frames = client.rest();
+            let resets = frames.iter().filter(|(kind, ..)| *kind == RST_STREAM).count();
+            assert_eq!(resets, CLIENT_STREAMS_MAX as usize);
+            assert_eq!(codes(&frames)[0], 0, "nothing is left, so it is idle");
+        });
+        assert!(matches!(ended, Ended::Cleanly), "{ended:?}");
+        assert_eq!(told.served, [Err(Fault::ClientGone); CLIENT_STREAMS_MAX as usize]);
+    }
+
+    #[test]
+    fn a_client_that_opens_windows_and_does_not_read_loses_its_connection() {
+        // Every answer fits into the engine, so no request waits any more; all of them together fit into no socket.
+        let (ended, told) = run(60_000, 0, &[0, 4, 0, 1, 0, 0], |client| {
+            client.put(WINDOW_UPDATE, 0, 0, &[0x3f, 0xff, 0xff, 0xff]);
+            for index in 0..CLIENT_STREAMS_MAX {
+                client.request(2 * index + 1);
+            }
+            let _ = client.ended.recv();
+        });
+        assert!(matches!(&ended, Ended::Broken(why) if why.contains("does not read")), "{ended:?}");
+        assert_eq!(told.served, [Ok(()); CLIENT_STREAMS_MAX as usize]);
+    }
+
+    #[test]
+    fn a_flood_is_told_by_its_kind_and_ends_the_connection() {
+        let (ended, told) = run(1, 0, b"", |client| {
+            for _ in 0..3_000 {
+                client.put(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]);
+            }
+            assert_eq!(codes(&client.rest()), [CALM]);
+        });
+        assert!(matches!(&ended, Ended::Broken(why) if why.contains("flood")), "{ended:?}");
+        assert_eq!(told.floods, [Flood::Priority]);
     }
 }

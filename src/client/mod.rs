@@ -3,9 +3,11 @@
 
 pub mod h1;
 pub mod h2;
+mod watch;
 
 use std::future::Future;
 
+use crate::events::Flood;
 use crate::exchange::{Answer, Ask, RequestBody};
 use crate::fault::Fault;
 use crate::io::Timer;
@@ -42,6 +44,9 @@ pub trait Service {
 
     /// A head was refused before it became a request; the caller has answered it.
     fn refused(&self, _fault: Fault) {}
+
+    /// A client's connection is ended for too many frames of one kind (HTTP/2).
+    fn flooded(&self, _kind: Flood) {}
 
     /// This request is not for HTTP: its connection becomes something else (a link). Asked before anything is answered.
     fn takes_over(&self, _head: &RequestHead) -> bool {

@@ -15,7 +15,7 @@ use super::over::{Terms, carry, send_over};
 use super::priority::Classified;
 use crate::client::Service;
 use crate::clock::{self, Now};
-use crate::events::{Direction, Dispatch, Requeue, StatusClass};
+use crate::events::{Direction, Dispatch, Flood, Requeue, StatusClass};
 use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink, flush};
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
@@ -94,6 +94,15 @@ impl Service for EdgeService {
         let mut counters = self.core.counters.borrow_mut();
         counters.unrouted.one(StatusClass::of(fault.status()));
         counters.refused(fault);
+    }
+
+    fn flooded(&self, kind: Flood) {
+        self.core.counters.borrow_mut().core.client_floods.one(kind);
+        tracing::debug!(
+            client = self.peer.address(),
+            ?kind,
+            "a client's HTTP/2 connection was ended for too many frames"
+        );
     }
 
     // No async fn: such a one keeps room for its arguments beside its variables, and every client's task is as large as that.

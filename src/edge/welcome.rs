@@ -60,8 +60,8 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, peer: SocketAddr, door: Rc<
             }
         },
         Speaks::H2 => {
-            let streams_max = core.shared.config.limits.streams_max;
-            let served = client::h2::serve(conn, Rc::new(service), streams_max, &core.drain);
+            let profile = client::h2::Profile::client(core.shared.config.limits.streams_max, core.shared.clocks);
+            let served = client::h2::serve(conn, Rc::new(service), profile, &core.drain);
             if let client::h2::Ended::Broken(why) = Box::pin(served).await {
                 tracing::debug!(%peer, why, "an HTTP/2 connection broke");
             }

@@ -37,6 +37,12 @@ impl H2Source {
         self.stream.as_ref().is_some_and(RecvStream::is_end_stream)
     }
 
+    /// Bytes that have arrived and were not taken.
+    #[must_use]
+    pub fn held_bytes(&mut self) -> usize {
+        self.stream.as_mut().map_or(0, |stream| stream.flow_control().used_capacity())
+    }
+
     #[cold]
     fn fault_of(&self, error: &h2::Error) -> Fault {
         match self.side {

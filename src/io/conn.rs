@@ -192,7 +192,7 @@ impl AsFd for Detached {
     }
 }
 
-/// How long a peer has been silent. It holds the connection's descriptor: drop it with the connection.
+/// How long a peer has been silent, and whether it reads. It holds the connection's descriptor: drop it with the connection.
 pub struct Pulse {
     socket: Socket,
 }
@@ -203,5 +203,11 @@ impl Pulse {
     #[must_use]
     pub fn silent_ms(&self) -> Option<u64> {
         self.socket.silent_ms()
+    }
+
+    /// Bytes that were sent and that the peer's kernel has not taken. A system call.
+    #[must_use]
+    pub fn unacknowledged(&self) -> u64 {
+        self.socket.unacknowledged()
     }
 }

@@ -4,8 +4,9 @@
 use std::task::{Context, Poll, ready};
 
 use http::header::UPGRADE;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::clock;
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{Again, Ask, Back, Heard, Length, Lost, Reply};
 use crate::fault::Fault;
@@ -27,7 +28,8 @@ pub struct H1Back<'a> {
     keeps_alive: bool,
     /// Bytes that had arrived when the request was put; what comes in addition is the response.
     bytes_in_before: u64,
-    /// For a WebSocket whose other side has no key: what the server has to prove, and nobody else has to see.
+    /// For a WebSocket whose other side has no key: the `Sec-WebSocket-Accept` that a 101 must carry (RFC 6455 §4.1), and that
+    /// nobody else has to see.
     accept: Option<HeaderValue>,
 }
 
@@ -48,7 +50,16 @@ impl<'a> H1Back<'a> {
             Some(upgrade) => Persistence::Upgrade(&upgrade.protocol),
             None => Persistence::Default,
         };
-        wire::put_request_head(conn.writer.buf(), &ask.method, ask.path.as_str(), &ask.headers, framing, persistence);
+        let key = websocket_key_for(ask);
+        let out = conn.writer.buf();
+        match &key {
+            None => wire::put_request_head(out, &ask.method, ask.path.as_str(), &ask.headers, framing, persistence),
+            Some(key) => {
+                let mut headers = ask.headers.clone();
+                headers.insert(&WEBSOCKET_KEY, key.clone());
+                wire::put_request_head(out, &ask.method, ask.path.as_str(), &headers, framing, persistence);
+            }
+        }
         let bytes_in_before = conn.reader.bytes_in();
         let asked = match (&ask.method, upgrades) {
             (_, true) => Asked::Connect,
@@ -64,13 +75,8 @@ impl<'a> H1Back<'a> {
             was_heard: false,
             keeps_alive: true,
             bytes_in_before,
-            accept: None,
+            accept: key.map(|key| wire::websocket::accept_of(key.as_bytes())),
         }
-    }
-
-    /// A 101 must carry this `Sec-WebSocket-Accept` (RFC 6455 §4.1); it ends here.
-    pub fn expect_websocket_accept(&mut self, accept: HeaderValue) {
-        self.accept = Some(accept);
     }
 
     /// After the exchange ended well: the connection may carry the next request.
@@ -172,4 +178,26 @@ impl<'a> Back for H1Back<'a> {
     fn down(&mut self) -> &mut H1Source<'a> {
         &mut self.down
     }
+}
+
+static WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+
+/// A WebSocket that came over HTTP/2 has no key (RFC 8441 §5); an HTTP/1.1 server wants one, and proves that it read it.
+fn websocket_key_for(ask: &Ask) -> Option<HeaderValue> {
+    let upgrade = ask.upgrade.as_ref()?;
+    let is_websocket = upgrade.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    (ask.version == http::Version::HTTP_2 && is_websocket && !ask.headers.contains_key(&WEBSOCKET_KEY))
+        .then(websocket_key)
+}
+
+/// 16 random bytes (RFC 6455 §4.1). They guard against caches, not against attackers.
+#[cold]
+fn websocket_key() -> HeaderValue {
+    use base64::Engine;
+    let mut key = [0u8; 16];
+    if getrandom::fill(&mut key).is_err() {
+        key[..8].copy_from_slice(&clock::now().0.to_ne_bytes());
+    }
+    let text = base64::engine::general_purpose::STANDARD.encode(key);
+    HeaderValue::try_from(text).expect("base64 is a field value")
 }

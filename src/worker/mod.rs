@@ -273,10 +273,13 @@ async fn link(
     tracing::info!(edge = %edge.host, %address, ?version, streams_max, "link up");
     let _alive = Alive::new(work);
     Ok(match version {
-        ChannelVersion::H2 => match client::h2::serve(conn, work.service.clone(), streams_max, ends).await {
-            client::h2::Ended::Cleanly => "the edge closed it".into(),
-            client::h2::Ended::Broken(why) => why,
-        },
+        ChannelVersion::H2 => {
+            let profile = client::h2::Profile::link(streams_max);
+            match client::h2::serve(conn, work.service.clone(), profile, ends).await {
+                client::h2::Ended::Cleanly => "the edge closed it".into(),
+                client::h2::Ended::Broken(why) => why,
+            }
+        }
         ChannelVersion::H1 => {
             client::h1::serve(conn, &*work.service, ends, &client::Clocks::USUAL).await;
             "the edge closed it".into()

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::task::Poll;
 
-use http::{HeaderValue, Method};
+use http::Method;
 
 use super::origin::{Origin, Taken};
 use super::places::Places;
@@ -15,7 +15,6 @@ use crate::fault::Fault;
 use crate::io::Timer;
 use crate::limits::BODY_STALL_MS_MAX;
 use crate::link::h1::H1Back;
-use crate::wire;
 
 /// The response's head is the edge's to wait for: it knows the pool's patience. And its client is.
 const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: BODY_STALL_MS_MAX, body_rate_min: 0 };
@@ -54,7 +53,7 @@ impl Drop for Running<'_> {
 impl Service for WorkerService {
     async fn serve(
         &self,
-        mut ask: Ask,
+        ask: Ask,
         body: &mut impl RequestBody,
         answer: &mut impl Answer,
         timer: &mut Timer,
@@ -67,12 +66,11 @@ impl Service for WorkerService {
             Poll::Pending => body.poll_gone(cx).map(|()| Err(Fault::ClientGone)),
         });
         let place = place.await?;
-        let accept = add_websocket_key(&mut ask);
         let mut replay = Replay::new(body);
         let mut taken = self.origin.take().await?;
         loop {
             let was_used = taken.was_used;
-            let lost = match self.over(taken, &ask, accept.as_ref(), &mut replay, answer, timer).await {
+            let lost = match self.over(taken, &ask, &mut replay, answer, timer).await {
                 Ok(()) => break,
                 Err(lost) => lost,
             };
@@ -92,15 +90,11 @@ impl WorkerService {
         &self,
         mut taken: Taken,
         ask: &Ask,
-        accept: Option<&HeaderValue>,
         replay: &mut Replay<'_, B>,
         answer: &mut impl Answer,
         timer: &mut Timer,
     ) -> Result<(), Lost> {
         let mut back = H1Back::new(&mut taken.conn, ask);
-        if let Some(accept) = accept {
-            back.expect_websocket_accept(accept.clone());
-        }
         let carry = Carry::new(ask.length, ask.expects_continue, BOUNDS).sparing_client();
         let carried = carry.run(replay, answer, &mut back, timer, clock::now()).await;
         let is_reusable = carried.is_ok() && back.is_reusable();
@@ -119,28 +113,4 @@ fn may_repeat(lost: Lost, method: &Method) -> bool {
         Again::MayHaveRun => method.is_idempotent(),
         Again::Never => false,
     }
-}
-
-/// A WebSocket that came over HTTP/2 has no key (RFC 8441 §5); an HTTP/1.1 server wants one, and proves that it read it.
-fn add_websocket_key(ask: &mut Ask) -> Option<HeaderValue> {
-    let upgrade = ask.upgrade.as_ref()?;
-    let is_websocket = upgrade.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    if !is_websocket || ask.headers.contains_key("sec-websocket-key") {
-        return None;
-    }
-    let key = websocket_key();
-    let accept = wire::websocket::accept_of(key.as_bytes());
-    ask.headers.insert("sec-websocket-key", key);
-    Some(accept)
-}
-
-/// 16 random bytes (RFC 6455 §4.1). They guard against caches, not against attackers.
-fn websocket_key() -> HeaderValue {
-    use base64::Engine;
-    let mut key = [0u8; 16];
-    if getrandom::fill(&mut key).is_err() {
-        key[..8].copy_from_slice(&clock::now().0.to_ne_bytes());
-    }
-    let text = base64::engine::general_purpose::STANDARD.encode(key);
-    HeaderValue::try_from(text).expect("base64 is a field value")
 }

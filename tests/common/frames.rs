@@ -1,10 +1,11 @@
-//! A foreign worker over HTTP/2 whose every frame a test writes and reads itself. What it answers is encoded by hand;
-//! request heads are only counted, never decoded.
+//! A foreign worker, or a client, over HTTP/2 whose every frame a test writes and reads itself. What it says is encoded by
+//! hand; heads that come are only counted, never decoded, but for the status of a response.
 
 use super::{ORIGIN, Peer, TestEdge, setup};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -23,8 +24,12 @@ pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 pub const NO_ERROR: u32 = 0;
 pub const PROTOCOL_ERROR: u32 = 1;
 pub const INTERNAL_ERROR: u32 = 2;
+pub const FLOW_CONTROL_ERROR: u32 = 3;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
+
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -44,6 +49,41 @@ impl Frame {
     pub fn code(&self) -> u32 {
         u32::from_be_bytes(self.payload[..4].try_into().expect("four bytes"))
     }
+
+    /// The number that GOAWAY carries behind its last stream.
+    #[track_caller]
+    pub fn goaway_code(&self) -> u32 {
+        u32::from_be_bytes(self.payload[4..8].try_into().expect("four bytes"))
+    }
+
+    /// The `:status` of a head that is the first of its kind on its connection.
+    #[track_caller]
+    pub fn status(&self) -> u16 {
+        match self.payload[..] {
+            // RFC 7541, appendix A.
+            [indexed @ 0x88..=0x8e, ..] => [200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)],
+            // §6.2: a literal with the name of entry 8, in digits as they are or by appendix B.
+            [0x48 | 0x08, 3, a, b, c, ..] => [a, b, c].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')),
+            [0x48 | 0x08, bytes @ (0x82 | 0x83), ..] => digits(&self.payload[2..2 + usize::from(bytes & 0x7f)]),
+            _ => panic!("no status comes first: {self:?}"),
+        }
+    }
+}
+
+/// RFC 7541, appendix B, as far as it codes digits.
+fn digits(coded: &[u8]) -> u16 {
+    let bits = coded.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+    let (mut left, mut number) = (coded.len() * 8, 0);
+    for _ in 0..3 {
+        let next = |n: usize| (bits >> (left - n)) & ((1 << n) - 1);
+        let (digit, n) = match next(5) {
+            digit @ 0..=2 => (digit, 5),
+            _ => (next(6) - 0b01_1001 + 3, 6),
+        };
+        left -= n;
+        number = number * 10 + digit as u16;
+    }
+    number
 }
 
 pub struct Frames {
@@ -69,6 +109,15 @@ impl Frames {
         assert_eq!((first.kind, first.flags), (SETTINGS, 0), "{first:?}");
         frames.settings(settings);
         frames.put(SETTINGS, ACK, 0, &[]);
+        frames
+    }
+
+    /// A client of a listener with `h2c`, after SETTINGS went both ways.
+    #[track_caller]
+    pub fn client(edge: &TestEdge, settings: &[(u16, u32)]) -> Frames {
+        let mut frames = Frames { peer: edge.sent(PREFACE) };
+        frames.settings(settings);
+        frames.settled();
         frames
     }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)] // tests wait on the wall clock, outside of any core
 
 pub mod frames;
+pub mod h2_client;
 pub mod h2_worker;
 pub mod origin;
 pub mod peer;
