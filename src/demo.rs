@@ -66,6 +66,7 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
         cores: Cores::All,
         drain_ms_max: DRAIN_MS_MAX,
         limits: Limits::default(),
+        trusted_proxies: Vec::new(),
         listens: vec![Listen::new(options.address, true, true)],
         admin: Some(options.admin),
         pools: vec![Pool::new("demo", vec![OriginPattern::Any])],

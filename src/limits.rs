@@ -22,6 +22,18 @@ pub const SETUP_MS_MAX: u64 = 5_000;
 /// Default of `limits.handshake_max_wait`: from a connection's accept to the end of its TLS handshake.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 
+// ---- who asked ----
+
+/// A request's own name from a trusted proxy. UUIDs have 36 bytes, nginx's `$request_id` 32; it stands in every log line.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// `Forwarded` or `X-Forwarded-For` of a trusted proxy that goes on as it is, all lines together; a longer one goes on as the
+/// addresses that were believed. A quarter of a line, so that our own element fits behind it.
+pub const FORWARDED_BYTES_MAX: usize = 2 * 1024;
+/// Trusted proxies behind each other. As addresses they take less than [`FORWARDED_BYTES_MAX`].
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Networks in `trusted_proxies`. Each new connection is held against all of them, and each address of a chain (some 2 ns
+/// each). CloudFront lists some 200.
+pub const TRUSTED_PROXIES_MAX: usize = 1024;
 // ---- bodies ----
 
 /// One chunk-size line with its extensions (RFC 9112 §7.1.1 leaves the bound to us).
@@ -324,6 +336,7 @@ pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(READ_AHEAD_BYTES_MAX <= READ_BYTES_LARGE);
+const _: () = assert!(2 * FORWARDED_BYTES_MAX <= LINE_BYTES_MAX && FORWARDED_HOPS_MAX * 50 <= FORWARDED_BYTES_MAX);
 const _: () = assert!(WRITE_COPY_BYTES_MAX <= WRITE_BYTES_HIGH);
 const _: () = assert!(TAKE_COPY_BYTES_MAX <= READ_BYTES_SMALL);
 const _: () = assert!(WHEEL_SLOTS.is_power_of_two());

@@ -1093,7 +1093,8 @@ fn largest_heads(first: &str) -> Vec<String> {
 /// The fields of [`largest_heads`], in an order of their own.
 fn filling(fields: &[(String, String)]) -> Vec<String> {
     let own = fields.iter().filter(|(name, _)| name.len() > 2 && !name.to_lowercase().starts_with("x-forwarded"));
-    let own = own.filter(|(name, _)| name.to_lowercase().starts_with("x-"));
+    let own =
+        own.filter(|(name, _)| name.to_lowercase().starts_with("x-") && !name.eq_ignore_ascii_case("x-request-id"));
     let mut own: Vec<_> = own.map(|(name, value)| format!("{}: {value}", name.to_lowercase())).collect();
     own.sort();
     own

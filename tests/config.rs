@@ -197,6 +197,49 @@ fn the_limits_section() {
 }
 
 #[test]
+fn the_trusted_proxies() {
+    let networks = |line: &str, warnings: &[&str]| {
+        let config = edge_good(&edge_section(line), warnings);
+        config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(networks("", &[]).is_empty());
+    assert!(networks("trusted_proxies = []", &[]).is_empty());
+    assert_eq!(networks("trusted_proxies = \"10.0.0.1\"", &[]), ["10.0.0.1/32"]);
+    let both = "trusted_proxies = [\"10.0.0.0/8\", \"2001:db8::/32\"]";
+    assert_eq!(networks(both, &[]), ["10.0.0.0/8", "2001:db8::/32"]);
+    let config = edge_good(&edge_section(both), &[]);
+    for (address, want) in [
+        ("10.1.2.3", true),
+        ("::ffff:10.1.2.3", true),
+        ("11.0.0.1", false),
+        ("2001:db8:1::", true),
+        ("2001:db9::", false),
+    ] {
+        assert_eq!(config.trusts(address.parse().unwrap()), want, "{address}");
+    }
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        let want = format!("warning: `trusted_proxies` has {everybody}, so every client may say who it is; name");
+        networks(&format!("trusted_proxies = ¦[\"{everybody}\"]"), &[&want]);
+    }
+    for (line, want) in [
+        ("trusted_proxies = ¦1", "`trusted_proxies` is an integer; write [\"10.0.0.0/8\", \"2001:db8::/32\"]"),
+        (
+            "trusted_proxies = [¦\"proxy.example\"]",
+            "which is neither an IP address nor a network; write [\"10.0.0.0/8\"",
+        ),
+        ("trusted_proxies = [¦\"10.1.0.0/8\"]", "which has bits behind its prefix; write \"10.0.0.0/8\""),
+        ("trusted_proxies = [\"10.0.0.0/8\", ¦\"10.0.0.0/8\"]", "has \"10.0.0.0/8\" twice; name it once"),
+        ("¦trusted_proxy = []", "unknown key `trusted_proxy` in [edge]; did you mean `trusted_proxies`?"),
+    ] {
+        edge_bad(&edge_section(line), &[want]);
+    }
+    let many: Vec<String> =
+        (0..=limits::TRUSTED_PROXIES_MAX).map(|n| format!("\"10.0.{}.{}\"", n / 256, n % 256)).collect();
+    let line = format!("trusted_proxies = ¦[{}]", many.join(", "));
+    edge_bad(&edge_section(&line), &["`trusted_proxies` has 1025 networks; it takes at most 1024"]);
+}
+
+#[test]
 fn what_is_no_toml_is_said_once_with_its_place() {
     for (marked, want) in [
         ("[edge]\ncores = ¦\n", "not TOML: "),

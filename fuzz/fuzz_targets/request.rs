@@ -4,18 +4,18 @@
 
 mod stream;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use ptth::fault::Fault;
-use ptth::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
+use ptth::limits::{FORWARDED_HOPS_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use ptth::wire::setup::put_setup_request;
 use ptth::wire::{
-    BodyPlan, ForwardedFor, Forwarding, Framing, HeadScan, Persistence, RequestHead, Side, Version, is_setup,
-    parse_request, parse_setup, put_request_head, set_forwarding, strip_hop_by_hop,
+    BodyPlan, ForwardedFor, Forwarding, Framing, HeadScan, Persistence, RequestHead, Side, Told, Version, is_setup,
+    parse_request, parse_setup, put_request_head, set_forwarding, strip_hop_by_hop, told,
 };
 use stream::{Body, Stream, agree, put_body, read_body};
 
@@ -65,8 +65,20 @@ fn check_against_httparse(bytes: &[u8], head: &RequestHead) {
     agree(&head.headers, theirs.headers);
 }
 
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// Whoever trusts the edge, too, sees the same client behind it; and our own element is the last one.
+fn check_told(before: Option<&Told>, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) {
+    let behind = told(headers, trusts);
+    assert!(headers["x-forwarded-for"].as_bytes().ends_with(b"192.0.2.1"));
+    let client = before.and_then(Told::client);
+    if client != Some(PEER) && before.is_none_or(|told| told.hops() < FORWARDED_HOPS_MAX - 1) {
+        assert_eq!(behind.client(), client.or(Some(PEER)), "{before:?} {headers:?}");
+    }
+}
+
 /// An edge forwards what it read; the worker must read the same.
-fn check_forwarded(request: &Request) {
+fn check_forwarded(request: &Request, is_trusted: bool) {
     if request.head_bytes > HEAD_BYTES_MAX / 2 || request.head.headers.len() > HEAD_FIELDS_MAX / 2 {
         return; // what the edge adds may not fit
     }
@@ -76,14 +88,27 @@ fn check_forwarded(request: &Request) {
     let host = head.authority.as_ref().map_or("none".to_owned(), |authority| authority.to_string());
     headers.insert(HOST, HeaderValue::from_str(&host).unwrap());
     headers.remove("expect");
-    let client = ForwardedFor::new(IpAddr::from([192, 0, 2, 1]));
+    let peer = ForwardedFor::new(PEER);
     let version = match head.version {
         Version::H10 => http::Version::HTTP_10,
         Version::H11 => http::Version::HTTP_11,
     };
-    let forwarding =
-        Forwarding { client: &client, proto: "https", host: &host, urgency: 3, incremental: false, version };
+    // A proxy may be believed as far as the bits of the address that it names allow.
+    let trusts = |address: IpAddr| address == PEER || address.to_string().ends_with(['1', '3', '5']);
+    let told = is_trusted.then(|| told(&headers, trusts));
+    let id = HeaderValue::from_static("a-name");
+    let forwarding = Forwarding {
+        peer: &peer,
+        told: told.as_ref(),
+        proto: "https",
+        host: &host,
+        urgency: 3,
+        incremental: false,
+        version,
+        id: &id,
+    };
     set_forwarding(&mut headers, &forwarding);
+    check_told(told.as_ref(), &headers, trusts);
     let framing = match head.body {
         BodyPlan::Empty => Framing::None,
         BodyPlan::Exact { bytes } => Framing::ContentLength(bytes),
@@ -136,7 +161,8 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(request.head.headers, cut.head.headers);
         check_setup(&request.head);
         if request.body.end == Ok(true) {
-            check_forwarded(request);
+            check_forwarded(request, false);
+            check_forwarded(request, true);
         }
     }
 });

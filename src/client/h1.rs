@@ -167,6 +167,7 @@ async fn serve_one<S: Service>(
         keeps_alive: head.keep_alive,
         owes_continue: head.expect_continue && plan != BodyPlan::Empty,
         has_begun: false,
+        id: None,
         drain,
     };
     let mut body = H1Body { source: H1Source::new(reader, plan, Side::Request) };
@@ -303,6 +304,8 @@ struct H1Answer<'a> {
     /// The client was not asked for its body yet, so nobody knows whether it will come.
     owes_continue: bool,
     has_begun: bool,
+    /// What the request is called.
+    id: Option<HeaderValue>,
     drain: &'a Latch,
 }
 
@@ -326,9 +329,12 @@ impl Answer for H1Answer<'_> {
         Ok(())
     }
 
-    fn head(&mut self, reply: Reply) -> Result<(), Fault> {
+    fn head(&mut self, mut reply: Reply) -> Result<(), Fault> {
         debug_assert!(!self.has_begun);
         self.has_begun = true;
+        if let Some(id) = self.id.take() {
+            reply.headers.insert(&wire::X_REQUEST_ID, id);
+        }
         if reply.status == StatusCode::SWITCHING_PROTOCOLS {
             self.keeps_alive = false;
             self.sink.set_frame(Frame::UntilClose);
@@ -361,6 +367,10 @@ impl Answer for H1Answer<'_> {
 
     fn has_begun(&self) -> bool {
         self.has_begun
+    }
+
+    fn tells_id(&mut self, id: HeaderValue) {
+        self.id = Some(id);
     }
 }
 

@@ -415,7 +415,7 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     let source = H2Source::new(stream, Side::Request);
     let ask = ask_of(head, source.has_ended_with_its_head(), shared);
     let mut body = H2Body { source: RefCell::new(source), send: send.clone() };
-    let mut answer = H2Answer { send, is_head, has_begun: false };
+    let mut answer = H2Answer { send, is_head, has_begun: false, id: None };
     let fault = match ask {
         Ok(ask) => shared.service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
         Err(fault) => {
@@ -686,6 +686,8 @@ struct H2Answer {
     send: Rc<RefCell<Send>>,
     is_head: bool,
     has_begun: bool,
+    /// What the request is called.
+    id: Option<HeaderValue>,
 }
 
 impl Answer for H2Answer {
@@ -696,9 +698,12 @@ impl Answer for H2Answer {
         self.send.borrow_mut().respond.send_informational(response).map_err(|_| Fault::ClientGone)
     }
 
-    fn head(&mut self, reply: Reply) -> Result<(), Fault> {
+    fn head(&mut self, mut reply: Reply) -> Result<(), Fault> {
         debug_assert!(!self.has_begun);
         self.has_begun = true;
+        if let Some(id) = self.id.take() {
+            reply.headers.insert(&wire::X_REQUEST_ID, id);
+        }
         let mut response = Response::new(());
         *response.headers_mut() = reply.headers;
         *response.status_mut() = reply.status;
@@ -725,6 +730,10 @@ impl Answer for H2Answer {
 
     fn has_begun(&self) -> bool {
         self.has_begun
+    }
+
+    fn tells_id(&mut self, id: HeaderValue) {
+        self.id = Some(id);
     }
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
@@ -22,6 +22,8 @@ pub struct EdgeConfig {
     /// How long a drain may take.
     pub drain_ms_max: u64,
     pub limits: Limits,
+    /// What comes from here is believed about who asked. None of them twice.
+    pub trusted_proxies: Vec<Network>,
     /// At least one; one of them takes clients, one takes workers (maybe the same).
     pub listens: Vec<Listen>,
     pub admin: Option<SocketAddr>,
@@ -294,7 +296,7 @@ impl Pool {
 
 const TOP: Shape =
     Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "pool", "credential"], later: &[] };
-const EDGE: Shape = Shape { name: "[edge]", keys: &["cores", "drain_max"], later: &[] };
+const EDGE: Shape = Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies"], later: &[] };
 const LIMITS: Shape = Shape {
     name: "[limits]",
     keys: &[
@@ -381,18 +383,25 @@ impl EdgeConfig {
         config.file = file.into();
         if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
     }
+
+    /// Whether what comes from this address is believed about who asked.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
+    }
 }
 
 /// With mistakes, the result has defaults and gaps, and nobody sees it.
 fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes) -> EdgeConfig {
     root.check_keys(&TOP, SHAPES, mistakes);
     let edge = root.entry("edge").and_then(|entry| entry.table("[edge], with single brackets", mistakes));
-    let (cores, drain_ms_max) = edge.map_or((Cores::All, limits::DRAIN_MS_MAX), |edge| {
+    let (cores, drain_ms_max, trusted_proxies) = edge.map_or((Cores::All, limits::DRAIN_MS_MAX, Vec::new()), |edge| {
         edge.check_keys(&EDGE, SHAPES, mistakes);
         let cores = edge.entry("cores").and_then(|entry| cores(&entry, mistakes));
         let drain =
             edge.entry("drain_max").and_then(|e| e.duration_ms(0..=limits::DURATION_MS_MAX, "\"30s\"", mistakes));
-        (cores.unwrap_or(Cores::All), drain.unwrap_or(limits::DRAIN_MS_MAX))
+        let trusted = trusted_proxies(&edge, mistakes);
+        (cores.unwrap_or(Cores::All), drain.unwrap_or(limits::DRAIN_MS_MAX), trusted)
     });
     let limits = limits_of(root, mistakes);
     let listens = listens(root, folder, mistakes);
@@ -400,7 +409,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
     let (pools, pools_whole) = pools(root, Schemes::of(&listens), mistakes);
     let credentials = credentials(root, pools_whole.then_some(&pools), now_unix, mistakes);
     let listens = listens.into_iter().map(|listen| listen.value).collect();
-    EdgeConfig { file: String::new(), cores, drain_ms_max, limits, listens, admin, pools, credentials }
+    EdgeConfig { file: String::new(), cores, drain_ms_max, trusted_proxies, limits, listens, admin, pools, credentials }
 }
 
 fn cores(entry: &Entry, mistakes: &mut Mistakes) -> Option<Cores> {
@@ -518,6 +527,24 @@ fn memory_max(entry: &Entry, mistakes: &mut Mistakes) -> Option<MemoryMax> {
         entry.refuse("is not a whole number of percent from 1 to 100", EXAMPLE, mistakes);
     }
     share.map(MemoryMax::Share)
+}
+
+fn trusted_proxies(edge: &Section, mistakes: &mut Mistakes) -> Vec<Network> {
+    const KEY: &str = "trusted_proxies";
+    let Some(entry) = edge.entry(KEY) else { return Vec::new() };
+    if matches!(entry.value(), DeValue::Array(items) if items.is_empty()) {
+        return Vec::new();
+    }
+    let networks = each(edge, KEY, r#"["10.0.0.0/8", "2001:db8::/32"]"#, mistakes, network).unwrap_or_default();
+    if networks.len() > limits::TRUSTED_PROXIES_MAX {
+        let what = format!("`{KEY}` has {} networks", networks.len());
+        mistakes.error(entry.place(), what, format_args!("it takes at most {}", limits::TRUSTED_PROXIES_MAX));
+    }
+    if let Some(everybody) = networks.iter().find(|network| network.is_everybody()) {
+        let what = format!("`{KEY}` has {everybody}, so every client may say who it is");
+        mistakes.warning(entry.place(), what, "name the addresses of the proxies alone");
+    }
+    networks
 }
 
 /// Each with the place of its address.
@@ -910,14 +937,7 @@ fn conditions(section: &Section, origins: &[OriginPattern], mistakes: &mut Mista
         Err(Wrong { reason: "no origin of this pool covers", instead: Some("a host of its `origins`".into()) })
     });
     let paths = each(section, "path", r#""/checkout/*""#, mistakes, |text| PathPattern::parse(text).map_err(Wrong::of));
-    let clients = each(section, "client", r#"["10.0.0.0/8", "::1"]"#, mistakes, |text| {
-        Network::parse(text).map_err(|error| match error {
-            NotNetwork::Malformed(reason) => Wrong::of(reason),
-            NotNetwork::Loose(meant) => {
-                Wrong { reason: "has bits behind its prefix", instead: Some(format!("\"{meant}\"")) }
-            }
-        })
-    });
+    let clients = each(section, "client", r#"["10.0.0.0/8", "::1"]"#, mistakes, network);
     let headers = match section.entry("header") {
         Some(entry) => fields(&entry, mistakes),
         None => Some(Vec::new()),
@@ -976,6 +996,15 @@ fn each<T: PartialEq>(
         }
     }
     (list.len() == count).then_some(list)
+}
+
+fn network(text: &str) -> Result<Network, Wrong> {
+    Network::parse(text).map_err(|error| match error {
+        NotNetwork::Malformed(reason) => Wrong::of(reason),
+        NotNetwork::Loose(meant) => {
+            Wrong { reason: "has bits behind its prefix", instead: Some(format!("\"{meant}\"")) }
+        }
+    })
 }
 
 fn method(text: &str) -> Result<Method, Wrong> {

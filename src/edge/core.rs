@@ -28,6 +28,7 @@ use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::io;
 use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
+use crate::wire::RequestIds;
 use crate::xcore::{Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Seats};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
@@ -111,6 +112,7 @@ pub struct Core {
     pub connections: Cell<usize>,
     /// Requests that wait and are in no pool's books.
     unbooked: Cell<usize>,
+    pub request_ids: RefCell<RequestIds>,
     dispatcher: RefCell<Dispatcher<FarAsk, Rc<Ticket>>>,
     links: RefCell<HashMap<LinkId, LinkEntry>>,
     /// This core looks for work because it was woken for that.
@@ -168,6 +170,7 @@ impl Core {
             counters: RefCell::new(counters),
             connections: Cell::new(0),
             unbooked: Cell::new(0),
+            request_ids: RefCell::new(RequestIds::new(random_keys(id))),
             dispatcher: RefCell::new(dispatcher),
             links: RefCell::new(HashMap::new()),
             was_asleep: Cell::new(false),
@@ -344,6 +347,13 @@ impl Core {
             links: parts,
         }
     }
+}
+
+/// For names that nobody has to guess: without random bytes the clock has to do.
+fn random_keys(id: CoreId) -> [u64; 2] {
+    let mut keys = [[0; 8]; 2];
+    let _ = keys.iter_mut().try_for_each(|key| getrandom::fill(key));
+    keys.map(|key| u64::from_ne_bytes(key) ^ clock::now().0 ^ u64::from(id.0))
 }
 
 /// What the dispatcher has this core do.

@@ -198,6 +198,12 @@ impl Network {
         }
     }
 
+    /// Every address of its kind.
+    #[must_use]
+    pub fn is_everybody(&self) -> bool {
+        self.prefix_bits == 0
+    }
+
     /// An IPv4 address in its IPv6 form is in IPv4 networks only: a socket for both kinds shows it so.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -145,6 +145,7 @@ mod tests {
             cores: Cores::All,
             drain_ms_max: 0,
             limits: Limits::default(),
+            trusted_proxies: Vec::new(),
             listens: Vec::new(),
             admin: None,
             pools: pools.collect(),

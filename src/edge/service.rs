@@ -22,13 +22,16 @@ use crate::ids::{Class, PoolId};
 use crate::io::Timer;
 use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
 use crate::sched::{Facts, Needs};
-use crate::wire::{self, ForwardedFor, RequestHead};
+use crate::wire::{self, ForwardedFor, RequestHead, Scheme, Told};
 use crate::xcore::Fill;
 
 /// What serves one client connection.
 pub struct EdgeService {
     pub core: Rc<Core>,
-    pub client: IpAddr,
+    /// Of whoever connected, or was introduced: a client, or a proxy.
+    pub address: IpAddr,
+    /// What it says about who asked is believed.
+    pub is_trusted: bool,
     pub peer: ForwardedFor,
     /// False on an address for workers only.
     pub accepts_clients: bool,
@@ -99,7 +102,7 @@ impl Service for EdgeService {
     fn flooded(&self, kind: Flood) {
         self.core.counters.borrow_mut().core.client_floods.one(kind);
         tracing::debug!(
-            client = self.peer.address(),
+            client = %self.address.to_canonical(),
             ?kind,
             "a client's HTTP/2 connection was ended for too many frames"
         );
@@ -114,20 +117,31 @@ impl Service for EdgeService {
         timer: &mut Timer,
     ) -> impl Future<Output = Result<(), Fault>> {
         let stamp = clock::now();
-        // What a client claims about its own scheme counts for nothing.
-        ask.secure = self.server_name.is_some();
-        let routed = self.route(&ask).map(|pool| {
-            let classified = self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, self.client);
-            self.stamp_headers(&mut ask, classified);
-            let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
-            Facts { pool, class: Class::of(classified.urgency), needs, stamp }
-        });
+        let told = self.is_trusted.then(|| wire::told(&ask.headers, |hop| self.core.shared.config.trusts(hop)));
+        let client = told.as_ref().and_then(Told::client).unwrap_or(self.address);
+        // What a client claims about its own scheme counts for nothing. A proxy that ends TLS in front of us is believed: its
+        // clients asked for an https origin. One that begins TLS behind clients without it makes no request an http one.
+        ask.secure = self.server_name.is_some() || told.as_ref().is_some_and(|told| told.scheme == Some(Scheme::Https));
+        let id = self.id_of(&ask.headers);
+        answer.tells_id(id.clone());
+        let routed = match self.route(&ask) {
+            Ok(pool) => {
+                let classified = self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, client);
+                self.stamp_headers(&mut ask, told.as_ref(), &id, classified);
+                let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
+                Ok(Facts { pool, class: Class::of(classified.urgency), needs, stamp })
+            }
+            Err(fault) => {
+                ask.headers.insert(&wire::X_REQUEST_ID, id); // for the log line
+                Err(fault)
+            }
+        };
         let mut ask = HeldAsk::Own(ask);
         async move {
             let facts = match routed {
                 Ok(facts) => facts,
                 Err(fault) => {
-                    self.count(&ask, None, stamp, &Err(fault));
+                    self.count(&ask, client, None, stamp, &Err(fault));
                     return Err(fault);
                 }
             };
@@ -140,7 +154,7 @@ impl Service for EdgeService {
             {
                 served = Err(fault);
             }
-            self.count(&ask, Some(facts.pool), stamp, &served);
+            self.count(&ask, client, Some(facts.pool), stamp, &served);
             served.map(|_| ())
         }
     }
@@ -168,15 +182,23 @@ impl EdgeService {
         })
     }
 
+    /// What the request is called: as a trusted proxy calls it, else by a new name.
+    fn id_of(&self, headers: &HeaderMap) -> HeaderValue {
+        let kept = if self.is_trusted { wire::kept_request_id(headers) } else { None };
+        kept.cloned().unwrap_or_else(|| self.core.request_ids.borrow_mut().next_id())
+    }
+
     /// What the worker learns about who asked. A client's own words on that are replaced.
-    fn stamp_headers(&self, ask: &mut Ask, classified: Classified) {
+    fn stamp_headers(&self, ask: &mut Ask, told: Option<&Told>, id: &HeaderValue, classified: Classified) {
         let forwarding = wire::Forwarding {
-            client: &self.peer,
-            proto: if ask.secure { "https" } else { "http" },
+            peer: &self.peer,
+            told,
+            proto: if self.server_name.is_some() { "https" } else { "http" },
             host: ask.authority.as_ref().map_or("", |authority| authority.as_str()),
             urgency: classified.urgency,
             incremental: classified.incremental,
             version: ask.version,
+            id,
         };
         wire::set_forwarding(&mut ask.headers, &forwarding);
     }
@@ -354,7 +376,7 @@ impl EdgeService {
     }
 
     /// One line and one count for each exchange, at its end.
-    fn count(&self, ask: &Ask, pool: Option<PoolId>, stamp: Now, served: &Result<Carried, Fault>) {
+    fn count(&self, ask: &Ask, client: IpAddr, pool: Option<PoolId>, stamp: Now, served: &Result<Carried, Fault>) {
         let status = served.map_or_else(|fault| fault.status(), |carried| carried.status.as_u16());
         let mut counters = self.core.counters.borrow_mut();
         let class = StatusClass::of(status);
@@ -372,7 +394,8 @@ impl EdgeService {
         drop(counters);
         tracing::debug!(
             target: "ptth::exchange",
-            client = self.peer.address(),
+            client = %client.to_canonical(),
+            request_id = wire::request_id(&ask.headers),
             method = %ask.method,
             authority = ask.authority.as_ref().map_or("", |authority| authority.as_str()),
             path = %ask.path.path(),

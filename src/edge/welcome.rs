@@ -46,7 +46,8 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, peer: SocketAddr, door: Rc<
     }
     let service = EdgeService {
         core: core.clone(),
-        client: peer.ip(),
+        address: peer.ip(),
+        is_trusted: core.shared.config.trusts(peer.ip()),
         peer: ForwardedFor::new(peer.ip()),
         accepts_clients: door.clients,
         server_name,

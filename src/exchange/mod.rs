@@ -130,6 +130,8 @@ pub trait Answer: Sink {
     fn head(&mut self, reply: Reply) -> Result<(), Fault>;
     /// A final head was put: nothing else can be answered any more.
     fn has_begun(&self) -> bool;
+    /// What the request is called: the final head tells it (`X-Request-Id`), whoever makes it. Called before it, or never.
+    fn tells_id(&mut self, _id: HeaderValue) {}
 }
 
 /// What a link says before the body of a response.

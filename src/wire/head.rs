@@ -212,7 +212,7 @@ pub(super) fn fields(
     mut note: impl FnMut(&[u8], &Bytes) -> Result<(), Fault>,
 ) -> Result<HeaderMap, Fault> {
     /// Fields that the edge adds: room for them now is cheaper than a second table later.
-    const FIELDS_ADDED: usize = 6;
+    const FIELDS_ADDED: usize = 7;
     let lines = memchr_iter(LF, head.get(at..).unwrap_or_default()).count();
     let mut map = HeaderMap::try_with_capacity(lines + FIELDS_ADDED).map_err(|_| side.too_large())?;
     loop {

@@ -5,24 +5,29 @@
 
 pub mod authority;
 pub mod body;
+pub mod forwarded;
 pub mod frames;
 pub mod head;
 pub mod hop;
 pub mod origin;
 pub mod priority;
+pub mod request_id;
 pub mod scan;
 pub mod setup;
 pub mod token;
+pub mod trace;
 pub mod trailer;
 pub mod websocket;
 pub mod write;
 
 pub use authority::{Authority, Scheme};
 pub use body::{BodyDecoder, Found, Step, put_chunk, put_chunk_end, put_last_chunk};
+pub use forwarded::{Told, told};
 pub use frames::{FrameHead, FrameScan};
 pub use head::{Asked, BodyPlan, RequestHead, ResponseHead, Version, parse_request, parse_response};
 pub use hop::{ForwardedFor, Forwarding, set_forwarding, strip_hop_by_hop};
 pub use origin::{Origin, OriginPattern};
+pub use request_id::{RequestIds, X_REQUEST_ID, kept_request_id, request_id};
 pub use scan::{HeadScan, Side, is_h2_preface};
 pub use setup::{ChannelVersion, Dialect, Presented, Scope, Setup, SetupAnswer, is_setup, parse_setup};
 pub use write::{Framing, Persistence, put_request_head, put_response_head};

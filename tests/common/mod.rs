@@ -41,6 +41,7 @@ pub const SECRET: &str = "s3cret";
 pub struct Setting {
     cores: u16,
     drain_max: String,
+    edge: String,
     pool: String,
     credential: String,
     more: String,
@@ -55,6 +56,7 @@ pub fn setting() -> Setting {
     Setting {
         cores: 1,
         drain_max: "20s".into(),
+        edge: String::new(),
         pool: String::new(),
         credential: "links_max = 16".into(),
         more: String::new(),
@@ -71,6 +73,12 @@ impl Setting {
 
     pub fn drain_max(mut self, drain_max: &str) -> Setting {
         self.drain_max = drain_max.into();
+        self
+    }
+
+    /// Lines of `[edge]`, apart from its cores and `drain_max`.
+    pub fn edge(mut self, lines: &str) -> Setting {
+        self.edge = lines.into();
         self
     }
 
@@ -105,13 +113,14 @@ impl Setting {
     }
 
     pub fn start(self) -> TestEdge {
-        let Setting { cores, drain_max, pool, credential, more, listen, address } = self;
+        let Setting { cores, drain_max, edge, pool, credential, more, listen, address } = self;
         let hash = secret_hash(SECRET);
         let text = format!(
             r#"
             [edge]
             cores = {cores}
             drain_max = "{drain_max}"
+            {edge}
             [[listen]]
             address = "127.0.0.1:1"
             accept = ["clients", "workers"]

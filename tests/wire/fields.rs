@@ -62,6 +62,7 @@ fn hop_by_hop_fields_end_here() {
     check_strip("connection:Forwarded\nforwarded:for=a", "forwarded:for=a");
     check_strip("connection:X-Forwarded-For\nx-forwarded-for:a", "x-forwarded-for:a");
     check_strip("connection:x-forwarded-anything\nx-forwarded-anything:a", "x-forwarded-anything:a");
+    check_strip("connection:x-request-id\nx-request-id:a", "x-request-id:a");
     check_strip("connection:x-real-ip,via,priority\nx-real-ip:a\nvia:b\npriority:c", "priority:c\nvia:b\nx-real-ip:a");
     check_strip("connection:content-type\ncontent-type:a", "content-type:a");
     check_strip("connection:sec-websocket-key\nsec-websocket-key:a", "sec-websocket-key:a");
@@ -91,12 +92,14 @@ fn check_forwarding(client: &str, host: &str, before: &str, after: &str) {
     set_forwarding(
         &mut headers,
         &Forwarding {
-            client: &ForwardedFor::new(client),
+            peer: &ForwardedFor::new(client),
+            told: None,
             proto: "https",
             host,
             urgency: 2,
             incremental,
             version: http::Version::HTTP_11,
+            id: &HeaderValue::from_static("7"),
         },
     );
     assert_eq!(lines(&headers), after, "{before:?}");
@@ -105,7 +108,7 @@ fn check_forwarding(client: &str, host: &str, before: &str, after: &str) {
 #[test]
 fn a_worker_sees_what_the_edge_saw_and_nothing_that_a_client_claims() {
     let plain = "forwarded:for=192.0.2.1;proto=https;host=a.example\npriority:u=2\nvia:1.1 ptth\n\
-                 x-forwarded-for:192.0.2.1\nx-forwarded-host:a.example\nx-forwarded-proto:https";
+                 x-forwarded-for:192.0.2.1\nx-forwarded-host:a.example\nx-forwarded-proto:https\nx-request-id:7";
     check_forwarding("192.0.2.1", "a.example", "", plain);
     for claim in [
         "forwarded:for=evil",
@@ -117,13 +120,15 @@ fn a_worker_sees_what_the_edge_saw_and_nothing_that_a_client_claims() {
         "x_forwarded_for:10.0.0.1",
         "x-forwarded_host:evil",
         "x_real_ip:10.0.0.1",
+        "x-request-id:evil\nx-request-id:worse",
+        "x_request-id:evil",
     ] {
         check_forwarding("192.0.2.1", "a.example", claim, plain);
         check_forwarding(
             "192.0.2.1",
             "a.example",
             &format!("{claim}\nz:1\nx-real:2"),
-            &format!("{plain}\nx-real:2\nz:1"),
+            &format!("{}\nz:1", plain.replace("x-request-id", "x-real:2\nx-request-id")),
         );
     }
     check_forwarding("::ffff:192.0.2.1", "a.example", "", plain);
@@ -132,7 +137,7 @@ fn a_worker_sees_what_the_edge_saw_and_nothing_that_a_client_claims() {
         "[::1]:8443",
         "",
         "forwarded:for=\"[2001:db8::1]\";proto=https;host=\"[::1]:8443\"\npriority:u=2\nvia:1.1 ptth\n\
-         x-forwarded-for:2001:db8::1\nx-forwarded-host:[::1]:8443\nx-forwarded-proto:https",
+         x-forwarded-for:2001:db8::1\nx-forwarded-host:[::1]:8443\nx-forwarded-proto:https\nx-request-id:7",
     );
     check_forwarding("192.0.2.1", "a.example", "priority:u=0", plain);
     check_forwarding("192.0.2.1", "a.example", "priority:u=0, i", &plain.replace("u=2", "u=2, i"));
@@ -146,12 +151,14 @@ fn no_host_can_break_out_of_forwarded() {
     let mut headers = HeaderMap::new();
     let client = IpAddr::from([192, 0, 2, 1]);
     let mut forwarding = Forwarding {
-        client: &ForwardedFor::new(client),
+        peer: &ForwardedFor::new(client),
+        told: None,
         proto: "http",
         host: "a\";for=\"b\\",
         urgency: 3,
         incremental: false,
         version: http::Version::HTTP_10,
+        id: &HeaderValue::from_static("7"),
     };
     set_forwarding(&mut headers, &forwarding);
     assert_eq!(headers["forwarded"], "for=192.0.2.1;proto=http;host=\"a\\\";for=\\\"b\\\\\"");

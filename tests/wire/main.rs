@@ -3,8 +3,10 @@
 
 mod bodies;
 mod fields;
+mod forwarded;
 mod frames;
 mod heads;
 mod origins;
 mod priorities;
 mod setups;
+mod traces;

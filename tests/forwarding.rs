@@ -1,0 +1,411 @@
+//! Who asked, over real sockets: what a client claims, what a trusted proxy tells, and what a request is
+//! called. The forms that the fields can have are tables in `tests/wire`.
+#![allow(clippy::disallowed_methods)] // tests wait on the wall clock, outside of any core
+
+mod common;
+
+use std::net::SocketAddr;
+use std::thread;
+
+use common::h2_worker::{H2Worker, block_on};
+use common::peer::{Message, Peer};
+use common::{CORES, HOST, get, setting};
+
+/// Fields that a client has no say in.
+const FORGED: &str = "Forwarded: for=198.51.100.66;proto=https;host=evil\r\nX-Forwarded-For: 198.51.100.66\r\n\
+    X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /evil\r\n\
+    X-Forwarded-Server: evil\r\nX-Real-IP: 198.51.100.66\r\nX_Forwarded_For: 198.51.100.66\r\nX-Request-Id: evil\r\n";
+
+/// The same for HTTP/2.
+fn forged() -> Vec<(String, String)> {
+    let pairs = FORGED.lines().map(|line| line.split_once(": ").expect("a field"));
+    pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect()
+}
+
+/// A `GET` with more lines in its head.
+fn get_with(lines: &str) -> String {
+    get("/").replace("\r\n\r\n", &format!("\r\n{lines}\r\n"))
+}
+
+/// A connection from this address of loopback.
+fn connect_from(address: &str, to: SocketAddr) -> Peer {
+    let from = SocketAddr::new(address.parse().expect("an address"), 0);
+    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&from.into()).expect("all of 127.0.0.0/8 is loopback");
+    socket.connect(&to.into()).expect("the listener takes connections");
+    socket.set_tcp_nodelay(true).expect("TCP_NODELAY");
+    Peer::new(socket.into())
+}
+
+/// Sends a request and answers it at the link; what the worker saw, and what the client got.
+#[track_caller]
+fn through(client: &mut Peer, link: &mut Peer, request: &str) -> (Message, Message) {
+    client.send(request);
+    let seen = link.serve("hello");
+    (seen, client.response())
+}
+
+/// Each of these fields once, with this value; `None` is nowhere.
+#[track_caller]
+fn assert_fields(seen: &Message, wanted: &[(&str, Option<&str>)]) {
+    for (name, want) in wanted {
+        assert_eq!(seen.field(name), *want, "{name} of {seen:?}");
+    }
+}
+
+#[track_caller]
+fn assert_is_new(id: &str) {
+    assert!(id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
+}
+
+/// Nothing of [`FORGED`] has come through, and this address has.
+#[track_caller]
+fn assert_honest(seen: &Message, client: &str) {
+    let quoted = if client.contains(':') { format!("\"[{client}]\"") } else { client.to_owned() };
+    assert_fields(
+        seen,
+        &[
+            ("forwarded", Some(&format!("for={quoted};proto=http;host={HOST}"))),
+            ("x-forwarded-for", Some(client)),
+            ("x-forwarded-proto", Some("http")),
+            ("x-forwarded-host", Some(HOST)),
+            ("x-forwarded-port", None),
+            ("x-forwarded-prefix", None),
+            ("x-forwarded-server", None),
+            ("x-real-ip", None),
+            ("x_forwarded_for", None),
+        ],
+    );
+    assert_is_new(seen.field("x-request-id").expect("a name"));
+}
+
+/// One request over HTTP/2 without TLS: the worker's side is for the caller; the answer's head.
+fn ask_h2(stream: std::net::TcpStream, host: &str, fields: &[(String, String)]) -> http::response::Parts {
+    stream.set_nonblocking(true).expect("nonblocking");
+    block_on(async {
+        let stream = tokio::net::TcpStream::from_std(stream).expect("a socket");
+        let (mut send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut request = http::Request::get(format!("http://{host}/"));
+        for (name, value) in fields {
+            request = request.header(name, value);
+        }
+        let (response, _) = send.send_request(request.body(()).expect("a request"), true).expect("it is taken");
+        response.await.expect("an answer").into_parts().0
+    })
+}
+
+// ---- clients ----
+
+#[test]
+fn what_an_untrusted_client_claims_reaches_no_worker() {
+    for cores in CORES {
+        // Nobody is trusted, or somebody else is.
+        for trusted in ["", "trusted_proxies = [\"127.0.0.2\", \"2001:db8::/32\"]"] {
+            let rule = "[[pool.rule]]\nmatch = { client = \"198.51.100.66\" }\nurgency = 0";
+            let edge = setting().cores(cores).edge(trusted).pool(rule).listen("h2c = true").start();
+            let mut link = edge.h1_link();
+            let (seen, answer) = through(&mut edge.client(), &mut link, &get_with(FORGED));
+            assert_honest(&seen, "127.0.0.1");
+            assert_eq!(seen.field("priority"), Some("u=3"), "the rule is for another address");
+            assert_eq!(answer.field("x-request-id"), seen.field("x-request-id"));
+
+            let stream = std::net::TcpStream::connect(edge.address).expect("it listens");
+            let worker = thread::spawn(move || link.serve("hello"));
+            let answer = ask_h2(stream, HOST, &forged());
+            let seen = worker.join().expect("it was asked");
+            assert_honest(&seen, "127.0.0.1");
+            assert_eq!(seen.field("priority"), Some("u=3"));
+            assert_eq!(answer.headers["x-request-id"].to_str().ok(), seen.field("x-request-id"));
+        }
+    }
+}
+
+#[test]
+fn a_client_over_ipv6_is_told_in_brackets() {
+    let edge = setting().more("[[listen]]\naddress = \"[::1]:3\"\naccept = [\"clients\"]").start();
+    let mut link = edge.h1_link();
+    let (seen, _) = through(&mut Peer::connect(edge.addresses[1]), &mut link, &get_with(FORGED));
+    assert_honest(&seen, "::1");
+}
+
+// ---- proxies ----
+
+const TRUST: &str = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\", \"fd00::/8\"]";
+/// The class tells whom the edge takes for the client.
+const RULES: &str = "[[pool.rule]]\nmatch = { client = \"192.0.2.7\" }\nurgency = 0\n\
+    [[pool.rule]]\nmatch = { client = \"2001:db8::/32\" }\nurgency = 1\n\
+    [[pool.rule]]\nmatch = { client = \"10.0.0.0/8\" }\nurgency = 5\n\
+    [[pool.rule]]\nmatch = { client = \"127.0.0.1\" }\nurgency = 6";
+
+#[test]
+fn the_client_behind_trusted_proxies_is_the_client_for_rules_and_for_the_worker() {
+    let edge = setting().edge(TRUST).pool(RULES).start();
+    let mut link = edge.h1_link();
+    let mut proxy = edge.client();
+    let own = format!("for=127.0.0.1;proto=http;host={HOST}");
+    for (lines, urgency, forwarded, x_forwarded_for) in [
+        // two of them in a row, with a client's own words in front
+        (
+            "X-Forwarded-For: 198.51.100.66, 192.0.2.7, 10.0.0.1",
+            "u=0",
+            format!("for=192.0.2.7, for=10.0.0.1, {own}"),
+            "198.51.100.66, 192.0.2.7, 10.0.0.1, 127.0.0.1",
+        ),
+        (
+            "X-Forwarded-For: 2001:db8::7, fd00::1\r\nX-Forwarded-For: 10.0.0.1",
+            "u=1",
+            format!("for=\"[2001:db8::7]\", for=\"[fd00::1]\", for=10.0.0.1, {own}"),
+            "2001:db8::7, fd00::1, 10.0.0.1, 127.0.0.1",
+        ),
+        (
+            "Forwarded: for=\"[2001:db8::1]:4711\", for=\"[fd00::1]\"",
+            "u=1",
+            format!("for=\"[2001:db8::1]:4711\", for=\"[fd00::1]\", {own}"),
+            "2001:db8::1, fd00::1, 127.0.0.1",
+        ),
+        (
+            "Forwarded: for=192.0.2.7\r\nX-Forwarded-For: 192.0.2.7",
+            "u=0",
+            format!("for=192.0.2.7, {own}"),
+            "192.0.2.7, 127.0.0.1",
+        ),
+        // nobody but proxies: the first of them
+        (
+            "X-Forwarded-For: 10.0.0.2, 10.0.0.1",
+            "u=5",
+            format!("for=10.0.0.2, for=10.0.0.1, {own}"),
+            "10.0.0.2, 10.0.0.1, 127.0.0.1",
+        ),
+        // hidden: the last one that is known
+        ("Forwarded: for=unknown", "u=6", format!("for=unknown, {own}"), "127.0.0.1"),
+        ("Forwarded: for=_hidden", "u=6", format!("for=_hidden, {own}"), "127.0.0.1"),
+        (
+            "Forwarded: for=_hidden, for=10.0.0.1",
+            "u=5",
+            format!("for=_hidden, for=10.0.0.1, {own}"),
+            "10.0.0.1, 127.0.0.1",
+        ),
+        // garbage and contradictions are not there
+        ("Forwarded: for=192.0.2.7, garbage", "u=6", own.clone(), "127.0.0.1"),
+        ("Forwarded: for=192.0.2.8\r\nX-Forwarded-For: 192.0.2.7", "u=6", own.clone(), "127.0.0.1"),
+        ("Accept: */*", "u=6", own.clone(), "127.0.0.1"),
+    ] {
+        let (seen, _) = through(&mut proxy, &mut link, &get_with(&format!("{lines}\r\n")));
+        assert_fields(
+            &seen,
+            &[("priority", Some(urgency)), ("forwarded", Some(&forwarded)), ("x-forwarded-for", Some(x_forwarded_for))],
+        );
+    }
+    let lines = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: www.example:8443\r\n\
+        X-Forwarded-Port: 8443\r\nX-Forwarded-Prefix: /app\r\nX-Forwarded-Server: front\r\nX-Real-IP: 198.51.100.66\r\n";
+    let (seen, _) = through(&mut proxy, &mut link, &get_with(lines));
+    assert_fields(
+        &seen,
+        &[
+            ("host", Some(HOST)),
+            ("forwarded", Some("for=192.0.2.7, for=127.0.0.1;proto=https;host=\"www.example:8443\"")),
+            ("x-forwarded-for", Some("192.0.2.7, 127.0.0.1")),
+            ("x-forwarded-proto", Some("https")),
+            ("x-forwarded-host", Some("www.example:8443")),
+            ("x-forwarded-port", Some("8443")),
+            ("x-forwarded-prefix", Some("/app")),
+            ("x-forwarded-server", Some("front")),
+            ("x-real-ip", Some("192.0.2.7")),
+            ("via", Some("1.1 ptth")),
+        ],
+    );
+    // From another address the same words are worth nothing.
+    let (seen, _) = through(&mut connect_from("127.0.0.2", edge.address), &mut link, &get_with(FORGED));
+    assert_honest(&seen, "127.0.0.2");
+}
+
+#[test]
+fn a_trusted_proxy_over_http2_is_believed() {
+    let edge = setting().edge(TRUST).pool(RULES).listen("h2c = true").start();
+    let mut link = edge.h1_link();
+    let worker = thread::spawn(move || link.serve("hello"));
+    let fields = [("x-forwarded-for", "2001:db8::7"), ("x-forwarded-proto", "https"), ("x-request-id", "of-the-proxy")];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let stream = std::net::TcpStream::connect(edge.address).expect("it listens");
+    let answer = ask_h2(stream, HOST, &fields);
+    let seen = worker.join().expect("it was asked");
+    assert_fields(
+        &seen,
+        &[
+            ("priority", Some("u=1")),
+            ("x-forwarded-for", Some("2001:db8::7, 127.0.0.1")),
+            ("x-forwarded-proto", Some("https")),
+            ("x-request-id", Some("of-the-proxy")),
+            ("via", Some("2.0 ptth")),
+        ],
+    );
+    assert_eq!(answer.headers["x-request-id"], "of-the-proxy");
+}
+
+#[test]
+fn an_edge_behind_an_edge_knows_the_client_and_the_request_by_its_name() {
+    let rule = "[[pool.rule]]\nmatch = { client = \"127.0.0.2\" }\nurgency = 0";
+    let inner = setting().edge("trusted_proxies = [\"127.0.0.1\"]").pool(rule).start();
+    let mut link = inner.h1_link();
+    let outer = setting().start();
+    let _worker = outer.worker(inner.address);
+    let mut client = connect_from("127.0.0.2", outer.address);
+    let (seen, answer) = through(&mut client, &mut link, &get_with(FORGED));
+    assert_fields(
+        &seen,
+        &[
+            ("priority", Some("u=0")),
+            ("forwarded", Some(&format!("for=127.0.0.2;proto=http;host={HOST}, for=127.0.0.1;proto=http;host={HOST}"))),
+            ("x-forwarded-for", Some("127.0.0.2, 127.0.0.1")),
+            ("x-real-ip", None),
+        ],
+    );
+    assert_is_new(seen.field("x-request-id").expect("a name"));
+    assert_eq!(answer.field("x-request-id"), seen.field("x-request-id"));
+}
+
+/// A pool for https and none for http: 503 says that it was found, 404 that it was not.
+#[test]
+fn a_proxy_that_ends_tls_makes_a_request_one_for_https() {
+    let pool = "[[pool]]\nname = \"secure\"\norigins = [\"https://secure.example\"]\nhold_without_workers = false\n\
+        [[pool]]\nname = \"port\"\norigins = [\"https://secure.example:8443\"]\nhold_without_workers = false\n\
+        [[pool]]\nname = \"plain\"\norigins = [\"http://plain.example\"]\nhold_without_workers = false";
+    let edge = setting().edge(TRUST).more(pool).start();
+    let mut proxy = edge.client();
+    let mut client = connect_from("127.0.0.2", edge.address);
+    for (lines, host, want) in [
+        ("X-Forwarded-Proto: https", "secure.example", 503),
+        ("X-Forwarded-Proto: https", "secure.example:8443", 503),
+        ("X-Forwarded-Proto: https", "secure.example:8444", 404),
+        ("X-Forwarded-Proto: wss", "secure.example", 503),
+        ("Forwarded: proto=https", "secure.example", 503),
+        ("Forwarded: for=192.0.2.7;proto=https", "secure.example", 503),
+        ("X-Forwarded-Proto: http", "secure.example", 404),
+        ("X-Forwarded-Proto: https, http", "secure.example", 404),
+        ("Forwarded: proto=https\r\nX-Forwarded-Proto: http", "secure.example", 404),
+        ("Accept: */*", "secure.example", 404),
+        // an http origin is not for those who asked for https
+        ("X-Forwarded-Proto: https", "plain.example", 404),
+        ("X-Forwarded-Proto: http", "plain.example", 503),
+        ("Accept: */*", "plain.example", 503),
+        // the host that is told routes nothing
+        ("X-Forwarded-Proto: https\r\nX-Forwarded-Host: secure.example", "other.example", 404),
+    ] {
+        let request = get_with(&format!("{lines}\r\n")).replace(HOST, host);
+        proxy.send(&request);
+        assert_eq!(proxy.response().status(), want, "{lines} for {host}");
+        let without = if host == "plain.example" { 503 } else { 404 };
+        client.send(&request);
+        assert_eq!(client.response().status(), without, "{lines} for {host}, of a client");
+    }
+}
+
+// ---- names ----
+
+#[test]
+fn a_request_has_one_name_for_the_worker_and_the_client() {
+    for cores in CORES {
+        let edge = setting().cores(cores).edge(TRUST).start();
+        let mut link = edge.h1_link();
+        let (mut proxy, mut client) = (edge.client(), connect_from("127.0.0.2", edge.address));
+        let mut names = std::collections::HashSet::new();
+        let long = "x".repeat(128);
+        for (id, is_kept) in [
+            ("7f1d6a2e-4b3c-4e5f-8a9b-0c1d2e3f4a5b", true),
+            ("A.b_c~d:e+f/g=h@i", true),
+            (&long, true),
+            (&format!("{long}x"), false),
+            ("a b", false),
+            ("a;b", false),
+            ("a,b", false),
+            ("\"a\"", false),
+            ("", false),
+            ("a\r\nX-Request-Id: a", false),
+        ] {
+            let request = get_with(&format!("X-Request-Id: {id}\r\n"));
+            for (peer, is_kept) in [(&mut proxy, is_kept), (&mut client, false)] {
+                let (seen, answer) = through(peer, &mut link, &request);
+                let name = seen.field("x-request-id").expect("a name");
+                assert_eq!(answer.field("x-request-id"), Some(name));
+                if is_kept {
+                    assert_eq!(name, id);
+                } else {
+                    assert_is_new(name);
+                    assert!(names.insert(name.to_owned()), "{name} came before");
+                }
+            }
+        }
+        // more of them than are made at once
+        for _ in 0..40 {
+            let (seen, _) = through(&mut client, &mut link, &get("/"));
+            let name = seen.field("x-request-id").expect("a name").to_owned();
+            assert_is_new(&name);
+            assert!(names.insert(name.clone()), "{name} came before");
+        }
+    }
+}
+
+#[test]
+fn the_edges_own_answers_and_a_workers_name_tell_the_edges_name() {
+    let edge = setting().edge(TRUST).pool("hold_without_workers = false").listen("h2c = true").start();
+    let mut client = edge.client();
+    for (request, status) in [(get("/"), 503), (get("/").replace(HOST, "elsewhere.example"), 404)] {
+        client.send(&request);
+        let answer = client.response();
+        assert_eq!(answer.status(), status);
+        assert_is_new(answer.field("x-request-id").expect("a name"));
+        client.send(request.replace("\r\n\r\n", "\r\nX-Request-Id: of-the-proxy\r\n\r\n"));
+        assert_eq!(client.response().field("x-request-id"), Some("of-the-proxy"));
+    }
+    let stream = std::net::TcpStream::connect(edge.address).expect("it listens");
+    let answer = ask_h2(stream, "elsewhere.example", &[("x-request-id".to_owned(), "of-the-proxy".to_owned())]);
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.headers["x-request-id"], "of-the-proxy");
+    // What is no request has no name.
+    client.send("GET / HTTP/1.1\r\nHost: a b\r\nX-Request-Id: of-the-proxy\r\n\r\n");
+    let answer = client.response();
+    assert_eq!((answer.status(), answer.field("x-request-id")), (400, None));
+    // A worker that names it, too, is not heard: a client could not tell two of them apart.
+    let mut link = edge.h1_link();
+    let mut client = edge.client();
+    client.get("/");
+    let seen = link.request();
+    link.send("HTTP/1.1 200 OK\r\nX-Request-Id: of-the-worker\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response().field("x-request-id"), seen.field("x-request-id"));
+}
+
+#[test]
+fn a_request_that_another_core_serves_keeps_its_name_and_its_client() {
+    let edge = setting().cores(2).edge(TRUST).pool(RULES).start();
+    let worker = H2Worker::dial(&edge, 100);
+    worker.serve_all(|head| {
+        let field = |name: &str| head.headers[name].to_str().expect("text").to_owned();
+        format!("{} {} {}", field("x-request-id"), field("x-forwarded-for"), field("priority"))
+    });
+    // Connections spread over both cores by the kernel's hash of their ports; 16 of them hardly ever all meet the link's.
+    for n in 0..16 {
+        let mut client = edge.client();
+        client.send(get_with(&format!("X-Request-Id: n{n}\r\nX-Forwarded-For: 192.0.2.7\r\n")));
+        let answer = client.response();
+        assert_eq!(answer.text(), format!("n{n} 192.0.2.7, 127.0.0.1 u=0"));
+        assert_eq!(answer.field("x-request-id"), Some(&*format!("n{n}")));
+    }
+}
+
+#[test]
+fn a_trace_passes_if_it_can_be_read() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let edge = setting().start();
+    let mut link = edge.h1_link();
+    let mut client = edge.client();
+    for (lines, parent, state) in [
+        (format!("Traceparent: {PARENT}\r\nTracestate: a=b,c=d\r\n"), Some(PARENT), Some("a=b,c=d")),
+        (format!("Traceparent: {PARENT}\r\nTracestate: garbage\r\n"), Some(PARENT), None),
+        (format!("Traceparent: {PARENT}0\r\nTracestate: a=b\r\n"), None, None),
+        ("Tracestate: a=b\r\n".to_owned(), None, None),
+    ] {
+        let (seen, _) = through(&mut client, &mut link, &get_with(&lines));
+        assert_fields(&seen, &[("traceparent", parent), ("tracestate", state)]);
+    }
+}
