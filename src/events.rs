@@ -442,6 +442,20 @@ label! {
 }
 
 label! {
+    /// What a connection's PROXY header said, or why the connection ended without one.
+    Introduction "result" {
+        /// The client's address.
+        Client "client",
+        /// That it is the load balancer's own connection, or that it does not know the client.
+        Itself "itself",
+        Malformed "malformed",
+        TimedOut "timed_out",
+        /// The peer is not among `trusted_proxies`.
+        Untrusted "untrusted",
+    }
+}
+
+label! {
     /// How a TLS handshake ended.
     Handshake "result" {
         Done "done",
@@ -476,6 +490,7 @@ counters! {
         accept_backoffs: u64, "ptth_accept_backoffs_total", "Pauses in accepting for want of file descriptors.";
         accept_pauses: Tally<AcceptPause>, "ptth_accept_pauses_total", "Pauses in accepting, of one listener each, because a limit was reached.";
         connections_refused: Tally<ConnectionRefusal>, "ptth_connections_refused_total", "Connections that were closed at once.";
+        proxy_headers: Tally<Introduction>, "ptth_proxy_headers_total", "Connections to addresses with proxy_protocol.";
         tls_handshakes: Tally<Handshake>, "ptth_tls_handshakes_total", "TLS handshakes with clients and workers.";
         client_floods: Tally<Flood>, "ptth_client_floods_total", "HTTP/2 connections of clients that were ended for too many frames of a kind.";
         connection_panics: u64, "ptth_connection_panics_total", "Connections that ended by a defect of the edge.";

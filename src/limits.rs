@@ -34,6 +34,14 @@ pub const FORWARDED_HOPS_MAX: usize = 32;
 /// Networks in `trusted_proxies`. Each new connection is held against all of them, and each address of a chain (some 2 ns
 /// each). CloudFront lists some 200.
 pub const TRUSTED_PROXIES_MAX: usize = 1024;
+/// A PROXY line, version 1, with its CR LF (proxy-protocol.txt, §2.1).
+pub const PROXY_V1_BYTES_MAX: usize = 107;
+/// What follows the 16 bytes of a PROXY header, version 2: addresses take 216 bytes at most, a certificate's name or a unique
+/// id some hundred. It fits into a connection's first read.
+pub const PROXY_V2_BYTES_MAX: usize = 2 * 1024;
+/// From accept to the end of a PROXY header. It stands in a connection's first segment.
+pub const PROXY_MS_MAX: u64 = 5_000;
+
 // ---- bodies ----
 
 /// One chunk-size line with its extensions (RFC 9112 §7.1.1 leaves the bound to us).
@@ -337,6 +345,7 @@ pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(READ_AHEAD_BYTES_MAX <= READ_BYTES_LARGE);
 const _: () = assert!(2 * FORWARDED_BYTES_MAX <= LINE_BYTES_MAX && FORWARDED_HOPS_MAX * 50 <= FORWARDED_BYTES_MAX);
+const _: () = assert!(16 + PROXY_V2_BYTES_MAX <= READ_BYTES_SMALL && PROXY_V1_BYTES_MAX <= PROXY_V2_BYTES_MAX);
 const _: () = assert!(WRITE_COPY_BYTES_MAX <= WRITE_BYTES_HIGH);
 const _: () = assert!(TAKE_COPY_BYTES_MAX <= READ_BYTES_SMALL);
 const _: () = assert!(WHEEL_SLOTS.is_power_of_two());

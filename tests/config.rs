@@ -269,6 +269,21 @@ fn the_listen_tables() {
     let list = "listen = [{ address = \"0.0.0.0:8080\", accept = [\"workers\", \"clients\"] }]\n";
     assert_eq!(c(list, &[]), [listen("0.0.0.0:8080", true, true)]);
 
+    let proxied = |address| {
+        format!("[[listen]]\naddress = {address}\naccept = [\"clients\", \"workers\"]\nproxy_protocol = true\n")
+    };
+    assert!(!c(&proxied("\"0.0.0.0:8080\"").replace("true", "false"), &[])[0].proxy_protocol);
+    assert!(c(&proxied("\"127.0.0.1:8080\""), &[])[0].proxy_protocol);
+    assert!(
+        c(&format!("[edge]\ntrusted_proxies = \"10.0.0.1\"\n{}", proxied("\"0.0.0.0:8080\"")), &[])[0].proxy_protocol
+    );
+    c(
+        &proxied("¦\"0.0.0.0:8080\""),
+        &[
+            "warning: whoever reaches 0.0.0.0:8080 can claim any address, for `trusted_proxies` is empty; name the proxies",
+        ],
+    );
+
     let both = "accept = [\"clients\", \"workers\"]";
     let address = "address = \"0.0.0.0:8080\"";
     for (listen, want) in [
@@ -300,7 +315,7 @@ fn the_listen_tables() {
             "`h2c` is for addresses without TLS; with TLS clients negotiate HTTP/2; write h2c = false",
         ),
         (format!("{address}\n{both}\nh2c = ¦1"), "`h2c` is an integer; write true or false"),
-        (format!("{address}\n{both}\n¦proxy_protocol = false"), "`proxy_protocol` is not available in this version"),
+        (format!("{address}\n{both}\nproxy_protocol = ¦1"), "`proxy_protocol` is an integer; write true or false"),
         (format!("{address}\n{both}\n¦acept = []"), "unknown key `acept` in [[listen]]; did you mean `accept`?"),
     ] {
         edge_bad(&format!("[[listen]]\n{listen}\n{POOL}{}", credential()), &[want]);

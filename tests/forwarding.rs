@@ -1,15 +1,19 @@
-//! Who asked, over real sockets: what a client claims, what a trusted proxy tells, and what a request is
+//! Who asked, over real sockets: what a client claims, what a trusted proxy tells, the PROXY protocol, and what a request is
 //! called. The forms that the fields can have are tables in `tests/wire`.
 #![allow(clippy::disallowed_methods)] // tests wait on the wall clock, outside of any core
 
 mod common;
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
+use std::time::Instant;
 
 use common::h2_worker::{H2Worker, block_on};
-use common::peer::{Message, Peer};
-use common::{CORES, HOST, get, setting};
+use common::peer::{Message, Peer, until};
+use common::tls::{Authority, Client, Files};
+use common::{CORES, HOST, ORIGIN, QUIET, TestEdge, get, setting, setup, setups};
+use ptth::limits::PROXY_MS_MAX;
 
 /// Fields that a client has no say in.
 const FORGED: &str = "Forwarded: for=198.51.100.66;proto=https;host=evil\r\nX-Forwarded-For: 198.51.100.66\r\n\
@@ -408,4 +412,190 @@ fn a_trace_passes_if_it_can_be_read() {
         let (seen, _) = through(&mut client, &mut link, &get_with(&lines));
         assert_fields(&seen, &[("traceparent", parent), ("tracestate", state)]);
     }
+}
+
+// ---- the PROXY protocol ----
+
+const PROXY: &str = "proxy_protocol = true";
+const WORKERS: &str = "[[listen]]\naddress = \"127.0.0.1:3\"\naccept = [\"workers\"]";
+
+/// A header of version 2: IPv4 and IPv6 by the address.
+fn version_2(client: &str) -> Vec<u8> {
+    let client: SocketAddr = client.parse().expect("an address");
+    let (family, mut addresses) = match client.ip() {
+        IpAddr::V4(address) => (0x11, [address.octets(), [192, 0, 2, 1]].concat()),
+        IpAddr::V6(address) => (0x21, [address.octets(), [0; 16]].concat()),
+    };
+    addresses.extend(client.port().to_be_bytes());
+    addresses.extend(443_u16.to_be_bytes());
+    addresses.extend(b"\x04\0\x02no"); // a TLV that says nothing
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
+    header.push(family);
+    header.extend(u16::try_from(addresses.len()).expect("few").to_be_bytes());
+    header.extend(addresses);
+    header
+}
+
+fn version_1(client: &str) -> Vec<u8> {
+    let client: SocketAddr = client.parse().expect("an address");
+    let (kind, own) = if client.is_ipv4() { ("TCP4", "192.0.2.1") } else { ("TCP6", "::1") };
+    format!("PROXY {kind} {} {own} {} 443\r\n", client.ip(), client.port()).into_bytes()
+}
+
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+fn proxy_headers(edge: &TestEdge, result: &str) -> u64 {
+    edge.status()["counters"]["proxy_headers"][result].as_u64().expect("a number")
+}
+
+/// A link over the second address, which speaks no PROXY protocol.
+#[track_caller]
+fn plain_link(edge: &TestEdge) -> Peer {
+    let before = setups(&edge.status());
+    let mut link = Peer::connect(edge.addresses[1]);
+    link.send(setup(ORIGIN, "http%2F1.1"));
+    assert_eq!(link.response().status(), 101);
+    edge.until(|status| setups(status) > before);
+    link
+}
+
+#[test]
+fn the_address_in_a_proxy_header_is_the_clients() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool(RULES).listen(&format!("{PROXY}\nh2c = true")).more(WORKERS).start();
+        let mut link = plain_link(&edge);
+        for (header, client, urgency) in [
+            (version_1("192.0.2.7:4711"), "192.0.2.7", "u=0"),
+            (version_1("[2001:db8::7]:4711"), "2001:db8::7", "u=1"),
+            (version_2("192.0.2.7:4711"), "192.0.2.7", "u=0"),
+            (version_2("[2001:db8::7]:4711"), "2001:db8::7", "u=1"),
+            (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "u=6"),
+            (LOCAL.to_vec(), "127.0.0.1", "u=6"),
+        ] {
+            // in one piece with the request, and byte by byte before it
+            let mut at_once = edge.sent([&header[..], get_with(FORGED).as_bytes()].concat());
+            let seen = link.serve("hello");
+            assert_honest(&seen, client);
+            assert_eq!(seen.field("priority"), Some(urgency));
+            assert_eq!(at_once.response().status(), 200);
+            let mut slow = edge.client();
+            header.iter().for_each(|byte| slow.send([*byte]));
+            for _ in 0..2 {
+                let (seen, _) = through(&mut slow, &mut link, &get_with(FORGED));
+                assert_honest(&seen, client);
+            }
+            let mut h2c = edge.client();
+            h2c.send(&header);
+            let mut lent = link.twin();
+            let worker = thread::spawn(move || lent.serve("hello"));
+            assert_eq!(ask_h2(h2c.into_parts().0, HOST, &forged()).status, 200);
+            assert_honest(&worker.join().expect("it was asked"), client);
+        }
+        assert_eq!((proxy_headers(&edge, "client"), proxy_headers(&edge, "itself")), (12, 6));
+    }
+}
+
+#[test]
+fn a_connection_without_a_proxy_header_is_closed_without_a_word() {
+    let edge = setting().listen(PROXY).start();
+    let too_long = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x08\x01".to_vec(), vec![0; 4_000]].concat();
+    let mut malformed = 0;
+    for bytes in [
+        get("/").into_bytes(),
+        setup(ORIGIN, "h2").into_bytes(),
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 4711\r\n".to_vec(),
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\n".to_vec(),
+        vec![b'P'; 200],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c".to_vec(),
+        too_long,
+    ] {
+        let mut client = edge.client();
+        client.send_if_open(&bytes);
+        client.ends();
+        malformed += 1;
+        edge.until(|status| status["counters"]["proxy_headers"]["malformed"] == malformed);
+    }
+    let mut client = edge.sent("PROXY TCP4 192.0.2.7");
+    client.finish();
+    client.ends();
+    edge.until(|status| status["counters"]["proxy_headers"]["malformed"] == malformed + 1);
+    assert_eq!(proxy_headers(&edge, "client"), 0);
+}
+
+/// Waits for the real timer: nothing else shows that a silent connection is not kept.
+#[test]
+fn a_proxy_header_that_does_not_come_in_time_ends_the_connection() {
+    let edge = setting().listen(PROXY).start();
+    let began = Instant::now();
+    let (mut silent, mut slow) = (edge.client(), edge.sent("PROXY TCP4 "));
+    silent.is_quiet();
+    silent.ends();
+    slow.ends();
+    assert!(began.elapsed().as_millis() >= u128::from(PROXY_MS_MAX), "too soon: {:?}", began.elapsed());
+    assert_eq!(proxy_headers(&edge, "timed_out"), 2);
+}
+
+#[test]
+fn only_a_trusted_peer_may_speak_the_proxy_protocol() {
+    let edge = setting().edge(TRUST).pool(RULES).listen(PROXY).more(WORKERS).start();
+    let mut link = plain_link(&edge);
+    let request = [version_1("192.0.2.7:4711"), get("/").into_bytes()].concat();
+    for n in 1..=3 {
+        let mut stranger = connect_from("127.0.0.2", edge.address);
+        stranger.send_if_open(&request);
+        stranger.ends();
+        edge.until(|status| status["counters"]["proxy_headers"]["untrusted"] == n);
+    }
+    // The address in the header is the peer's: it is believed further only if it is trusted itself.
+    for (header, x_forwarded_for, urgency) in [
+        (version_1("192.0.2.7:4711"), "192.0.2.7", "u=0"),
+        (version_1("10.0.0.1:4711"), "2001:db8::7, 10.0.0.1", "u=1"),
+        (version_2("[fd00::1]:4711"), "2001:db8::7, fd00::1", "u=1"),
+        (version_2("198.51.100.66:1"), "198.51.100.66", "u=3"),
+        (LOCAL.to_vec(), "2001:db8::7, 127.0.0.1", "u=1"),
+    ] {
+        let mut client = edge.sent(&header);
+        let (seen, _) = through(&mut client, &mut link, &get_with("X-Forwarded-For: 2001:db8::7\r\n"));
+        assert_fields(&seen, &[("x-forwarded-for", Some(x_forwarded_for)), ("priority", Some(urgency))]);
+    }
+}
+
+#[test]
+fn tls_and_the_setup_of_a_link_come_behind_a_proxy_header() {
+    let (authority, files) = (Authority::new(), Files::new());
+    files.issue(&authority, "edge", &[HOST]);
+    let more = format!("{WORKERS}\n{PROXY}");
+    let edge = setting().listen(&format!("tls = {}\n{PROXY}", files.entry("edge"))).more(&more).start();
+    // a worker whose load balancer tells where it is
+    let mut link = Peer::connect(edge.addresses[1]);
+    link.send([version_2("[2001:db8::9]:5000"), setup(ORIGIN, "http%2F1.1").into_bytes()].concat());
+    assert_eq!(link.response().status(), 101);
+    edge.until(|status| status["links"][0]["address"] == "[2001:db8::9]:5000");
+    for (header, who) in [(version_1("192.0.2.7:4711"), "192.0.2.7"), (version_2("[2001:db8::7]:4711"), "2001:db8::7")]
+    {
+        let mut client = Client::new(&authority).dial(&edge, HOST);
+        client.0.sock.write_all(&header).expect("the edge reads");
+        client.send(get_with(FORGED));
+        let seen = link.serve("hello");
+        assert_eq!(client.answer().1, b"hello");
+        assert_fields(&seen, &[("x-forwarded-proto", Some("https")), ("x-real-ip", None)]);
+        assert_eq!(seen.field("x-forwarded-for"), Some(who));
+    }
+    // TLS without a header is none.
+    let mut client = edge.sent(b"\x16\x03\x01\x02\0\x01\0");
+    client.ends();
+    until(|| proxy_headers(&edge, "malformed") == 1);
+}
+
+#[test]
+fn a_connection_that_waits_for_its_proxy_header_does_not_hold_up_the_others() {
+    let edge = setting().listen(PROXY).more(WORKERS).start();
+    let mut link = plain_link(&edge);
+    let mut waiting = edge.sent("PROXY UNK");
+    thread::sleep(QUIET);
+    let (seen, _) = through(&mut edge.sent(version_1("192.0.2.7:1")), &mut link, &get("/"));
+    assert_honest(&seen, "192.0.2.7");
+    waiting.send("NOWN\r\n");
+    let (seen, _) = through(&mut waiting, &mut link, &get("/"));
+    assert_honest(&seen, "127.0.0.1");
 }

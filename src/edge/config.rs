@@ -100,6 +100,8 @@ pub struct Listen {
     pub tls: Vec<CertificateFiles>,
     /// HTTP/2 without TLS, for clients that begin with its preface. Not with TLS, where it is negotiated.
     pub h2c: bool,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// One entry of `tls`. The paths already have the configuration's folder in front.
@@ -115,7 +117,7 @@ impl Listen {
     /// An address with every other key at its default.
     #[must_use]
     pub fn new(address: SocketAddr, clients: bool, workers: bool) -> Listen {
-        Listen { address, clients, workers, tls: Vec::new(), h2c: false }
+        Listen { address, clients, workers, tls: Vec::new(), h2c: false, proxy_protocol: false }
     }
 }
 
@@ -313,11 +315,8 @@ const LIMITS: Shape = Shape {
     ],
     later: &[],
 };
-const LISTEN: Shape = Shape {
-    name: "[[listen]]",
-    keys: &["address", "accept", "tls", "h2c"],
-    later: &[("proxy_protocol", "remove the key; log lines then show the address of the proxy in front")],
-};
+const LISTEN: Shape =
+    Shape { name: "[[listen]]", keys: &["address", "accept", "tls", "h2c", "proxy_protocol"], later: &[] };
 const TLS: Shape = Shape { name: "tls", keys: &["certificate", "key", "worker_ca"], later: &[] };
 const ADMIN: Shape = Shape { name: "[admin]", keys: &["address"], later: &[] };
 const POOL: Shape = Shape {
@@ -405,6 +404,9 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
     });
     let limits = limits_of(root, mistakes);
     let listens = listens(root, folder, mistakes);
+    if trusted_proxies.is_empty() {
+        listens.iter().for_each(|listen| warn_of_any_proxy(listen, mistakes));
+    }
     let admin = admin(root, &listens, mistakes);
     let (pools, pools_whole) = pools(root, Schemes::of(&listens), mistakes);
     let credentials = credentials(root, pools_whole.then_some(&pools), now_unix, mistakes);
@@ -547,6 +549,15 @@ fn trusted_proxies(edge: &Section, mistakes: &mut Mistakes) -> Vec<Network> {
     networks
 }
 
+/// A listener that believes whoever connects.
+fn warn_of_any_proxy(listen: &At<Listen>, mistakes: &mut Mistakes) {
+    let Listen { address, proxy_protocol, .. } = listen.value;
+    if proxy_protocol && !address.ip().to_canonical().is_loopback() {
+        let what = format!("whoever reaches {address} can claim any address, for `trusted_proxies` is empty");
+        mistakes.warning(listen.place, what, "name the proxies in [edge], as in trusted_proxies = [\"10.0.0.0/8\"]");
+    }
+}
+
 /// Each with the place of its address.
 fn listens(root: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<At<Listen>> {
     let Some(entry) = root.entry("listen") else {
@@ -567,6 +578,7 @@ fn listens(root: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<At<Lis
         if let (true, Some(_), Some(entry)) = (h2c, table.entry("tls"), table.entry("h2c")) {
             entry.refuse("is for addresses without TLS; with TLS clients negotiate HTTP/2", "h2c = false", mistakes);
         }
+        let proxy_protocol = table.entry("proxy_protocol").and_then(|entry| entry.flag(mistakes)).unwrap_or(false);
         whole &= accept.is_some();
         let (Some(address), Some((clients, workers))) = (address, accept) else {
             continue;
@@ -575,7 +587,7 @@ fn listens(root: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<At<Lis
             let what = format!("{} is listened on twice{}", address.value, line_of(first.place));
             mistakes.error(address.place, what, "put both into one `accept`, or take another port");
         }
-        let listen = Listen { address: address.value, clients, workers, tls, h2c };
+        let listen = Listen { address: address.value, clients, workers, tls, h2c, proxy_protocol };
         listens.push(At { value: listen, place: address.place });
     }
     if whole {

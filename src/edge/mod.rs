@@ -320,7 +320,8 @@ async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result
 fn door(core: &Core, listen: usize) -> Door {
     let config = &core.shared.config.listens[listen];
     let tls = core.shared.tls[listen].clone();
-    Door { clients: config.clients, workers: config.workers, h2c: config.h2c, tls }
+    let (clients, workers) = (config.clients, config.workers);
+    Door { clients, workers, h2c: config.h2c, proxy_protocol: config.proxy_protocol, tls }
 }
 
 async fn wait_for(latch: &Latch) {

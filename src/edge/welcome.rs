@@ -1,4 +1,5 @@
-//! A new connection until it is known what it speaks: TLS, and the version of HTTP. What is said in it never enters.
+//! A new connection until it is known whose it is and what it speaks: the PROXY protocol, TLS, and the version of HTTP. What is
+//! said in it never enters.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,9 +10,10 @@ use super::links;
 use super::service::EdgeService;
 use super::tls::Tls;
 use crate::client;
-use crate::events::Handshake;
+use crate::events::{Handshake, Introduction};
 use crate::io::{self, Conn, Secured};
-use crate::wire::{self, ForwardedFor};
+use crate::limits::PROXY_MS_MAX;
+use crate::wire::{self, ForwardedFor, Introduced};
 
 /// One address of one core.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub struct Door {
     pub workers: bool,
     /// HTTP/2 without TLS, for clients that begin with its preface.
     pub h2c: bool,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     pub tls: Option<Arc<Tls>>,
 }
 
@@ -31,7 +35,12 @@ enum Speaks {
 }
 
 /// A connection from a client or a worker; which of the two, its first request tells.
-pub async fn welcome(core: Rc<Core>, mut conn: Conn, peer: SocketAddr, door: Rc<Door>, counted: Counted) {
+pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door: Rc<Door>, counted: Counted) {
+    if door.proxy_protocol {
+        let Some(introduced) = Box::pin(introduce(&core, &mut conn, peer)).await else { return };
+        peer = introduced;
+        conn.set_peer_addr(peer);
+    }
     let mut server_name = None;
     let mut speaks = Speaks::H1;
     if let Some(tls) = &door.tls {
@@ -66,6 +75,39 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, peer: SocketAddr, door: Rc<
             if let client::h2::Ended::Broken(why) = Box::pin(served).await {
                 tracing::debug!(%peer, why, "an HTTP/2 connection broke");
             }
+        }
+    }
+}
+
+/// Whose connection it is, by its PROXY header. `None`: there is no such header, or nobody who may speak so; the connection
+/// ends without a word, for neither is anything known of its language.
+async fn introduce(core: &Core, conn: &mut Conn, peer: SocketAddr) -> Option<SocketAddr> {
+    let config = &core.shared.config;
+    let (result, who, why) = if !config.trusted_proxies.is_empty() && !config.trusts(peer.ip()) {
+        (Introduction::Untrusted, None, "it is not in `trusted_proxies`")
+    } else {
+        match io::timeout(PROXY_MS_MAX, proxy_header(conn)).await {
+            Some(Ok(Introduced::From(client))) => (Introduction::Client, Some(client), ""),
+            Some(Ok(Introduced::Itself)) => (Introduction::Itself, Some(peer), ""),
+            Some(Err(why)) => (Introduction::Malformed, None, why),
+            None => (Introduction::TimedOut, None, "its PROXY header did not come in time"),
+        }
+    };
+    core.counters.borrow_mut().core.proxy_headers.one(result);
+    if who.is_none() {
+        tracing::debug!(%peer, why, "a connection without a PROXY header was closed");
+    }
+    who
+}
+
+async fn proxy_header(conn: &mut Conn) -> Result<Introduced, &'static str> {
+    loop {
+        if let Some((bytes, introduced)) = wire::parse_proxy(conn.reader.buffer())? {
+            conn.reader.consume(bytes);
+            return Ok(introduced);
+        }
+        if !matches!(conn.reader.fill().await, Ok(1..)) {
+            return Err("it ended before its PROXY header did");
         }
     }
 }

@@ -109,10 +109,15 @@ impl Conn {
         self.reader.is_secure()
     }
 
-    /// Where the other end is; `None` for a Unix socket.
+    /// Where the other end is, or the one that it speaks for; `None` for a Unix socket.
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.peer.or_else(|| self.socket.peer_addr())
+    }
+
+    /// Whoever is in front of us spoke for somebody else (the PROXY protocol).
+    pub fn set_peer_addr(&mut self, peer: SocketAddr) {
+        self.peer = Some(peer);
     }
 
     /// What tells whether the peer still sends, when somebody else has taken the connection.

@@ -8,5 +8,6 @@ mod frames;
 mod heads;
 mod origins;
 mod priorities;
+mod proxies;
 mod setups;
 mod traces;
