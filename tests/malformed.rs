@@ -370,6 +370,24 @@ fn pause() {
 }
 
 #[test]
+fn a_head_that_is_refused_gets_no_body_if_it_asked_for_none() {
+    let edge = edge();
+    for (fields, status) in [
+        ("Expect: x", 417),
+        ("Transfer-Encoding: gzip", 501),
+        ("Host: app.example", 400),
+        ("Connection: upgrade\r\nUpgrade: ptth", 405),
+    ] {
+        let mut client = edge.sent(start("HEAD", "/") + fields + "\r\n\r\n" + HIDDEN);
+        let answer = client.response_to_head();
+        assert_eq!(answer.status(), status, "{answer:?}");
+        assert!(answer.connection("close") && answer.field("content-length").is_some(), "{answer:?}");
+        let (rest, _) = client.end();
+        assert!(rest.is_empty(), "{fields}: then came {:?}", String::from_utf8_lossy(&rest));
+    }
+}
+
+#[test]
 fn a_malformed_request_behind_a_good_one_is_refused_in_its_turn() {
     for cores in CORES {
         let edge = setting().cores(cores).start();

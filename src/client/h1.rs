@@ -56,9 +56,9 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch, clock
         let head = match read_head(&mut conn, &mut scan, &mut timer, until, clocks).await {
             Ok(Some(head)) => head,
             Ok(None) => break,
-            Err(fault) => {
+            Err(Refused { fault, is_head }) => {
                 service.refused(fault);
-                refuse(&mut conn.writer, fault, &mut timer, clocks).await;
+                refuse(&mut conn.writer, fault, is_head, &mut timer, clocks).await;
                 break;
             }
         };
@@ -78,8 +78,22 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch, clock
     Ended::Closed
 }
 
-/// Writes the answer to `fault` on a connection that closes after it. Used for setups too.
-pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer, clocks: &Clocks) {
+/// A head that did not become a request.
+struct Refused {
+    fault: Fault,
+    /// Its method could be read, and is HEAD.
+    is_head: bool,
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Refused {
+        Refused { fault, is_head: false }
+    }
+}
+
+/// Writes the answer to `fault` on a connection that closes after it. Used for setups too. The answer to a HEAD has no body
+/// (RFC 9110 §9.3.2): whoever asked would take it for the next answer.
+pub async fn refuse(writer: &mut Writer, fault: Fault, is_head: bool, timer: &mut Timer, clocks: &Clocks) {
     if fault == Fault::ClientGone {
         return;
     }
@@ -90,7 +104,9 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, timer: &mut Timer, clocks
         None => Persistence::Close,
     };
     wire::put_response_head(writer.buf(), reply.status, &reply.headers, framing, persistence);
-    writer.put_bytes(body);
+    if !is_head {
+        writer.put_bytes(body);
+    }
     // A peer that is gone needs no answer.
     let _ = flush(&mut H1Sink::new(writer, Frame::Nothing, Side::Response), timer, clocks.stall_ms).await;
 }
@@ -103,7 +119,7 @@ async fn read_head(
     timer: &mut Timer,
     mut until: Option<&mut LatchWait<'_>>,
     clocks: &Clocks,
-) -> Result<Option<RequestHead>, Fault> {
+) -> Result<Option<RequestHead>, Refused> {
     scan.reset();
     let mut is_idle = true;
     let mut is_armed = false;
@@ -114,7 +130,9 @@ async fn read_head(
                 conn.reader.consume(range.start);
                 let head = conn.reader.take(range.len());
                 timer.clear();
-                return Poll::Ready(wire::parse_request(head).map(Some));
+                let is_head = head.starts_with(b"HEAD ");
+                let parsed = wire::parse_request(head).map(Some);
+                return Poll::Ready(parsed.map_err(|fault| Refused { fault, is_head }));
             }
             // An empty line behind the last request is no head yet (RFC 9112 §2.2).
             if is_idle && scan.has_begun() {
@@ -134,7 +152,7 @@ async fn read_head(
                         return Poll::Ready(Ok(None));
                     }
                     std::task::ready!(timer.poll_expired(cx));
-                    return Poll::Ready(if is_idle { Ok(None) } else { Err(Fault::HeadTimeout) });
+                    return Poll::Ready(if is_idle { Ok(None) } else { Err(Fault::HeadTimeout.into()) });
                 }
             }
         }

@@ -40,7 +40,8 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, cou
         Err(fault) => {
             core.counters.borrow_mut().setup_refused(fault);
             tracing::info!(peer = ?conn.peer_addr(), status = fault.status(), reason = %fault, "setup refused");
-            refuse(&mut conn.writer, fault, &mut timer, &core.shared.clocks).await;
+            let is_head = head.method == http::Method::HEAD;
+            refuse(&mut conn.writer, fault, is_head, &mut timer, &core.shared.clocks).await;
             conn.close().await;
             return;
         }
