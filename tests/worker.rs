@@ -4,6 +4,7 @@
 mod common;
 
 use common::origin::Origin;
+use common::peer::start;
 use common::{CORES, QUIET, get, setting};
 
 #[test]
@@ -70,5 +71,27 @@ fn a_client_that_leaves_while_it_waits_for_the_server_does_not_reach_it() {
             was_spared
         });
         assert!(was_spared, "it reaches the server each time");
+    }
+}
+
+#[test]
+fn a_server_that_answers_an_upgrade_like_any_request_opens_no_tunnel() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        let origin = Origin::start();
+        let _worker = edge.worker(origin.address);
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        for (protocol, key) in [("websocket", key), ("websocket", ""), ("other/1", "")] {
+            let up = start("GET", "/up") + "Connection: upgrade\r\nUpgrade: " + protocol + "\r\n" + key + "\r\n";
+            let mut client = edge.sent(up + &get("/next"));
+            let mut server = origin.accept();
+            assert_eq!(server.request().target(), "/up");
+            server.ok("no upgrade");
+            let answer = client.response();
+            assert_eq!(answer.status(), 502, "{answer:?}");
+            // It was never a tunnel, so what stands behind it is a request.
+            assert_eq!(origin.accept().serve("next").target(), "/next");
+            assert_eq!(client.response().text(), "next");
+        }
     }
 }

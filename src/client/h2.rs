@@ -411,11 +411,12 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     let mut timer = Timer::new();
     let (head, stream) = request.into_parts();
     let is_head = head.method == Method::HEAD;
+    let is_tunnel = head.extensions.get::<h2::ext::Protocol>().is_some();
     let send = Rc::new(RefCell::new(Send { respond, body: H2Sink::closed(Side::Response) }));
     let source = H2Source::new(stream, Side::Request);
     let ask = ask_of(head, source.has_ended_with_its_head(), shared);
     let mut body = H2Body { source: RefCell::new(source), send: send.clone() };
-    let mut answer = H2Answer { send, is_head, has_begun: false, id: None };
+    let mut answer = H2Answer { send, is_head, is_tunnel, has_begun: false, id: None };
     let fault = match ask {
         Ok(ask) => shared.service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
         Err(fault) => {
@@ -685,6 +686,8 @@ impl RequestBody for H2Body {
 struct H2Answer {
     send: Rc<RefCell<Send>>,
     is_head: bool,
+    /// An extended CONNECT: any 2xx says that the tunnel is there (RFC 8441 §5).
+    is_tunnel: bool,
     has_begun: bool,
     /// What the request is called.
     id: Option<HeaderValue>,
@@ -700,6 +703,10 @@ impl Answer for H2Answer {
 
     fn head(&mut self, mut reply: Reply) -> Result<(), Fault> {
         debug_assert!(!self.has_begun);
+        // A server that answers an upgrade like any request has not switched, and HTTP/2 has no words for what it said.
+        if self.is_tunnel && reply.status.is_success() {
+            return Err(Fault::NoUpgrade);
+        }
         self.has_begun = true;
         if let Some(id) = self.id.take() {
             reply.headers.insert(&wire::X_REQUEST_ID, id);
