@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::client::SendRequest;
 
-use super::config::EdgeConfig;
+use super::config::{EdgeConfig, Limits};
 use super::credentials::Credentials;
 use super::far::{self, FarAsk, FarBack, FarEnds};
 use super::links::{H1Slot, Turned};
@@ -22,14 +22,16 @@ use super::tls;
 use crate::client::Clocks;
 use crate::clock::{self, Now};
 use crate::dispatch::{self, Dispatcher, Grant, Granted, Host};
-use crate::events::{Counters, Dispatch};
+use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::io;
 use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::wire::RequestIds;
-use crate::xcore::{Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Seats};
+use crate::xcore::{
+    Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Seats, Source,
+};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
 pub struct Shared {
@@ -449,13 +451,30 @@ impl Drop for Unbooked {
 /// A connection's count in its core's own number and in that of all cores, given back when it ends.
 pub struct Counted {
     core: Rc<Core>,
-    _guest: Guest,
+    guest: Guest,
 }
 
 impl Counted {
-    pub fn connection(core: &Rc<Core>, guest: Guest) -> Counted {
+    pub fn connection(core: &Rc<Core>) -> Counted {
         core.connections.set(core.connections.get() + 1);
-        Counted { core: core.clone(), _guest: guest }
+        Counted { core: core.clone(), guest: core.shared.crowd.enter() }
+    }
+
+    /// It is known now whose connection this is. False: that one has its share, and the connection is to be closed.
+    #[must_use]
+    pub fn comes_from(&mut self, address: IpAddr) -> bool {
+        let config = &self.core.shared.config;
+        let Limits { connections_per_source_max: max, sources_exempt, .. } = &config.limits;
+        // A proxy's connections are those of many.
+        let is_exempt = config.trusts(address) || sources_exempt.iter().any(|network| network.contains(address));
+        if *max == 0 || is_exempt {
+            return true;
+        }
+        let enters = self.guest.comes_from(Source::of(address), *max);
+        if !enters {
+            self.core.counters.borrow_mut().core.connections_refused.one(ConnectionRefusal::PerSource);
+        }
+        enters
     }
 }
 

@@ -18,7 +18,7 @@ mod over;
 mod service;
 mod welcome;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -33,7 +33,7 @@ use self::welcome::{Door, welcome};
 use crate::client::Clocks;
 use crate::clock;
 use crate::dispatch::{self, Ageing, PoolRules};
-use crate::events::{AcceptPause, ConnectionRefusal};
+use crate::events::AcceptPause;
 use crate::exchange::Latch;
 use crate::ids::{Class, CoreId};
 use crate::io::{self, Conn, Doorbell, Listener};
@@ -41,7 +41,7 @@ use crate::limits::{
     ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS,
 };
 use crate::settings::Mistakes;
-use crate::xcore::{Crowd, Fill, Guest, MemoryGauge, PoolBooks, Post, Seats, Source};
+use crate::xcore::{Crowd, Fill, MemoryGauge, PoolBooks, Post, Seats};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
 pub struct Edge {
@@ -401,27 +401,14 @@ impl Shared {
         }
         (self.memory.fill() == Fill::Full).then_some(AcceptPause::Memory)
     }
-
-    /// A place for one more connection from there; `None`: it has its share.
-    fn guest(&self, from: IpAddr) -> Option<Guest> {
-        let Limits { connections_per_source_max, sources_exempt, .. } = &self.config.limits;
-        let is_counted =
-            *connections_per_source_max > 0 && !sources_exempt.iter().any(|network| network.contains(from));
-        self.crowd.enter(is_counted.then(|| Source::of(from)), *connections_per_source_max)
-    }
 }
 
 fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: &Takes) {
     core.counters.borrow_mut().core.accepted_connections += 1;
     match takes {
         Takes::Requests(door) => {
-            // Closed by the drop: an answer, or a handshake, would cost more than the connection.
-            let Some(guest) = core.shared.guest(peer.ip()) else {
-                let refused = &mut core.counters.borrow_mut().core.connections_refused;
-                return refused.one(ConnectionRefusal::PerSource);
-            };
             // Counted before its task runs: a drain that looks in between would find nobody.
-            let counted = Counted::connection(core, guest);
+            let counted = Counted::connection(core);
             io::spawn(welcome(core.clone(), conn, peer, door.clone(), counted));
         }
         Takes::Admin => io::spawn(admin::connection(core.clone(), conn)),

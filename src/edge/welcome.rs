@@ -35,11 +35,15 @@ enum Speaks {
 }
 
 /// A connection from a client or a worker; which of the two, its first request tells.
-pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door: Rc<Door>, counted: Counted) {
+pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door: Rc<Door>, mut counted: Counted) {
     if door.proxy_protocol {
         let Some(introduced) = Box::pin(introduce(&core, &mut conn, peer)).await else { return };
         peer = introduced;
         conn.set_peer_addr(peer);
+    }
+    // Closed by the drop: an answer, or a handshake, would cost more than the connection did.
+    if !counted.comes_from(peer.ip()) {
+        return;
     }
     let mut server_name = None;
     let mut speaks = Speaks::H1;

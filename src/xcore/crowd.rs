@@ -67,20 +67,11 @@ impl Crowd {
         self.len() == 0
     }
 
-    /// One more connection; `None` where its source has `per_source_max` already. Without a source it always enters.
+    /// One more connection, from nobody knows where.
     #[must_use]
-    pub fn enter(self: &Arc<Crowd>, source: Option<Source>, per_source_max: u32) -> Option<Guest> {
-        if let Some(source) = source {
-            match self.shard(source).entry(source) {
-                Entry::Occupied(count) if *count.get() >= per_source_max => return None,
-                Entry::Occupied(mut count) => *count.get_mut() += 1,
-                Entry::Vacant(place) => {
-                    place.insert(1);
-                }
-            }
-        }
+    pub fn enter(self: &Arc<Crowd>) -> Guest {
         self.all.fetch_add(1, Ordering::Relaxed);
-        Some(Guest { crowd: Arc::clone(self), source })
+        Guest { crowd: Arc::clone(self), source: None }
     }
 
     fn shard(&self, source: Source) -> MutexGuard<'_, HashMap<Source, u32>> {
@@ -108,6 +99,23 @@ impl Crowd {
     }
 }
 
+impl Guest {
+    /// It is one of its source's from now on; false where that has `per_source_max` already. Once only.
+    #[must_use]
+    pub fn comes_from(&mut self, source: Source, per_source_max: u32) -> bool {
+        assert_eq!(self.source, None, "it is counted already");
+        match self.crowd.shard(source).entry(source) {
+            Entry::Occupied(count) if *count.get() >= per_source_max => return false,
+            Entry::Occupied(mut count) => *count.get_mut() += 1,
+            Entry::Vacant(place) => {
+                place.insert(1);
+            }
+        }
+        self.source = Some(source);
+        true
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
         self.crowd.all.fetch_sub(1, Ordering::Relaxed);
@@ -125,6 +133,12 @@ mod tests {
         Source::of(text.parse().unwrap())
     }
 
+    /// A connection from there, if it may be one.
+    fn guest(crowd: &Arc<Crowd>, source: Source, per_source_max: u32) -> Option<Guest> {
+        let mut guest = crowd.enter();
+        guest.comes_from(source, per_source_max).then_some(guest)
+    }
+
     #[test]
     fn a_source_is_an_address_or_a_network_of_64_bits() {
         assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
@@ -137,16 +151,15 @@ mod tests {
     #[test]
     fn a_source_gets_no_more_than_its_share_and_gets_it_back() {
         let crowd = Crowd::new();
-        let (one, other) = (Some(source("192.0.2.1")), Some(source("192.0.2.2")));
-        let first = crowd.enter(one, 2);
-        let second = crowd.enter(one, 2);
-        assert!(first.is_some() && second.is_some() && crowd.enter(one, 2).is_none());
-        assert!(crowd.enter(other, 2).is_some(), "another one has its own share");
-        let exempt: Vec<_> = (0..10).map(|_| crowd.enter(None, 0)).collect();
-        assert!(exempt.iter().all(Option::is_some));
+        let (one, other) = (source("192.0.2.1"), source("192.0.2.2"));
+        let first = guest(&crowd, one, 2);
+        let second = guest(&crowd, one, 2);
+        assert!(first.is_some() && second.is_some() && guest(&crowd, one, 2).is_none());
+        assert!(guest(&crowd, other, 2).is_some(), "another one has its own share");
+        let exempt: Vec<_> = (0..10).map(|_| crowd.enter()).collect();
         assert_eq!(crowd.len(), 12);
         drop(first);
-        assert!(crowd.enter(one, 2).is_some(), "a place came back");
+        assert!(guest(&crowd, one, 2).is_some(), "a place came back");
         drop((second, exempt));
         assert!(crowd.is_empty());
         assert!(crowd.shards.iter().all(|shard| shard.lock().unwrap().is_empty()), "no source stays behind");
@@ -156,7 +169,7 @@ mod tests {
     fn a_table_gives_its_room_back() {
         let crowd = Crowd::new();
         let room = |crowd: &Crowd| crowd.shards.iter().map(|shard| shard.lock().unwrap().capacity()).sum::<usize>();
-        let guests: Vec<_> = (0..100_000).map(|n| crowd.enter(Some(Source::V4(n)), 1).unwrap()).collect();
+        let guests: Vec<_> = (0..100_000).map(|n| guest(&crowd, Source::V4(n), 1).unwrap()).collect();
         assert!(room(&crowd) >= 100_000);
         drop(guests);
         assert!(room(&crowd) <= SOURCE_SHARDS * 128, "{} entries", room(&crowd));
@@ -170,7 +183,7 @@ mod tests {
                 let crowd = &crowd;
                 scope.spawn(move || {
                     for n in 0..10_000 {
-                        let held = [crowd.enter(Some(Source::V4(n % 7)), 3), crowd.enter(Some(Source::V6(thread)), 3)];
+                        let held = [guest(crowd, Source::V4(n % 7), 3), guest(crowd, Source::V6(thread), 3)];
                         assert!(held[1].is_some());
                     }
                 });
