@@ -713,8 +713,12 @@ fn the_names_and_origins_of_pools() {
     );
     edge_good(
         &pools("[[pool]]\nname = \"a\"\norigins = [¦\"https://a.example\"]\n"),
-        &["warning: no listener for clients has `tls`, so no request is for https://a.example; write \"a.example\""],
+        &[
+            "warning: no listener for clients has `tls`, and no proxy is trusted, so no request is for https://a.example; write \"a.example\"",
+        ],
     );
+    let proxied = pools("[[pool]]\nname = \"a\"\norigins = [\"https://a.example\"]\n");
+    edge_good(&format!("[edge]\ntrusted_proxies = [\"10.0.0.1\"]\n{proxied}"), &[]);
     let tls = pools("[[pool]]\nname = \"a\"\norigins = [¦\"http://a.example\"]\n")
         .replace("[[pool]]", "tls = { certificate = \"a\", key = \"k\" }\n[[pool]]");
     edge_good(&tls, &["warning: every listener for clients has `tls`, so no request is for http://a.example; write"]);

@@ -588,6 +588,29 @@ fn tls_and_the_setup_of_a_link_come_behind_a_proxy_header() {
 }
 
 #[test]
+fn connections_are_counted_by_the_address_in_their_header_and_not_by_a_trusted_proxys() {
+    let limits = "[limits]\nconnections_per_source_max = 2\nsources_exempt = []";
+    let edge = setting().edge(TRUST).listen(PROXY).more(limits).start();
+    // The answer is the edge's own; `None` where the connection was closed instead.
+    let connect = |client: &str| {
+        let mut peer = edge.sent(version_1(client));
+        peer.send_if_open(get("/").replace(HOST, "elsewhere.example"));
+        let answer = peer.try_head_or_cut()?;
+        assert_eq!(answer.status(), 404);
+        Some(peer)
+    };
+    let mut kept = vec![connect("192.0.2.7:1").expect("one"), connect("192.0.2.7:2").expect("two")];
+    assert!(connect("192.0.2.7:3").is_none(), "a third");
+    assert_eq!(edge.status()["counters"]["connections_refused"]["connections_per_source_max"], 1);
+    for other in ["192.0.2.8:1", "[2001:db8::7]:1", "10.0.0.9:1", "10.0.0.9:2", "10.0.0.9:3"] {
+        kept.push(connect(other).expect(other));
+    }
+    // Who leaves makes room.
+    drop(kept.remove(0));
+    until(|| connect("192.0.2.7:4").is_some());
+}
+
+#[test]
 fn a_connection_that_waits_for_its_proxy_header_does_not_hold_up_the_others() {
     let edge = setting().listen(PROXY).more(WORKERS).start();
     let mut link = plain_link(&edge);

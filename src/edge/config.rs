@@ -408,7 +408,8 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
         listens.iter().for_each(|listen| warn_of_any_proxy(listen, mistakes));
     }
     let admin = admin(root, &listens, mistakes);
-    let (pools, pools_whole) = pools(root, Schemes::of(&listens), mistakes);
+    let schemes = Schemes::of(&listens, !trusted_proxies.is_empty());
+    let (pools, pools_whole) = pools(root, schemes, mistakes);
     let credentials = credentials(root, pools_whole.then_some(&pools), now_unix, mistakes);
     let listens = listens.into_iter().map(|listen| listen.value).collect();
     EdgeConfig { file: String::new(), cores, drain_ms_max, trusted_proxies, limits, listens, admin, pools, credentials }
@@ -746,8 +747,8 @@ fn pools(root: &Section, schemes: Schemes, mistakes: &mut Mistakes) -> (Vec<Pool
     (pools, whole)
 }
 
-/// Which schemes requests can have: with TLS it is https, without it http. An origin of a pool with another scheme would wait
-/// for nobody.
+/// Which schemes requests can have: with TLS it is https, without it http, unless a trusted proxy says https. An origin of a
+/// pool with another scheme would wait for nobody.
 #[derive(Clone, Copy)]
 struct Schemes {
     http: bool,
@@ -755,11 +756,11 @@ struct Schemes {
 }
 
 impl Schemes {
-    fn of(listens: &[At<Listen>]) -> Schemes {
+    fn of(listens: &[At<Listen>], has_proxies: bool) -> Schemes {
         let clients = || listens.iter().filter(|listen| listen.value.clients);
         Schemes {
             http: clients().any(|listen| listen.value.tls.is_empty()),
-            https: clients().any(|listen| !listen.value.tls.is_empty()),
+            https: has_proxies || clients().any(|listen| !listen.value.tls.is_empty()),
         }
     }
 
@@ -767,7 +768,7 @@ impl Schemes {
         let OriginPattern::Origin(exact) = &origin.value else { return };
         let what = match exact.scheme {
             Scheme::Https if self.http && !self.https => {
-                format!("no listener for clients has `tls`, so no request is for {exact}")
+                format!("no listener for clients has `tls`, and no proxy is trusted, so no request is for {exact}")
             }
             Scheme::Http if self.https && !self.http => {
                 format!("every listener for clients has `tls`, so no request is for {exact}")
