@@ -44,6 +44,8 @@ pub const PROXY_MS_MAX: u64 = 5_000;
 
 // ---- bodies ----
 
+/// A Content-Length. Above it servers that count in signed 64 bits read something else, and HTTP/2 libraries take no 20 digits.
+pub const CONTENT_LENGTH_MAX: u64 = i64::MAX as u64;
 /// One chunk-size line with its extensions (RFC 9112 §7.1.1 leaves the bound to us).
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// A trailer section.

@@ -14,6 +14,7 @@ use super::authority::{Authority, Scheme};
 use super::scan::Side;
 use super::token::{CR, LF, SP, decimal, is_token, list, trim_ows};
 use crate::fault::Fault;
+use crate::limits::CONTENT_LENGTH_MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -367,7 +368,8 @@ impl Seen {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgraded = true,
             10 if name.eq_ignore_ascii_case(b"connection") => self.note_connection(value, side)?,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = decimal(value).ok_or_else(|| side.malformed("an impossible Content-Length"))?;
+                let length = decimal(value).filter(|length| *length <= CONTENT_LENGTH_MAX);
+                let length = length.ok_or_else(|| side.malformed("an impossible Content-Length"))?;
                 let before = self.length.replace(length);
                 if before.is_some_and(|before| before != length) {
                     return Err(side.malformed("two values of Content-Length"));

@@ -327,7 +327,7 @@ def read_plan(lengths, codings, item):
     """None, a number of bytes, "chunked" or "unknown"."""
     numbers = set()
     for value in lengths:
-        if not DIGITS.fullmatch(value) or len(value.lstrip(b"0")) > 20 or int(value.lstrip(b"0") or 0) >= 1 << 64:
+        if not DIGITS.fullmatch(value) or len(value.lstrip(b"0")) > 20 or int(value.lstrip(b"0") or 0) >= 1 << 63:
             raise Refusal(400)
         numbers.add(int(value.lstrip(b"0") or 0))
     if len(numbers) > 1:
