@@ -369,8 +369,9 @@ def far_connection(edge, path="/hello"):
     raise Failed("64 connections, and none on the core without a link")
 
 
-def relay_worker(edge, port):
-    """The smallest worker there is: an HTTP/1.1 link, its bytes passed to a server as they are. The link's address."""
+def relay_worker(edge, port, version="http%2F1.1"):
+    """The smallest worker there is: a link whose bytes are passed to a server of that version of HTTP as they are. The
+    link's address."""
 
     def pump(source, sink):
         try:
@@ -385,7 +386,7 @@ def relay_worker(edge, port):
     link = socket.create_connection(("127.0.0.1", edge.port))
     link.sendall(
         "GET /.well-known/ptth/http%3A%2F%2Flocalhost/ HTTP/1.1\r\nHost: edge\r\nConnection: upgrade\r\n"
-        f"Upgrade: ptth\r\nALPN: http%2F1.1\r\nAuthorization: Basic {edge.basic}\r\n\r\n".encode()
+        f"Upgrade: ptth\r\nALPN: {version}\r\nAuthorization: Basic {edge.basic}\r\n\r\n".encode()
     )
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
