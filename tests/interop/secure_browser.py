@@ -2,8 +2,11 @@
 what it saw. The WebSocket's server is `websockets`, behind a pool of its own."""
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
+import signal
 import subprocess
 
 from harness import binary, check, get, say, status, until
@@ -27,10 +30,15 @@ def browse(house, edge, browser, name, *more):
         *["--disable-default-apps", "--disable-extensions", f"--user-data-dir={house.path(name)}"],
         *[f"--ignore-certificate-errors-spki-list={key_hash(house)}", "--remote-debugging-port=0", *more],
     ]
-    process = house.start(name, [browser, *arguments, f"{edge.tls_url}/page?images={IMAGES}"])
-    report = until(lambda: json.loads(get(edge.port, "/report")[1]), f"{name} reports", seconds=90, process=process)
-    process.end()
-    return report
+    # What Debian installs is a shell script that waits for the browser: both have to go, so they get a group of their own.
+    url = f"{edge.tls_url}/page?images={IMAGES}"
+    process = house.start(name, [browser, *arguments, url], start_new_session=True)
+    try:
+        return until(lambda: json.loads(get(edge.port, "/report")[1]), f"{name} reports", seconds=90, process=process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.end()
 
 
 with SecureHouse(__file__, seconds_max=240) as house:
