@@ -26,11 +26,10 @@ use crate::exchange::{
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Leaves, Pulse, Timer};
 use crate::limits::{
-    BODY_STALL_MS_MAX, CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN,
-    CLIENT_RESETS_KEPT, CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES,
-    CLIENT_WINDOW_BYTES, EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX,
-    LINE_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX,
-    STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
+    CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN, CLIENT_RESETS_KEPT,
+    CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES, CLIENT_WINDOW_BYTES,
+    EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX, LINE_BYTES_MAX, LINK_PING_MS,
+    LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
 };
 use crate::wire::token::{decimal, is_token};
 use crate::wire::trailer::may_be_trailer;
@@ -65,18 +64,7 @@ pub struct Profile {
     resets_pending_max: usize,
     resets_kept: usize,
     ping_ms: u64,
-    clocks: Option<ClientClocks>,
-}
-
-/// The clocks that only a client needs.
-#[derive(Clone, Copy, Debug)]
-struct ClientClocks {
-    /// Without a request.
-    idle_ms: u64,
-    /// For one header block.
-    head_ms: u64,
-    /// In which it reads something, if something waits for it.
-    stall_ms: u64,
+    clocks: Clocks,
     /// To go when it was told to.
     goodbye_ms: u64,
 }
@@ -98,11 +86,12 @@ impl Profile {
             resets_pending_max: EDGE_RESETS_PENDING_MAX,
             resets_kept: CLIENT_RESETS_KEPT,
             ping_ms: LINK_PING_MS,
-            clocks: None,
+            clocks: Clocks::USUAL,
+            goodbye_ms: CLIENT_GOODBYE_MS_MAX,
         }
     }
 
-    /// A client of the edge, whoever it is.
+    /// A client of the edge, whoever it is, with so many requests at once.
     #[must_use]
     pub fn client(streams_max: u32, clocks: Clocks) -> Profile {
         Profile {
@@ -115,12 +104,8 @@ impl Profile {
             resets_pending_max: CLIENT_RESETS_PENDING_MAX,
             resets_kept: CLIENT_RESETS_KEPT,
             ping_ms: CLIENT_PING_MS,
-            clocks: Some(ClientClocks {
-                idle_ms: clocks.idle_ms,
-                head_ms: clocks.head_ms,
-                stall_ms: clocks.stall_ms,
-                goodbye_ms: CLIENT_GOODBYE_MS_MAX,
-            }),
+            clocks,
+            goodbye_ms: CLIENT_GOODBYE_MS_MAX,
         }
     }
 
@@ -145,6 +130,8 @@ impl Profile {
 struct Shared<S> {
     service: Rc<S>,
     peer: Peer,
+    /// Nothing of an answer is taken.
+    stall_ms: u64,
     /// Requests whose task runs.
     running: Cell<usize>,
     hosts: RefCell<Option<KnownHost>>,
@@ -162,7 +149,13 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, profile: Pr
         Some(Err(error)) => return Ended::Broken(format!("HTTP/2 handshake: {error}")),
         None => return Ended::Broken("HTTP/2 handshake: no preface in time".into()),
     };
-    let shared = Rc::new(Shared { service, peer: profile.peer, running: Cell::new(0), hosts: RefCell::new(None) });
+    let shared = Rc::new(Shared {
+        service,
+        peer: profile.peer,
+        stall_ms: profile.clocks.stall_ms,
+        running: Cell::new(0),
+        hosts: RefCell::new(None),
+    });
     let ended = drive(&mut connection, &pulse, &watch, &shared, &profile, drain).await;
     drop(connection);
     ended
@@ -178,7 +171,7 @@ async fn drive<S: Service + 'static>(
 ) -> Ended {
     let mut keepalive = pin!(keepalive(connection.ping_pong(), profile.ping_ms, || pulse.silent_ms()));
     let mut drained = drain.wait();
-    let mut life = Life::new(profile.clocks);
+    let mut life = Life::new(profile);
     std::future::poll_fn(|cx| {
         if life.stays() && drained.poll(cx).is_ready() {
             life.leave(connection);
@@ -297,7 +290,9 @@ struct Read {
 }
 
 struct Life {
-    clocks: Option<ClientClocks>,
+    /// `None`: the other end is an edge, which has its own; only PING watches it.
+    clocks: Option<Clocks>,
+    goodbye_ms: u64,
     stage: Stage,
     idle_since: Option<Now>,
     reader: Option<Read>,
@@ -306,8 +301,16 @@ struct Life {
 }
 
 impl Life {
-    fn new(clocks: Option<ClientClocks>) -> Life {
-        Life { clocks, stage: Stage::Staying, idle_since: None, reader: None, timer: Timer::new(), armed: None }
+    fn new(profile: &Profile) -> Life {
+        Life {
+            clocks: (profile.peer == Peer::Anybody).then_some(profile.clocks),
+            goodbye_ms: profile.goodbye_ms,
+            stage: Stage::Staying,
+            idle_since: None,
+            reader: None,
+            timer: Timer::new(),
+            armed: None,
+        }
     }
 
     fn stays(&self) -> bool {
@@ -321,7 +324,7 @@ impl Life {
     /// It was told to go, has had the time to hear it, and opens streams all the same.
     fn has_waited_for_goodbye(&self) -> bool {
         match (self.clocks, self.stage) {
-            (Some(clocks), Stage::Leaving { since }) => clock::now() >= since.plus_ms(clocks.goodbye_ms),
+            (Some(_), Stage::Leaving { since }) => clock::now() >= since.plus_ms(self.goodbye_ms),
             _ => false,
         }
     }
@@ -379,14 +382,15 @@ impl Life {
     }
 
     /// What comes next, and when.
-    fn next(&self, clocks: ClientClocks, watch: &Watch) -> Option<(Now, Due)> {
+    fn next(&self, clocks: Clocks, watch: &Watch) -> Option<(Now, Due)> {
         let idle = match self.stage {
-            Stage::Shut { since, .. } => return Some((since.plus_ms(clocks.goodbye_ms), Due::End)),
+            Stage::Shut { since, .. } => return Some((since.plus_ms(self.goodbye_ms), Due::End)),
             Stage::Staying => self.idle_since.map(|since| (since.plus_ms(clocks.idle_ms), Due::Goodbye)),
-            Stage::Leaving { .. } => self.idle_since.map(|since| (since.plus_ms(clocks.goodbye_ms), Due::Idle)),
+            Stage::Leaving { .. } => self.idle_since.map(|since| (since.plus_ms(self.goodbye_ms), Due::Idle)),
         };
         let head = watch.block_since().map(|since| (since.plus_ms(clocks.head_ms), Due::Head));
-        let reader = self.reader.map(|read| (read.since.plus_ms(clocks.stall_ms), Due::Reader));
+        let reader = self.reader.filter(|_| clocks.stall_ms > 0);
+        let reader = reader.map(|read| (read.since.plus_ms(clocks.stall_ms), Due::Reader));
         [idle, head, reader].into_iter().flatten().min_by_key(|(by, _)| *by)
     }
 
@@ -426,7 +430,7 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     };
     if fault.is_none() {
         // A peer that is gone needs no answer; what is left of it is reset.
-        let _ = flush(&mut answer, &mut timer, BODY_STALL_MS_MAX).await;
+        let _ = flush(&mut answer, &mut timer, shared.stall_ms).await;
     }
     let mut send = answer.send.borrow_mut();
     match fault {
@@ -442,7 +446,7 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
             let FaultAnswer { reply, body: text } = fault_answer(fault);
             if answer.head(reply).is_ok() && !is_head {
                 let _ = answer.put(Piece::Data { bytes: text, last: true });
-                let _ = flush(&mut answer, &mut timer, BODY_STALL_MS_MAX).await; // a peer that is gone needs no answer
+                let _ = flush(&mut answer, &mut timer, shared.stall_ms).await; // a peer that is gone needs no answer
             }
         }
     }
@@ -786,8 +790,8 @@ mod tests {
     const CALM: u8 = 11;
 
     fn profile() -> Profile {
-        let clocks = ClientClocks { idle_ms: 300, head_ms: 100, stall_ms: 100, goodbye_ms: 100 };
-        Profile { clocks: Some(clocks), ..Profile::client(CLIENT_STREAMS_MAX, Clocks::USUAL) }
+        let clocks = Clocks { idle_ms: 300, head_ms: 100, stall_ms: 100 };
+        Profile { goodbye_ms: 100, ..Profile::client(CLIENT_STREAMS_MAX, clocks) }
     }
 
     /// Answers with so many bytes after so long, and tells what became of it.
