@@ -765,6 +765,9 @@ fn a_head_that_is_malformed_reaches_no_worker() {
         (&[(":method", "CONNECT")], &[Reset]),
         (&[(":method", "CONNECT"), (":protocol", "h2c")], &[Answered(400)]),
         (&[(":method", "CONNECT"), (":protocol", "web socket")], &[Answered(400)]),
+        (&[(":method", "CONNECT"), (":protocol", "other/")], &[Answered(400)]),
+        (&[(":method", "CONNECT"), (":protocol", "other/1/2")], &[Answered(400)]),
+        (&[(":method", "CONNECT"), (":protocol", "H2C/1")], &[Answered(400)]),
         (&[(":method", "CONNECT"), (":protocol", "websocket, h2c")], &[Answered(400)]),
         (&[(":method", "CONNECT"), (":protocol", "websocket"), ("content-length", "0")], &[Answered(400)]),
         // fields of a connection: §8.2.2

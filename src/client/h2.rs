@@ -532,7 +532,10 @@ fn check_fields(headers: &HeaderMap) -> Result<(), Fault> {
 /// RFC 8441 §4. What is named becomes `Upgrade` before a link over HTTP/1.1, so it must be no way around this edge.
 fn upgrade_of(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<Upgrade, Fault> {
     let name = protocol.as_str();
-    if !is_token(name.as_bytes()) || name.eq_ignore_ascii_case("h2c") {
+    // RFC 9110 §7.8: a name, and a version if there is one.
+    let (kind, version) = name.split_once('/').map_or((name, None), |(kind, version)| (kind, Some(version)));
+    let is_protocol = is_token(kind.as_bytes()) && version.is_none_or(|version| is_token(version.as_bytes()));
+    if !is_protocol || kind.eq_ignore_ascii_case("h2c") {
         return Err(Fault::ClientMalformed("a :protocol that cannot be served"));
     }
     if headers.contains_key(CONTENT_LENGTH) {
