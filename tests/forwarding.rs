@@ -190,9 +190,10 @@ fn the_client_behind_trusted_proxies_is_the_client_for_rules_and_for_the_worker(
             format!("for=_hidden, for=10.0.0.1, {own}"),
             "10.0.0.1, 127.0.0.1",
         ),
-        // garbage and contradictions are not there
+        // garbage is not there
         ("Forwarded: for=192.0.2.7, garbage", "u=6", own.clone(), "127.0.0.1"),
-        ("Forwarded: for=192.0.2.8\r\nX-Forwarded-For: 192.0.2.7", "u=6", own.clone(), "127.0.0.1"),
+        // whoever contradicts his proxy is neither of the two, and not the proxy either
+        ("Forwarded: for=192.0.2.8\r\nX-Forwarded-For: 192.0.2.7", "u=3", own.clone(), "127.0.0.1"),
         ("Accept: */*", "u=6", own.clone(), "127.0.0.1"),
     ] {
         let (seen, _) = through(&mut proxy, &mut link, &get_with(&format!("{lines}\r\n")));
@@ -552,7 +553,9 @@ fn only_a_trusted_peer_may_speak_the_proxy_protocol() {
         (version_1("10.0.0.1:4711"), "2001:db8::7, 10.0.0.1", "u=1"),
         (version_2("[fd00::1]:4711"), "2001:db8::7, fd00::1", "u=1"),
         (version_2("198.51.100.66:1"), "198.51.100.66", "u=3"),
-        (LOCAL.to_vec(), "2001:db8::7, 127.0.0.1", "u=1"),
+        // Nobody is named, and the fields are of whoever sent the bytes.
+        (LOCAL.to_vec(), "127.0.0.1", "u=6"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "u=6"),
     ] {
         let mut client = edge.sent(&header);
         let (seen, _) = through(&mut client, &mut link, &get_with("X-Forwarded-For: 2001:db8::7\r\n"));

@@ -69,7 +69,7 @@ fn a_class_is_decided_without_an_allocation() {
         (rules, "app.example.com", "/", Some("u=5,,"), 3),
     ] {
         let (classifier, ask) = (classifier(lines), ask(host, path, priority));
-        let (count, classified) = allocations_of(|| classifier.classify(&ask, client));
+        let (count, classified) = allocations_of(|| classifier.classify(&ask, Some(client)));
         assert_eq!((count, classified.urgency), (0, want), "{host} {path} {priority:?}");
     }
 }

@@ -254,8 +254,13 @@ impl Meter {
         }
     }
 
-    /// The client has sent a request, or trailers.
+    /// The client has sent a request, or trailers. With it may come a word on its priority (RFC 9218 §7.1), or a frame of a
+    /// kind that nobody knows.
     fn asked(&mut self) {
+        for kind in [Flood::Priority, Flood::Unknown] {
+            let left = &mut self.buckets[kind.index()].left;
+            *left = (*left + 1).min(terms_of(kind).burst);
+        }
         self.requests += 1;
         if self.requests < RESET_FRAME_PAID_REQUESTS {
             return;

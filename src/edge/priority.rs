@@ -47,7 +47,7 @@ impl Classifier {
     /// `ask` is as its client sent it, so this comes before the edge sets its own `Priority` and forwarding fields.
     /// Allocates nothing, unless there is a `Priority` with strings or bytes in it.
     #[must_use]
-    pub fn classify(&self, ask: &Ask, client: IpAddr) -> Classified {
+    pub fn classify(&self, ask: &Ask, client: Option<IpAddr>) -> Classified {
         let said = client_priority(&ask.headers);
         let urgency = match self.rules.iter().find(|rule| holds(&rule.when, ask, client)) {
             Some(rule) => rule.urgency,
@@ -62,9 +62,9 @@ impl Classifier {
 }
 
 /// The cheapest conditions come first; paths, the longest texts of a client's choice, last.
-fn holds(when: &Match, ask: &Ask, client: IpAddr) -> bool {
+fn holds(when: &Match, ask: &Ask, client: Option<IpAddr>) -> bool {
     one_of(&when.methods, |method| *method == ask.method)
-        && one_of(&when.clients, |network| network.contains(client))
+        && one_of(&when.clients, |network| client.is_some_and(|client| network.contains(client)))
         && one_of(&when.hosts, |host| ask.authority.as_ref().is_some_and(|authority| host.matches(authority.host())))
         && when.headers.iter().all(|(name, wanted)| {
             let mut lines = ask.headers.get_all(name).iter();
@@ -122,7 +122,7 @@ mod tests {
 
     #[track_caller]
     fn check(classifier: &Classifier, ask: &Ask, client: &str, want: u8) {
-        let classified = classifier.classify(ask, client.parse().unwrap());
+        let classified = classifier.classify(ask, Some(client.parse().unwrap()));
         assert_eq!(classified.urgency, want, "{ask:?} of {client}");
     }
 
@@ -131,7 +131,7 @@ mod tests {
     fn check_match(when: &str, line: &str, fields: &[&str], client: &str, want: bool) {
         let classifier = classifier(&format!("[[pool.rule]]\nmatch = {{ {when} }}\nurgency = 0"));
         let ask = ask(line, fields);
-        let classified = classifier.classify(&ask, client.parse().unwrap());
+        let classified = classifier.classify(&ask, Some(client.parse().unwrap()));
         assert_eq!(classified.urgency == 0, want, "{when} and {line} {fields:?} of {client}");
     }
 
@@ -334,7 +334,7 @@ mod tests {
             let classifier = classifier(lines);
             for (priority, want) in [("u=1, i", true), ("i=?1", true), ("u=1", false), ("i=?0", false), ("i,", false)] {
                 let ask = ask("POST / HTTP/1.1", &["Host: a.example", &format!("Priority: {priority}")]);
-                let classified = classifier.classify(&ask, CLIENT.parse().unwrap());
+                let classified = classifier.classify(&ask, Some(CLIENT.parse().unwrap()));
                 assert_eq!(classified.incremental, want, "{lines} {priority}");
             }
         }

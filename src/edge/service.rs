@@ -119,6 +119,8 @@ impl Service for EdgeService {
         let stamp = clock::now();
         let told = self.is_trusted.then(|| wire::told(&ask.headers, |hop| self.core.shared.config.trusts(hop)));
         let client = told.as_ref().and_then(Told::client).unwrap_or(self.address);
+        // Two answers to who asked: then no rule about clients holds, least of all one about the proxy.
+        let is_disputed = told.as_ref().is_some_and(|told| told.contradicts);
         // What a client claims about its own scheme counts for nothing. A proxy that ends TLS in front of us is believed: its
         // clients asked for an https origin. One that begins TLS behind clients without it makes no request an http one.
         ask.secure = self.server_name.is_some() || told.as_ref().is_some_and(|told| told.scheme == Some(Scheme::Https));
@@ -126,7 +128,8 @@ impl Service for EdgeService {
         answer.tells_id(id.clone());
         let routed = match self.route(&ask) {
             Ok(pool) => {
-                let classified = self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, client);
+                let classified =
+                    self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, (!is_disputed).then_some(client));
                 self.stamp_headers(&mut ask, told.as_ref(), &id, classified);
                 let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
                 Ok(Facts { pool, class: Class::of(classified.urgency), needs, stamp })

@@ -36,8 +36,11 @@ enum Speaks {
 
 /// A connection from a client or a worker; which of the two, its first request tells.
 pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door: Rc<Door>, mut counted: Counted) {
+    // Who speaks the PROXY protocol passes bytes on: if it names no client, the fields in them are still that client's own.
+    let mut passes_bytes = false;
     if door.proxy_protocol {
         let Some(introduced) = Box::pin(introduce(&core, &mut conn, peer)).await else { return };
+        passes_bytes = introduced == peer;
         peer = introduced;
         conn.set_peer_addr(peer);
     }
@@ -60,7 +63,7 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
     let service = EdgeService {
         core: core.clone(),
         address: peer.ip(),
-        is_trusted: core.shared.config.trusts(peer.ip()),
+        is_trusted: !passes_bytes && core.shared.config.trusts(peer.ip()),
         peer: ForwardedFor::new(peer.ip()),
         accepts_clients: door.clients,
         server_name,

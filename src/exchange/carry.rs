@@ -266,7 +266,7 @@ impl Carry {
         // A reader that takes what was put long ago is slow, not stalled.
         let reads = match waits {
             WaitsFor::WorkerToRead => moved.delivered[0] != before.delivered[0],
-            WaitsFor::ClientToRead => moved.delivered[1] != before.delivered[1],
+            WaitsFor::ClientToRead => self.took_enough(now, before.delivered[1], delivered[1]),
             WaitsFor::Worker | WaitsFor::Client | WaitsFor::Answer => false,
         };
         if moved.put != before.put || reads {
@@ -284,6 +284,15 @@ impl Carry {
             WaitsFor::Worker => Some(Fault::WorkerStalled),
             WaitsFor::WorkerToRead => delivered[0].map(|_| Fault::WorkerStalled),
         }
+    }
+
+    /// The client took what is due for the time since the last look: one byte now and then would hold the link's credit for
+    /// ever. Whoever cannot tell how much that was tells at least whether it was something.
+    fn took_enough(&self, now: Now, before: Option<Option<u64>>, after: Option<u64>) -> bool {
+        let (Some(Some(before)), Some(after)) = (before, after) else { return before != Some(after) };
+        let took = after.wrapping_sub(before).cast_signed();
+        let due = self.bounds.body_rate_min.saturating_mul(now.ms_since(self.still_since)) / 1_000;
+        took >= i64::try_from(due.max(1)).unwrap_or(i64::MAX)
     }
 
     /// What keeps the exchange from going on.
@@ -431,6 +440,25 @@ mod tests {
         let steps = [[None, Some(7)], [None, Some(8)], [None, Some(8)], [None, Some(8)]];
         let gone = Some(Fault::ClientGone);
         assert_eq!(looks(&mut stalled, &steps), [None, None, gone, gone]);
+    }
+
+    #[test]
+    fn a_client_that_reads_less_than_its_rate_is_gone() {
+        let rate = |body_rate_min| {
+            let mut reads = carry(Phase::Streaming, None, Some(true));
+            reads.bounds.body_rate_min = body_rate_min;
+            let steps: Vec<_> = (0..5).map(|look| [None, Some(look * 3)]).collect(); // 100 bytes for each second
+            looks(&mut reads, &steps)
+        };
+        assert_eq!(rate(100), [None; 5]);
+        let gone = Some(Fault::ClientGone);
+        assert_eq!(rate(134), [None, gone, gone, gone, gone], "the first look finds out what there was");
+        let mut back = carry(Phase::Streaming, None, Some(true));
+        assert_eq!(
+            looks(&mut back, &[[None, Some(9)], [None, Some(8)]]),
+            [None, gone],
+            "what comes back was not taken"
+        );
     }
 
     #[test]

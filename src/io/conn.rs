@@ -58,7 +58,10 @@ impl Conn {
     pub fn attach(detached: Detached) -> io::Result<Conn> {
         let mut conn = Conn::new(Socket::from_fd(detached.fd)?, None);
         if let Some(tls) = detached.tls {
-            conn.speak_tls(*tls)?;
+            let session = conn.speak_tls(*tls)?;
+            if detached.has_ended {
+                session.ends();
+            }
         }
         conn.reader.unread(detached.leftover);
         Ok(conn)
@@ -74,8 +77,15 @@ impl Conn {
         self.reader.halt().await?;
         self.writer.halt();
         drop(self.writer.take_session());
-        let tls = self.reader.take_session().and_then(Session::into_connection).map(Box::new);
-        Ok(Detached { fd: self.socket.duplicate()?, leftover: self.reader.take_all(), tls })
+        let session = self.reader.take_session();
+        let has_ended = session.as_ref().is_some_and(Session::is_ended);
+        let tls = match session.map(Session::into_connection) {
+            None => None,
+            Some(Some(connection)) => Some(Box::new(connection)),
+            // Never on without it: what follows would be readable.
+            Some(None) => return Err(io::Error::other("the TLS session is in use")),
+        };
+        Ok(Detached { fd: self.socket.duplicate()?, leftover: self.reader.take_all(), tls, has_ended })
     }
 
     /// From now on the connection speaks TLS as `session` wants it: does the handshake and says what came of it. Bound it
@@ -189,6 +199,8 @@ pub struct Detached {
     fd: OwnedFd,
     leftover: Bytes,
     tls: Option<Box<Connection>>,
+    /// The peer said that nothing follows.
+    has_ended: bool,
 }
 
 impl AsFd for Detached {

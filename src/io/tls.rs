@@ -28,12 +28,20 @@ struct Inner {
     connection: RefCell<Connection>,
     /// The peer said that nothing follows (close_notify).
     is_ended: Cell<bool>,
+    /// Bytes of records that the socket took, whoever offered them.
+    bytes_out: Cell<u64>,
 }
 
 impl Session {
     pub fn new(mut connection: Connection) -> Session {
         connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
-        Session { inner: Rc::new(Inner { connection: RefCell::new(connection), is_ended: Cell::new(false) }) }
+        Session {
+            inner: Rc::new(Inner {
+                connection: RefCell::new(connection),
+                is_ended: Cell::new(false),
+                bytes_out: Cell::new(0),
+            }),
+        }
     }
 
     /// The connection back, for another core. `None` while somebody else has the session, too.
@@ -43,6 +51,11 @@ impl Session {
 
     pub fn connection(&self) -> RefMut<'_, Connection> {
         self.inner.connection.borrow_mut()
+    }
+
+    /// The peer has said so already, on the core where the connection was before.
+    pub fn ends(&self) {
+        self.inner.is_ended.set(true);
     }
 
     /// The peer said that nothing follows.
@@ -83,7 +96,7 @@ impl Session {
                     plain -= bytes;
                 }
                 if state.peer_has_closed() {
-                    self.inner.is_ended.set(true);
+                    self.ends();
                 }
             }
             Ok(())
@@ -95,18 +108,24 @@ impl Session {
         self.inner.connection.borrow_mut().writer().write_vectored(slices)
     }
 
-    /// Offers the socket what waits, and says how many bytes it took. Some may still wait then: the socket is full.
-    pub fn push(&self, socket: &Socket) -> io::Result<usize> {
+    /// Bytes of records that the socket took.
+    pub fn bytes_out(&self) -> u64 {
+        self.inner.bytes_out.get()
+    }
+
+    /// Offers the socket what waits. Some may still wait then: the socket is full.
+    pub fn push(&self, socket: &Socket) -> io::Result<()> {
         let connection = &mut *self.inner.connection.borrow_mut();
-        let mut out = Out { socket, bytes: 0 };
+        let mut out = Out { socket, bytes: &self.inner.bytes_out };
         while connection.wants_write() {
             match connection.write_tls(&mut out) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(out.bytes)
+        Ok(())
     }
 
     /// Says that nothing follows, as far as the socket takes it now.
@@ -124,7 +143,7 @@ fn malformed(error: rustls::Error) -> io::Error {
 /// The socket as rustls wants it.
 struct Out<'a> {
     socket: &'a Socket,
-    bytes: usize,
+    bytes: &'a Cell<u64>,
 }
 
 impl Write for Out<'_> {
@@ -134,7 +153,7 @@ impl Write for Out<'_> {
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let taken = self.socket.send(slices)?;
-        self.bytes += taken;
+        self.bytes.set(self.bytes.get() + taken as u64);
         Ok(taken)
     }
 

@@ -182,7 +182,8 @@ impl Writer {
     /// kernel took moves in steps of a third of the socket's buffer, which can be a megabyte.
     #[must_use]
     pub fn delivered(&self) -> u64 {
-        self.bytes_out.wrapping_sub(self.socket.unacknowledged())
+        let bytes_out = self.session.as_ref().map_or(self.bytes_out, Session::bytes_out);
+        bytes_out.wrapping_sub(self.socket.unacknowledged())
     }
 
     /// Gives up a wait for room, before the socket goes elsewhere: it may outlast what it was for.
@@ -231,7 +232,7 @@ impl Writer {
             }
             Some(session) => {
                 let taken = session.seal(&slices[..count])?;
-                self.bytes_out += session.push(&self.socket)? as u64;
+                session.push(&self.socket)?;
                 if session.is_sealed() {
                     self.wait = Some(Box::pin(self.socket.clone().writable()));
                 }

@@ -25,6 +25,8 @@ pub(super) static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-for
 pub struct Told {
     /// Who asked the last proxy, who asked that one, and so on, up to the client. `FORWARDED_HOPS_MAX` at most.
     pub(super) hops: Vec<IpAddr>,
+    /// The fields name two clients, so nobody knows which of them it is.
+    pub contradicts: bool,
     /// How the client asked.
     pub scheme: Option<Scheme>,
     /// Whom the client asked: a host, maybe with a port.
@@ -68,6 +70,7 @@ pub fn told(headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> Told {
             (false, true) => x_forwarded.hops,
             (false, false) => forwarded.hops,
         },
+        contradicts: contradict,
         scheme: agreed(forwarded.scheme, x_forwarded.scheme, |one, other| one == other),
         host: agreed(forwarded.host, x_forwarded.host, |one, other| {
             one.as_bytes().eq_ignore_ascii_case(other.as_bytes())
