@@ -20,6 +20,7 @@ use crate::limits::{
     LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX,
     SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
+use crate::wire::token::is_token;
 use crate::wire::{self, Side};
 
 /// What a link has learned from its worker since it was last asked.
@@ -305,6 +306,11 @@ fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Opti
     *request.method_mut() = Method::CONNECT;
     let malformed = Lost { fault: Fault::ClientMalformed("the Upgrade is not a token"), again: Again::Never };
     let protocol = upgrade.protocol.to_str().map_err(|_| malformed)?.to_ascii_lowercase();
+    // One has to be chosen here, and whoever could choose is behind the worker; HTTP/1.1 takes the whole list to him.
+    let (kind, version) = protocol.split_once('/').unwrap_or((&protocol, "1"));
+    if !is_token(kind.as_bytes()) || !is_token(version.as_bytes()) {
+        return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
+    }
     request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
     let accept = take_websocket_key(request.headers_mut());
     Ok((request, accept))

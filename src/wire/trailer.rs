@@ -49,7 +49,7 @@ pub fn may_be_trailer(name: &HeaderName) -> bool {
     !NEVER_TRAILERS.contains(&name) && !name.starts_with("if-") && !name.starts_with("x-forwarded-")
 }
 
-const NEVER_TRAILERS: [&str; 46] = [
+const NEVER_TRAILERS: [&str; 47] = [
     // framing and the connection
     "connection",
     "content-length",
@@ -66,6 +66,7 @@ const NEVER_TRAILERS: [&str; 46] = [
     "priority",
     "via",
     "x-real-ip",
+    "x-request-id",
     // who it is
     "authorization",
     "cookie",

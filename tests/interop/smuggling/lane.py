@@ -357,6 +357,8 @@ class Lane:
         forwarded = fields.pop("forwarded", [])
         check(len(forwarded) == 1 and forwarded[0].startswith(f"for={self.source};"), f"forwarded is {forwarded}")
         check(len(fields.pop("priority", [])) == 1, "priority is not there once")
+        ids = fields.pop("x-request-id", [])
+        check(len(ids) == 1 and re.fullmatch("[0-9a-f]{32}", ids[0]), f"x-request-id is {ids}")
         self.check_framing(fields, item)
 
         # And all others as they came.
@@ -364,6 +366,8 @@ class Lane:
         if item.upgrade is not None:
             fields.pop("sec-websocket-key", None)
             wanted = {name: values for name, values in wanted.items() if name != "sec-websocket-key"}
+        if self.link == "h2" and "cookie" in wanted:
+            wanted = {**wanted, "cookie": ["; ".join(wanted["cookie"])]}  # RFC 9113 §8.2.3
         check(dict(fields) == wanted, f"the backend saw the fields {dict(fields)}, they are {wanted}")
 
     def check_framing(self, fields, item):

@@ -354,12 +354,12 @@ def read_plan(lengths, codings, item):
 STAY = set(
     b"content-encoding content-length content-range content-type host range trailer authorization cookie origin "
     b"proxy-authorization set-cookie www-authenticate cache-control date expires pragma vary forwarded priority "
-    b"proxy-status server-timing via x-real-ip".split()
+    b"proxy-status server-timing via x-real-ip x-request-id".split()
 )
 STAY_PREFIXES = (b"x-forwarded-", b"sec-", b"if-")
 HOP_BY_HOP = set(b"connection keep-alive proxy-connection transfer-encoding upgrade http2-settings".split())
 # What the edge says in its own words, or what frames.
-OWN = set(b"host via forwarded priority content-length expect te".split())
+OWN = set(b"host via forwarded priority x-request-id content-length expect te".split())
 
 
 def onward(named, options):
@@ -387,11 +387,13 @@ def route(item, host, link):
             item.verdict, item.status = ANSWERED, 502
         elif not re.fullmatch(rb"[\t\x20-\x7e]*", item.upgrade):
             item.verdict, item.status = ANSWERED, 400
+        elif not all(TOKEN.fullmatch(part) for part in item.upgrade.split(b"/", 1)):
+            item.verdict, item.status = ANSWERED, 502  # a list, from which nobody has chosen
 
 
 NEVER_TRAILERS = set(
     b"connection content-length http2-settings keep-alive proxy-connection te trailer transfer-encoding upgrade forwarded "
-    b"host priority via x-real-ip authorization cookie proxy-authenticate proxy-authorization set-cookie www-authenticate "
+    b"host priority via x-real-ip x-request-id authorization cookie proxy-authenticate proxy-authorization set-cookie www-authenticate "
     b"accept accept-charset accept-encoding accept-language cache-control expect max-forwards origin pragma range "
     b"sec-websocket-accept sec-websocket-key age alt-svc date expires last-modified location retry-after "
     b"strict-transport-security vary warning content-encoding content-language content-range content-type".split()
