@@ -77,7 +77,7 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         }
         Line::H1(slot) => {
             let mut lent = slot.take().ok_or(untouched).map_err(unusable)?;
-            let mut back = H1Back::new(lent.conn(), ask);
+            let mut back = H1Back::new(lent.conn(), ask).hurrying();
             let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
             if carried.is_ok() && back.is_reusable() {
                 drop(back);

@@ -184,6 +184,8 @@ pub struct H1Sink<'a> {
     frame: Frame,
     side: Side,
     hold: Hold,
+    /// A whole message leaves at once.
+    hurries: bool,
 }
 
 impl<'a> H1Sink<'a> {
@@ -193,7 +195,12 @@ impl<'a> H1Sink<'a> {
             Side::Request => Leaves::First,
             Side::Response => Leaves::Last,
         };
-        H1Sink { writer, frame, side, hold: Hold::new(leaves) }
+        H1Sink { writer, frame, side, hold: Hold::new(leaves), hurries: false }
+    }
+
+    /// A whole message leaves when it is flushed, and not at the end of the turn: its reader is idle.
+    pub fn hurry(&mut self) {
+        self.hurries = true;
     }
 
     pub fn set_frame(&mut self, frame: Frame) {
@@ -287,9 +294,8 @@ impl Sink for H1Sink<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let queued = self.writer.queued();
-        // A whole request has nothing to wait for, and its worker is idle.
-        let is_whole = self.side == Side::Request && self.is_complete();
-        if queued > 0 && queued < WRITE_COPY_BYTES_MAX && !is_whole && !self.writer.is_stuck() {
+        let leaves_now = self.hurries && self.is_complete();
+        if queued > 0 && queued < WRITE_COPY_BYTES_MAX && !leaves_now && !self.writer.is_stuck() {
             ready!(self.hold.poll(cx));
         }
         let flushed = ready!(self.writer.poll_flush(cx));

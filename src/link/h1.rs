@@ -79,6 +79,13 @@ impl<'a> H1Back<'a> {
         }
     }
 
+    /// For a worker that is idle until it has the request. A server that has many at once is better woken for several.
+    #[must_use]
+    pub fn hurrying(mut self) -> Self {
+        self.up.hurry();
+        self
+    }
+
     /// After the exchange ended well: the connection may carry the next request.
     #[must_use]
     pub fn is_reusable(&self) -> bool {
