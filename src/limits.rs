@@ -265,6 +265,8 @@ pub const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 pub const MEMORY_BYTES_LIMIT: u64 = 64 << 40;
 /// How often the resident size is looked at. 100 ms at 10 Gbit/s are 125 MB, 3 % of 4 GiB.
 pub const MEMORY_LOOK_MS: u64 = 100;
+/// How often at most the log tells that memory is full: what holds it comes and goes within seconds.
+pub const MEMORY_TOLD_MS: u64 = 10_000;
 /// From this part of `memory_max` on new requests are refused, and below it everything is taken again.
 pub const MEMORY_TIGHT_PERCENT: u64 = 95;
 /// From this part on no connection is taken either.

@@ -169,12 +169,12 @@ fn the_limits_section() {
         ("body_rate_min = ¦\"1GiB\"", "`body_rate_min` is \"1GiB\"; write a size from \"0B\" to \"1MiB\""),
         ("connections_max = ¦-1", "`connections_max` is -1; write a number from 0 to 4194304"),
         ("connections_per_source_max = ¦\"many\"", "`connections_per_source_max` is a string; write 1000"),
-        ("sources_exempt = ¦\"10.0.0.0/8\"", "`sources_exempt` is not a list; write [\"127.0.0.0/8\", \"::1\"], or []"),
+        ("sources_exempt = ¦1", "`sources_exempt` is an integer; write [\"127.0.0.0/8\", \"::1\"], or []"),
         ("sources_exempt = [¦1]", "`sources_exempt` is an integer"),
-        ("sources_exempt = [¦\"here\"]", "`sources_exempt` names here, which is neither an IP address nor a network"),
+        ("sources_exempt = [¦\"here\"]", "`sources_exempt` has \"here\", which is neither an IP address nor a network"),
         (
             "sources_exempt = [¦\"10.0.0.1/8\"]",
-            "names 10.0.0.1/8, which has bits behind its prefix; write \"10.0.0.0/8\"",
+            "has \"10.0.0.1/8\", which has bits behind its prefix; write \"10.0.0.0/8\"",
         ),
         ("streams_max = ¦0", "`streams_max` is 0; write a number from 1 to 1024"),
         ("streams_max = ¦1025", "`streams_max` is 1025; write a number from 1 to 1024"),
@@ -191,7 +191,7 @@ fn the_limits_section() {
         edge_bad(&text(line), &[want]);
     }
     let many: Vec<String> = (0..=limits::SOURCES_EXEMPT_MAX).map(|n| format!("\"10.0.0.{n}\"")).collect();
-    edge_bad(&text(&format!("sources_exempt = ¦[{}]", many.join(","))), &["has more than 64 networks"]);
+    edge_bad(&text(&format!("sources_exempt = ¦[{}]", many.join(","))), &["has 65 networks; it takes at most 64"]);
     let rest = format!("{LISTEN}{POOL}{}", credential());
     edge_bad(&format!("limits = ¦3\n{rest}"), &["`limits` is an integer; write [limits], with single brackets"]);
 }

@@ -478,8 +478,9 @@ fn limits_of(root: &Section, mistakes: &mut Mistakes) -> Limits {
     let per_source = &mut limits.connections_per_source_max;
     count("connections_per_source_max", 0..=limits::CONNECTIONS_LIMIT, "1000", per_source);
     count("streams_max", 1..=u64::from(limits::LINK_STREAMS_MAX), "100", &mut limits.streams_max);
-    if let Some(networks) = table.entry("sources_exempt").and_then(|e| networks(&e, mistakes)) {
-        limits.sources_exempt = networks;
+    if table.has("sources_exempt") {
+        let (max, example) = (limits::SOURCES_EXEMPT_MAX, r#"["127.0.0.0/8", "::1"], or []"#);
+        limits.sources_exempt = networks(&table, "sources_exempt", max, example, mistakes);
     }
     if let Some(memory) = table.entry("memory_max").and_then(|e| memory_max(&e, mistakes)) {
         limits.memory_max = memory;
@@ -487,32 +488,18 @@ fn limits_of(root: &Section, mistakes: &mut Mistakes) -> Limits {
     limits
 }
 
-/// A list, which may be empty.
-fn networks(entry: &Entry, mistakes: &mut Mistakes) -> Option<Vec<Network>> {
-    const EXAMPLE: &str = r#"["127.0.0.0/8", "::1"], or []"#;
-    let DeValue::Array(items) = entry.value() else {
-        entry.refuse("is not a list", EXAMPLE, mistakes);
-        return None;
-    };
-    if items.len() > limits::SOURCES_EXEMPT_MAX {
-        entry.refuse(format_args!("has more than {} networks", limits::SOURCES_EXEMPT_MAX), EXAMPLE, mistakes);
-        return None;
+/// One or more addresses and networks, none of them twice, or an empty list. Without the key: none.
+fn networks(section: &Section, key: &'static str, max: usize, example: &str, mistakes: &mut Mistakes) -> Vec<Network> {
+    let Some(entry) = section.entry(key) else { return Vec::new() };
+    if matches!(entry.value(), DeValue::Array(items) if items.is_empty()) {
+        return Vec::new();
     }
-    let mut networks = Vec::with_capacity(items.len());
-    for item in entry.items() {
-        let Some(text) = item.text(EXAMPLE, mistakes) else { continue };
-        match Network::parse(text.value) {
-            Ok(network) => networks.push(network),
-            Err(NotNetwork::Malformed(reason)) => {
-                item.refuse(format_args!("names {}, which {reason}", plain(text.value, 60)), EXAMPLE, mistakes);
-            }
-            Err(NotNetwork::Loose(meant)) => {
-                let what = format!("names {}, which has bits behind its prefix", plain(text.value, 60));
-                item.refuse(what, &format!("\"{meant}\""), mistakes);
-            }
-        }
+    let networks = each(section, key, example, mistakes, network).unwrap_or_default();
+    if networks.len() > max {
+        let what = format!("`{key}` has {} networks", networks.len());
+        mistakes.error(entry.place(), what, format_args!("it takes at most {max}"));
     }
-    Some(networks)
+    networks
 }
 
 fn memory_max(entry: &Entry, mistakes: &mut Mistakes) -> Option<MemoryMax> {
@@ -535,14 +522,7 @@ fn memory_max(entry: &Entry, mistakes: &mut Mistakes) -> Option<MemoryMax> {
 fn trusted_proxies(edge: &Section, mistakes: &mut Mistakes) -> Vec<Network> {
     const KEY: &str = "trusted_proxies";
     let Some(entry) = edge.entry(KEY) else { return Vec::new() };
-    if matches!(entry.value(), DeValue::Array(items) if items.is_empty()) {
-        return Vec::new();
-    }
-    let networks = each(edge, KEY, r#"["10.0.0.0/8", "2001:db8::/32"]"#, mistakes, network).unwrap_or_default();
-    if networks.len() > limits::TRUSTED_PROXIES_MAX {
-        let what = format!("`{KEY}` has {} networks", networks.len());
-        mistakes.error(entry.place(), what, format_args!("it takes at most {}", limits::TRUSTED_PROXIES_MAX));
-    }
+    let networks = networks(edge, KEY, limits::TRUSTED_PROXIES_MAX, r#"["10.0.0.0/8", "2001:db8::/32"]"#, mistakes);
     if let Some(everybody) = networks.iter().find(|network| network.is_everybody()) {
         let what = format!("`{KEY}` has {everybody}, so every client may say who it is");
         mistakes.warning(entry.place(), what, "name the addresses of the proxies alone");

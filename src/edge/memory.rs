@@ -9,11 +9,8 @@ use std::time::Duration;
 
 use super::config::MemoryMax;
 use crate::clock;
-use crate::limits::MEMORY_LOOK_MS;
+use crate::limits::{MEMORY_LOOK_MS, MEMORY_TOLD_MS};
 use crate::xcore::{Fill, MemoryGauge};
-
-/// How often at most the log tells that memory is full.
-const TOLD_MS: u64 = 10_000;
 
 /// The bound in bytes; `None`: there is none.
 pub fn bytes_max(memory_max: MemoryMax) -> Option<u64> {
@@ -45,7 +42,7 @@ pub fn watch(gauge: Arc<MemoryGauge>, bytes_max: u64, cores: mpsc::Receiver<()>)
                 let before = std::mem::replace(&mut fill, gauge.tell(pages * page_bytes, bytes_max));
                 let now = clock::now();
                 let is_news = fill != before && fill != Fill::Normal;
-                if is_news && told.is_none_or(|told| now.ms_since(told) >= TOLD_MS) {
+                if is_news && told.is_none_or(|told| now.ms_since(told) >= MEMORY_TOLD_MS) {
                     told = Some(now);
                     let resident_bytes = gauge.resident_bytes();
                     tracing::warn!(
