@@ -111,6 +111,9 @@ pub const WHEEL_SLOTS: usize = 1024;
 
 /// Flow-control window of one stream: 256 KiB carries 25 MB/s at 10 ms.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Largest frame on a link: what one read brings. The engine sends frames of many streams in turn, so smaller ones reach their
+/// clients in pieces of their size, each by a write of its own: 52 writes for each MiB at 16 KiB.
+pub const LINK_FRAME_BYTES_MAX: u32 = READ_BYTES_LARGE as u32;
 /// Streams on one link, whatever the worker asks for, unless `per_link_max` says less.
 pub const LINK_STREAMS_MAX: u32 = 1024;
 /// The connection's window holds every stream's, so a reader that stops never stops its neighbours.
@@ -146,6 +149,8 @@ pub const CLIENT_STREAMS_MAX: u32 = 100;
 /// Flow-control window of a client's whole connection: what of its uploads lies in the edge unread, at most. Eight streams'
 /// windows carry 20 MB/s at 100 ms; a ninth upload waits while eight that nobody reads fill them.
 pub const CLIENT_WINDOW_BYTES: u32 = 8 * STREAM_WINDOW_BYTES;
+/// Largest frame of a client: the least that RFC 9113 §4.2 allows, and what browsers send.
+pub const CLIENT_FRAME_BYTES_MAX: u32 = 16 * 1024;
 /// Bytes of one response that the h2 engine holds for a client: 6.4 MiB for a connection whose client reads none of them.
 pub const CLIENT_SEND_BYTES_MAX: usize = 64 * 1024;
 /// A request's head as HTTP/2 counts it, 32 bytes more for each field: room for what [`HEAD_BYTES_MAX`] and

@@ -26,10 +26,11 @@ use crate::exchange::{
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Leaves, Pulse, Timer};
 use crate::limits::{
-    CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN, CLIENT_RESETS_KEPT,
-    CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES, CLIENT_WINDOW_BYTES,
-    EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX, LINE_BYTES_MAX, LINK_PING_MS,
-    LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
+    CLIENT_FRAME_BYTES_MAX, CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN,
+    CLIENT_RESETS_KEPT, CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES,
+    CLIENT_WINDOW_BYTES, EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX,
+    LINE_BYTES_MAX, LINK_FRAME_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES,
+    STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
 };
 use crate::wire::token::{decimal, is_token};
 use crate::wire::trailer::may_be_trailer;
@@ -58,6 +59,7 @@ pub struct Profile {
     peer: Peer,
     streams_max: u32,
     window_bytes: u32,
+    frame_bytes_max: u32,
     list_bytes_max: u32,
     send_bytes_max: usize,
     small_frames_bytes: usize,
@@ -78,6 +80,7 @@ impl Profile {
             streams_max,
             // Every stream's window at once: a body that nobody reads stops its own stream and no other.
             window_bytes: STREAM_WINDOW_BYTES.saturating_mul(streams_max.max(1)).min((1 << 31) - 1),
+            frame_bytes_max: LINK_FRAME_BYTES_MAX,
             // The largest head that an edge takes from its client, with what it adds, counted HTTP/2's way.
             list_bytes_max: HEADER_LIST_BYTES_MAX,
             send_bytes_max: STREAM_SEND_BYTES_MAX,
@@ -98,6 +101,7 @@ impl Profile {
             peer: Peer::Anybody,
             streams_max,
             window_bytes: CLIENT_WINDOW_BYTES,
+            frame_bytes_max: CLIENT_FRAME_BYTES_MAX,
             list_bytes_max: CLIENT_LIST_BYTES_MAX,
             send_bytes_max: CLIENT_SEND_BYTES_MAX,
             small_frames_bytes: CLIENT_SMALL_FRAMES_BYTES,
@@ -114,6 +118,7 @@ impl Profile {
         builder
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(self.window_bytes)
+            .max_frame_size(self.frame_bytes_max)
             .max_concurrent_streams(self.streams_max)
             .max_header_list_size(self.list_bytes_max)
             .max_pending_accept_reset_streams(self.resets_pending_max)

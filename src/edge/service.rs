@@ -188,7 +188,7 @@ impl EdgeService {
     /// What the request is called: as a trusted proxy calls it, else by a new name.
     fn id_of(&self, headers: &HeaderMap) -> HeaderValue {
         let kept = if self.is_trusted { wire::kept_request_id(headers) } else { None };
-        kept.cloned().unwrap_or_else(|| self.core.request_ids.borrow_mut().next_id())
+        kept.unwrap_or_else(|| self.core.request_ids.borrow_mut().next_id())
     }
 
     /// What the worker learns about who asked. A client's own words on that are replaced.

@@ -17,8 +17,8 @@ use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Piece, Reply
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Leaves, Pulse};
 use crate::limits::{
-    LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX,
-    SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    LINK_FRAME_BYTES_MAX, LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, RESPONSE_LIST_BYTES_MAX,
+    SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::token::is_token;
 use crate::wire::{self, Side};
@@ -46,6 +46,7 @@ impl H2Link {
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(LINK_WINDOW_BYTES)
+            .max_frame_size(LINK_FRAME_BYTES_MAX)
             .max_header_list_size(RESPONSE_LIST_BYTES_MAX)
             .max_send_buffer_size(STREAM_SEND_BYTES_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))

@@ -36,7 +36,7 @@ impl RequestIds {
             self.make();
         }
         let id = self.ready.split_to(ID_BYTES);
-        HeaderValue::from_maybe_shared(id).expect("hex digits are visible ASCII")
+        never_indexed(HeaderValue::from_maybe_shared(id).expect("hex digits are visible ASCII"))
     }
 
     #[cold]
@@ -74,11 +74,19 @@ fn mix(mut bits: u64) -> u64 {
 /// A proxy's own identifier that can go into every log line as it is: one, of letters, digits and `-._~:+/=@`, at most
 /// `REQUEST_ID_BYTES_MAX`.
 #[must_use]
-pub fn kept_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+pub fn kept_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(&X_REQUEST_ID).iter();
     let id = lines.next().filter(|_| lines.next().is_none())?;
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:+/=@".contains(byte);
-    ((1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(is_plain)).then_some(id)
+    let is_kept = (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(is_plain);
+    is_kept.then(|| never_indexed(id.clone()))
+}
+
+/// A value that no other request has, kept out of HPACK's table (RFC 7541 §7.1.3): there it would push out what all have in
+/// common, and an encoder would compare each with those of the last fifty.
+pub(super) fn never_indexed(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 /// For log lines: what a request is called. Empty before it has a name.

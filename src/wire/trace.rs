@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderName};
 
+use super::request_id::never_indexed;
 use super::token::trim_ows;
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -30,6 +31,9 @@ pub fn drop_malformed_trace(headers: &mut HeaderMap) {
         headers.remove(&TRACEPARENT);
         headers.remove(&TRACESTATE);
         return;
+    }
+    if let Some(parent) = headers.get_mut(&TRACEPARENT) {
+        *parent = never_indexed(parent.clone());
     }
     let lines = headers.get_all(&TRACESTATE).iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(trim_ows);
