@@ -124,7 +124,7 @@ async fn serve(here: SocketAddr, told: mpsc::Sender<Result<SocketAddr, String>>)
     while let Ok((conn, _)) = listener.accept().await {
         let (never, page) = (never.clone(), page.clone());
         io::spawn(async move {
-            h1::serve(conn, &*page, &never, &Clocks::USUAL).await;
+            h1::serve(Box::new(conn), &*page, &never, &Clocks::USUAL).await;
         });
     }
 }

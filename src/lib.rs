@@ -22,6 +22,8 @@ pub mod client;
 pub mod link;
 
 pub mod edge;
+#[cfg(any(test, fuzzing))]
+pub mod translation;
 pub mod worker;
 
 pub mod cli;

@@ -72,6 +72,9 @@ pub const INTERIM_MAX: usize = 16;
 
 /// First read of a connection, and all that an idle one holds.
 pub const READ_BYTES_SMALL: usize = 4 * 1024;
+/// A client's connection that has asked nothing for so long gives its read buffer back, and the memory of the task that serves
+/// it. Both are made anew with its next request, for some 4 us of CPU.
+pub const PARK_MS: u64 = 1_000;
 /// A read while a body flows. 64 KiB is four TLS records and the largest loopback segment.
 pub const READ_BYTES_LARGE: usize = 64 * 1024;
 /// Bytes that wait in a writer before whoever fills it has to flush.
@@ -236,6 +239,8 @@ pub const WAKE_BITS: usize = 65_536;
 
 /// Descriptors kept free for listeners, the ring, logs and files.
 pub const FDS_RESERVED: usize = 64;
+/// Of all descriptors this part at most is kept for links; as many as all credentials' `links_max` allow.
+pub const FDS_LINKS_PART: usize = 4;
 /// Default of `limits.connections_per_source_max`: from one IPv4 address, or one /64 of IPv6, the
 /// smallest that one customer gets (RFC 6177). A browser opens 6 to a host, so this is some 160 busy people behind one address. nginx (limit_conn) and HAProxy
 /// (`src_conn_cur` of a stick table) have no default; their examples go from 10 to 100, for web pages alone.
@@ -274,6 +279,11 @@ pub const MEMORY_LOOK_MS: u64 = 100;
 pub const MEMORY_TOLD_MS: u64 = 10_000;
 /// From this part of `memory_max` on new requests are refused, and below it everything is taken again.
 pub const MEMORY_TIGHT_PERCENT: u64 = 95;
+/// How often a core gives back to the kernel what it has freed.
+pub const TRIM_MS: u64 = 2_000;
+/// How often a client that does not read is looked at. While new requests are refused, one that took nothing in between is
+/// ended: what it holds is what others lack.
+pub const HOARD_LOOK_MS: u64 = 1_000;
 /// From this part on no connection is taken either.
 pub const MEMORY_FULL_PERCENT: u64 = 98;
 /// What one request can make the edge hold at most, with two large bodies over an HTTP/2 link of another core:

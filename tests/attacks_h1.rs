@@ -479,7 +479,7 @@ fn a_panic_in_every_hundredth_request_ends_its_own_connection_only() {
                 let (conn, _) = accepted.expect("a connection");
                 let never = never.clone();
                 io::spawn(async move {
-                    h1::serve(conn, &Defective, &never, &Clocks::USUAL).await;
+                    h1::serve(Box::new(conn), &Defective, &never, &Clocks::USUAL).await;
                 });
             }
             io::panics()

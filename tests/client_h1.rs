@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::h2_worker::H2Worker;
 use common::origin::{Origin, serving};
 use common::peer::{End, Framing, start};
-use common::{CORES, HOST, Peer, assert_own, edge, get, ok, pattern, post, setting};
+use common::{CORES, HOST, Message, Peer, assert_own, edge, get, ok, pattern, post, setting};
 use ptth::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX, LINE_BYTES_MAX};
 
 // ---- one connection, many requests ----
@@ -1337,4 +1337,61 @@ fn a_body_that_breaks_off_is_never_completed() {
             edge.until_links(0);
         }
     }
+}
+
+// ---- connections that rest ----
+
+/// Longer than a connection waits with its buffers.
+fn rest() {
+    std::thread::sleep(Duration::from_millis(ptth::limits::PARK_MS + 300));
+}
+
+#[test]
+fn a_connection_that_rested_is_served_as_before() {
+    let edge = edge();
+    let _worker = edge.worker(serving(|request: &Message| ok(request.target())));
+    let mut clients: Vec<Peer> = (0..5).map(|_| edge.client()).collect();
+    for round in 0..2 {
+        rest();
+        for (index, client) in clients.iter_mut().enumerate() {
+            let path = format!("/{round}/{index}");
+            assert_eq!(client.ask(&path).text(), path);
+        }
+    }
+    // A head in two parts, one of them before the rest would begin; an empty line alone is no head.
+    clients[0].send("GET /parts HTTP/1.1\r\nHo");
+    clients[1].send("\r\n");
+    rest();
+    clients[0].send("st: app.example\r\n\r\n");
+    assert_eq!(clients[0].response().text(), "/parts");
+    assert_eq!(clients[1].ask("/after").text(), "/after");
+    // One that leaves while it rests leaves nothing behind.
+    rest();
+    clients.truncate(2);
+    edge.until(|status| {
+        let cores = status["cores"].as_array().expect("an array");
+        cores.iter().map(|core| core["connections"].as_u64().expect("a number")).sum::<u64>() == 2
+    });
+    drop(clients);
+}
+
+#[test]
+fn a_connection_that_rests_ends_after_its_time_and_with_a_drain() {
+    let edge = setting().more("[limits]\nidle_max_wait = \"3s\"").start();
+    let mut fresh = edge.client();
+    let mut used = edge.sent("GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n");
+    assert_eq!(used.response().status(), 404);
+    rest();
+    fresh.is_quiet();
+    fresh.ends();
+    used.ends();
+
+    let edge = setting().more("[limits]\nidle_max_wait = \"1h\"").drain_max("1h").start();
+    let mut resting: Vec<Peer> = (0..5).map(|_| edge.client()).collect();
+    rest();
+    edge.drain();
+    for client in &mut resting {
+        client.ends();
+    }
+    assert!(edge.wait());
 }

@@ -508,6 +508,28 @@ fn a_worker_that_breaks_off_is_never_taken_for_complete() {
 }
 
 #[test]
+fn an_answer_before_the_end_of_its_request_leaves_time_to_read_it() {
+    let edge = edge();
+    let mut frames = Frames::client(&edge, &[]);
+    let nobody = |frames: &mut Frames, stream| {
+        let fields = [(":method", "POST"), (":scheme", "http"), (":authority", "nobody.example"), (":path", "/")];
+        frames.head(stream, &fields, false);
+        let head = frames.next(|frame| frame.kind == frames::HEADERS);
+        assert_eq!((head.stream, head.status()), (stream, 404));
+        frames.next(|frame| frame.ends_stream());
+    };
+    nobody(&mut frames, 1);
+    frames.data(1, b"the rest", true);
+    nobody(&mut frames, 3);
+    // More than anybody wants to throw away.
+    for _ in 0..5 {
+        frames.data(3, &[0; 16 * 1024], false);
+    }
+    let reset = frames.next(|frame| frame.kind == frames::RST_STREAM);
+    assert_eq!((reset.stream, reset.code()), (3, frames::NO_ERROR), "the first one was not reset");
+}
+
+#[test]
 fn the_edges_own_answers_are_those_of_http1() {
     let edge = setting().listen("h2c = true").pool("hold_without_workers = false").start();
     let mut client = H2Client::connect(edge.address);
@@ -782,6 +804,7 @@ fn a_head_that_is_malformed_reaches_no_worker() {
         (&[("X-Upper", "1")], &[Reset, GoneAway]),
         (&[("x space", "1")], &[Reset, GoneAway]),
         (&[("x:colon", "1")], &[Reset, GoneAway]),
+        (&[("x\"quote", "1")], &[Answered(400)]), // http and h2 let it pass
         (&[("x-cr", "a\rb")], &[Reset, GoneAway]),
         (&[("x-lf", "a\nb")], &[Reset, GoneAway]),
         (&[("x-nul", "a\0b")], &[Reset, GoneAway]),

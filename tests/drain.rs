@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{HANG, HOST, Peer, assert_own, closed_port, get};
+use common::{HANG, HOST, Peer, assert_own, closed_port, get, setting};
 
 /// Descriptors of the edge: so few that its listener stops at a number of connections that a test can open.
-const DESCRIPTORS: usize = 140;
-const CONNECTIONS_MAX: usize = DESCRIPTORS - ptth::limits::FDS_RESERVED;
+const DESCRIPTORS: usize = 160;
+const CONNECTIONS_MAX: usize = DESCRIPTORS - ptth::limits::FDS_RESERVED - ptth::limits::CREDENTIAL_LINKS as usize;
 
 /// An edge in a process of its own, on one core, without workers.
 struct Program {
@@ -120,4 +120,19 @@ fn clients_in_the_backlog_are_answered_when_a_drain_begins() {
         client.ends(); // it has asked for nothing
     }
     assert_eq!(edge.end(), Some(0));
+}
+
+#[test]
+fn a_client_that_could_speak_either_version_and_says_nothing_holds_up_no_drain() {
+    let edge = setting().listen("h2c = true").more("[limits]\nhead_max_wait = \"1h\"").drain_max("1h").start();
+    let mut silent = edge.client();
+    let mut begun = edge.sent("PRI");
+    edge.until(|status| status["cores"][0]["connections"] == 2);
+    edge.drain();
+    silent.ends();
+    begun.is_quiet(); // it is about to ask
+    begun.send(" * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    begun.wait_for_some();
+    drop(begun);
+    assert!(edge.wait());
 }

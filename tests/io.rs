@@ -61,6 +61,36 @@ async fn fill_to(conn: &mut Conn, bytes: usize) {
 // ---- reading ----
 
 #[test]
+fn a_parked_connection_loses_no_byte_and_no_end() {
+    on_core(|| async {
+        let (mut conn, mut peer) = pair();
+        for round in 0..100 {
+            assert!(once(conn.reader.fill()).await.is_none());
+            let early = round % 3 == 0;
+            if early {
+                peer.write_all(&pattern(round, 1)).unwrap();
+            }
+            let is_empty = conn.park().await.unwrap();
+            assert!(early || is_empty, "nothing was sent");
+            if is_empty {
+                assert!(early || once(conn.readable()).await.is_none());
+                if !early {
+                    peer.write_all(&pattern(round, 1)).unwrap();
+                }
+                conn.readable().await.unwrap();
+                conn.reader.fill().await.unwrap();
+            }
+            assert_eq!(conn.reader.buffer(), pattern(round, 1));
+            conn.reader.consume(1);
+        }
+        assert!(conn.park().await.unwrap());
+        drop(peer);
+        conn.readable().await.unwrap();
+        assert_eq!(conn.reader.fill().await.unwrap(), 0);
+    });
+}
+
+#[test]
 fn a_cancelled_read_loses_no_byte() {
     on_core(|| async {
         let (mut conn, mut peer) = pair();
@@ -236,7 +266,7 @@ fn pieces_reach_a_slow_reader_in_order() {
         }
         conn.writer.flush().await.unwrap();
         assert!(waited > 0, "the socket was never full");
-        conn.writer.shutdown().unwrap();
+        conn.writer.shutdown().await.unwrap();
         assert_eq!(reader.join().unwrap(), pattern(0, total));
     });
 }
@@ -326,7 +356,7 @@ fn reader_and_writer_are_used_side_by_side() {
                 queue(writer, part, part * total / 10, total / 10);
                 writer.flush().await.unwrap();
             }
-            writer.shutdown().unwrap();
+            writer.shutdown().await.unwrap();
         });
         let mut read = pin!(async {
             reader.large(true);

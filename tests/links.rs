@@ -1288,6 +1288,7 @@ fn an_http2_response_that_breaks_its_stream_is_a_502_and_hurts_no_other() {
             &[(":status", "200"), ("connection", "close")],
             &[(":status", "200"), ("transfer-encoding", "chunked")],
             &[(":status", "200"), ("x y", "z")],
+            &[(":status", "200"), ("x\"y", "z")],
             &[(":status", "200"), ("x", "a\r\nset-cookie: b")],
             &[(":status", "200"), ("x", "a\0b")],
             &[(":status", "200"), ("content-length", "x")],

@@ -4,6 +4,7 @@
 mod common;
 
 use common::origin::serving;
+use common::peer::End;
 use common::{Message, assert_own, get, ok, setting};
 
 /// Far above what this binary holds, and small against any machine.
@@ -23,7 +24,15 @@ fn ballast_to(bytes: u64) -> Vec<u8> {
 
 #[test]
 fn a_nearly_full_edge_refuses_requests_then_connections_and_takes_both_again() {
-    let edge = setting().more("[limits]\nmemory_max = \"256MiB\"").start();
+    let edge = setting().more("[limits]\nmemory_max = \"256MiB\"\nbody_stall_max = \"1h\"").start();
+    // Whoever asks first does not read what comes, and nothing else ends that within an hour.
+    let mut link = edge.h1_link();
+    let mut hoarder = edge.sent(get("/large"));
+    link.request();
+    std::thread::spawn(move || {
+        link.send("HTTP/1.1 200 OK\r\n\r\n");
+        while link.try_send([b'x'; 65_536]).is_ok() {}
+    });
     let _worker = edge.worker(serving(|request: &Message| ok(request.target())));
     let mut client = edge.client();
     assert_eq!(client.ask("/before").text(), "/before");
@@ -39,6 +48,9 @@ fn a_nearly_full_edge_refuses_requests_then_connections_and_takes_both_again() {
         assert!(!refused.connection("close"), "{refused:?}");
     }
     assert_own(&edge.client().ask("/tight"), 503, "connection_limit_reached");
+    // Whoever does not read is ended now.
+    edge.until_links(1);
+    assert_eq!(hoarder.end().1, End::Reset, "what came is not all");
     let status = edge.status();
     assert!(status["counters"]["refusals"]["memory_full"].as_u64() >= Some(4), "{status:#}");
     assert_eq!(status["counters"]["accept_pauses"]["memory_max"], 0, "connections are still taken");

@@ -1,6 +1,8 @@
 //! A connection on which HTTP/1.1 requests come in, one after the other: heads in, answers out, keep-alive, the timers
 //! between them. What answers is a [`Service`]; which bytes are a head is `wire`'s.
 
+use std::future::Future as _;
+use std::pin::pin;
 use std::task::{Context, Poll};
 
 use http::header::{EXPECT, HOST, UPGRADE};
@@ -16,7 +18,7 @@ use crate::exchange::{
 };
 use crate::fault::Fault;
 use crate::io::{Conn, Timer, Writer};
-use crate::limits::DISCARD_BYTES_MAX;
+use crate::limits::{DISCARD_BYTES_MAX, PARK_MS};
 use crate::wire::{self, BodyPlan, Framing, HeadScan, Persistence, RequestHead, Side, Version};
 
 /// How a connection left this room.
@@ -39,23 +41,60 @@ pub struct TakenOver {
 ///
 /// ```text
 /// Idle --first byte--> Head --blank line--> Request --answered--> Idle
-/// Idle --peer ends, idle too long, drain--> closed
+/// Idle --for a while--> Parked --first byte--> Head
+/// Idle, Parked --peer ends, idle too long, drain--> closed
 /// Head --malformed, too slow--> answered, closed
 /// Request --not reusable--> closed;  --fault after the answer began--> cut
 /// ```
-pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch, clocks: &Clocks) -> Ended {
-    let mut timer = Timer::new();
-    let mut scan = HeadScan::request();
-    let mut hosts = LastHost::default();
-    let mut drained = drain.wait();
+pub async fn serve<S: Service>(mut conn: Box<Conn>, service: &S, drain: &Latch, clocks: &Clocks) -> Ended {
     // Out of a listener's backlog: nobody has read what it sent, and a close would look like a crash. With TLS its handshake has
     // just ended, and its request is on its way.
     let mut speaks = drain.is_set() && (conn.is_secure() || !conn.is_silent());
     loop {
+        // Boxed: a request takes kilobytes, and most connections are idle.
+        conn = match Box::pin(serve_while_busy(conn, speaks, service, drain, clocks)).await {
+            Busy::Over(ended) => return ended,
+            Busy::Parked(conn) => conn,
+        };
+        match parked(&conn, drain, clocks).await {
+            Next::Speaks => speaks = drain.is_set(),
+            Next::Ends => {
+                Box::pin(conn.close()).await;
+                return Ended::Closed;
+            }
+        }
+    }
+}
+
+/// How a connection stopped being busy.
+enum Busy {
+    Over(Ended),
+    /// It asks nothing, and holds no buffer.
+    Parked(Box<Conn>),
+}
+
+/// Serves a connection until it is over or has been idle for `PARK_MS`. `speaks`: its first request is on its way, drain or not.
+async fn serve_while_busy<S: Service>(
+    mut conn: Box<Conn>,
+    mut speaks: bool,
+    service: &S,
+    drain: &Latch,
+    clocks: &Clocks,
+) -> Busy {
+    let mut timer = Timer::new();
+    let mut scan = HeadScan::request();
+    let mut hosts = LastHost::default();
+    let mut drained = drain.wait();
+    loop {
         let until = if std::mem::take(&mut speaks) { None } else { Some(&mut drained) };
         let head = match read_head(&mut conn, &mut scan, &mut timer, until, clocks).await {
-            Ok(Some(head)) => head,
-            Ok(None) => break,
+            Ok(Heading::Head(head)) => head,
+            Ok(Heading::End) => break,
+            Ok(Heading::Idle) => match conn.park().await {
+                Ok(true) => return Busy::Parked(conn),
+                Ok(false) => continue,
+                Err(_) => break,
+            },
             Err(Refused { fault, is_head }) => {
                 service.refused(fault);
                 refuse(&mut conn.writer, fault, is_head, &mut timer, clocks).await;
@@ -63,19 +102,45 @@ pub async fn serve<S: Service>(mut conn: Conn, service: &S, drain: &Latch, clock
             }
         };
         if service.takes_over(&head) {
-            return Ended::TakenOver(Box::new(TakenOver { conn, head, timer }));
+            return Busy::Over(Ended::TakenOver(Box::new(TakenOver { conn: *conn, head, timer })));
         }
         match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer, clocks).await {
             After::Next => {}
             After::Close => break,
             After::Cut => {
                 conn.abort();
-                return Ended::Closed;
+                return Busy::Over(Ended::Closed);
             }
         }
     }
     conn.close().await;
-    Ended::Closed
+    Busy::Over(Ended::Closed)
+}
+
+/// What ends a connection's rest.
+enum Next {
+    /// Something has arrived, or its peer has ended.
+    Speaks,
+    Ends,
+}
+
+/// Waits for the next request of a connection that has been idle for `PARK_MS`.
+async fn parked(conn: &Conn, drain: &Latch, clocks: &Clocks) -> Next {
+    let mut drained = drain.wait();
+    let mut readable = pin!(conn.readable());
+    let mut timer = Timer::new();
+    timer.set(clock::now().plus_ms(clocks.idle_ms.saturating_sub(PARK_MS)));
+    std::future::poll_fn(|cx| {
+        if readable.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Next::Speaks);
+        }
+        if drained.poll(cx).is_ready() {
+            // What has come in this moment is answered.
+            return Poll::Ready(if conn.is_silent() { Next::Ends } else { Next::Speaks });
+        }
+        timer.poll_expired(cx).map(|()| Next::Ends)
+    })
+    .await
 }
 
 /// A head that did not become a request.
@@ -111,15 +176,24 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, is_head: bool, timer: &mu
     let _ = flush(&mut H1Sink::new(writer, Frame::Nothing, Side::Response), timer, clocks.stall_ms).await;
 }
 
-/// The next head; `None` where the connection ends between two requests, or `until` was set there. Without `until` something
-/// has arrived.
+/// What [`read_head`] found.
+#[allow(clippy::large_enum_variant)] // nearly always the largest
+enum Heading {
+    Head(RequestHead),
+    /// The connection ends between two requests, or `until` was set there.
+    End,
+    /// Nothing came for `PARK_MS`, and may for longer.
+    Idle,
+}
+
+/// The next head. Without `until` something has arrived.
 async fn read_head(
     conn: &mut Conn,
     scan: &mut HeadScan,
     timer: &mut Timer,
     mut until: Option<&mut LatchWait<'_>>,
     clocks: &Clocks,
-) -> Result<Option<RequestHead>, Refused> {
+) -> Result<Heading, Refused> {
     scan.reset();
     let mut is_idle = true;
     let mut is_armed = false;
@@ -131,7 +205,7 @@ async fn read_head(
                 let head = conn.reader.take(range.len());
                 timer.clear();
                 let is_head = head.starts_with(b"HEAD ");
-                let parsed = wire::parse_request(head).map(Some);
+                let parsed = wire::parse_request(head).map(Heading::Head);
                 return Poll::Ready(parsed.map_err(|fault| Refused { fault, is_head }));
             }
             // An empty line behind the last request is no head yet (RFC 9112 §2.2).
@@ -141,18 +215,24 @@ async fn read_head(
             }
             if !is_armed {
                 let is_waiting = is_idle && until.is_some();
-                timer.set(clock::now().plus_ms(if is_waiting { clocks.idle_ms } else { clocks.head_ms }));
+                let wait_ms = if is_waiting { clocks.idle_ms.min(PARK_MS) } else { clocks.head_ms };
+                timer.set(clock::now().plus_ms(wait_ms));
                 is_armed = true;
             }
             match conn.reader.poll_fill(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Heading::End)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
                     if is_idle && until.as_mut().is_some_and(|until| until.poll(cx).is_ready()) {
-                        return Poll::Ready(Ok(None));
+                        return Poll::Ready(Ok(Heading::End));
                     }
                     std::task::ready!(timer.poll_expired(cx));
-                    return Poll::Ready(if is_idle { Ok(None) } else { Err(Fault::HeadTimeout.into()) });
+                    let may_rest = until.is_some() && clocks.idle_ms > PARK_MS;
+                    return Poll::Ready(match is_idle {
+                        true if may_rest => Ok(Heading::Idle),
+                        true => Ok(Heading::End),
+                        false => Err(Fault::HeadTimeout.into()),
+                    });
                 }
             }
         }
@@ -208,9 +288,10 @@ async fn serve_one<S: Service>(
             let _ = answer.put(Piece::Data { bytes: text, last: true });
         }
     }
-    let flushed = flush(&mut answer, timer, clocks.stall_ms).await;
-    let reusable = answer.keeps_alive && answer.has_begun && answer.sink.is_complete();
-    if !reusable || flushed.is_err() {
+    if flush(&mut answer, timer, clocks.stall_ms).await.is_err() {
+        return After::Cut; // a FIN would look like the end of it
+    }
+    if !(answer.keeps_alive && answer.has_begun && answer.sink.is_complete()) {
         return After::Close;
     }
     if !body.source.is_ended() && !discard(&mut body.source, timer, clocks).await {
@@ -238,7 +319,7 @@ async fn discard(source: &mut H1Source<'_>, timer: &mut Timer, clocks: &Clocks) 
 }
 
 /// The head as it goes on: framing and hop-by-hop fields end here.
-fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
+pub(crate) fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
     let length = match head.body {
         BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
         BodyPlan::Exact { bytes } => Length::Exact(bytes),
@@ -275,9 +356,22 @@ fn ask_of(mut head: RequestHead, hosts: &mut LastHost) -> Ask {
     }
 }
 
+/// How a response is framed for a client of this version, to a HEAD or to another method.
+pub(crate) fn frame_of(reply: &Reply, is_head: bool, version: Version) -> (Frame, Framing) {
+    // RFC 9110 §6.4.1: these never have a body, whatever their fields describe.
+    match (is_head, reply.status.as_u16(), reply.length) {
+        (false, 204, _) => (Frame::Nothing, Framing::None),
+        (true, _, _) | (false, 304, _) => (Frame::Nothing, Framing::Described),
+        (false, _, Length::None) => (Frame::Nothing, Framing::ContentLength(0)),
+        (false, _, Length::Exact(bytes)) => (Frame::Exact { left: bytes }, Framing::ContentLength(bytes)),
+        (false, _, Length::Unknown) if version == Version::H11 => (Frame::Chunked, Framing::Chunked),
+        (false, _, Length::Unknown) => (Frame::UntilClose, Framing::None),
+    }
+}
+
 /// The host that was asked last on a connection, read: it is the next request's, too.
 #[derive(Default)]
-struct LastHost(Option<Authority>);
+pub(crate) struct LastHost(Option<Authority>);
 
 impl LastHost {
     /// In lower case (RFC 9110 §4.2.3). `None` only for an empty Host.
@@ -363,15 +457,7 @@ impl Answer for H1Answer<'_> {
             wire::put_response_head(out, reply.status, &reply.headers, Framing::None, persistence);
             return Ok(());
         }
-        // RFC 9110 §6.4.1: these never have a body, whatever their fields describe.
-        let (frame, framing) = match (self.is_head, reply.status.as_u16(), reply.length) {
-            (false, 204, _) => (Frame::Nothing, Framing::None),
-            (true, _, _) | (false, 304, _) => (Frame::Nothing, Framing::Described),
-            (false, _, Length::None) => (Frame::Nothing, Framing::ContentLength(0)),
-            (false, _, Length::Exact(bytes)) => (Frame::Exact { left: bytes }, Framing::ContentLength(bytes)),
-            (false, _, Length::Unknown) if self.version == Version::H11 => (Frame::Chunked, Framing::Chunked),
-            (false, _, Length::Unknown) => (Frame::UntilClose, Framing::None),
-        };
+        let (frame, framing) = frame_of(&reply, self.is_head, self.version);
         self.keeps_alive = self.may_persist() && frame != Frame::UntilClose;
         let persistence = match (self.keeps_alive, self.version) {
             (false, _) => Persistence::Close,

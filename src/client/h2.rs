@@ -28,13 +28,14 @@ use crate::io::{self, Conn, Duplex, Leaves, Pulse, Timer};
 use crate::limits::{
     CLIENT_FRAME_BYTES_MAX, CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN,
     CLIENT_RESETS_KEPT, CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES,
-    CLIENT_WINDOW_BYTES, EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX,
-    LINE_BYTES_MAX, LINK_FRAME_BYTES_MAX, LINK_PING_MS, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES,
-    STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
+    CLIENT_WINDOW_BYTES, CONTENT_LENGTH_MAX, DISCARD_BYTES_MAX, EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX,
+    HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX, HOARD_LOOK_MS, LINE_BYTES_MAX, LINK_FRAME_BYTES_MAX, LINK_PING_MS,
+    LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
 };
-use crate::wire::token::{decimal, is_token};
+use crate::wire::token::{decimal, is_field_name, is_token};
 use crate::wire::trailer::may_be_trailer;
 use crate::wire::{self, Side};
+use crate::xcore::is_memory_tight;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub enum Ended {
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
+pub(crate) enum Peer {
     /// The edge that this worker has dialed: it has checked what its clients sent, and guards against them.
     Edge,
     Anybody,
@@ -137,9 +138,11 @@ struct Shared<S> {
     peer: Peer,
     /// Nothing of an answer is taken.
     stall_ms: u64,
+    /// What is left of a body that nobody wants.
+    discard_ms: u64,
     /// Requests whose task runs.
     running: Cell<usize>,
-    hosts: RefCell<Option<KnownHost>>,
+    hosts: RefCell<KnownHosts>,
 }
 
 /// Serves a connection to its end. `drain` sends GOAWAY and finishes what runs.
@@ -147,7 +150,9 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, profile: Pr
     let pulse = conn.pulse();
     let watch = Rc::new(Watch::default());
     let meter = (profile.peer == Peer::Anybody).then(|| Meter::new(clock::now()));
-    let watched = Watched::new(Duplex::new(conn, Leaves::Last), watch.clone(), meter);
+    let duplex = Duplex::new(conn, Leaves::Last);
+    let duplex = if profile.peer == Peer::Anybody { duplex.thrifty() } else { duplex };
+    let watched = Watched::new(duplex, watch.clone(), meter);
     let handshake = profile.builder().handshake::<_, Bytes>(watched);
     let mut connection = match io::timeout(SETUP_MS_MAX, handshake).await {
         Some(Ok(connection)) => connection,
@@ -158,8 +163,9 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, profile: Pr
         service,
         peer: profile.peer,
         stall_ms: profile.clocks.stall_ms,
+        discard_ms: profile.clocks.head_ms,
         running: Cell::new(0),
-        hosts: RefCell::new(None),
+        hosts: RefCell::default(),
     });
     let ended = drive(&mut connection, &pulse, &watch, &shared, &profile, drain).await;
     drop(connection);
@@ -290,6 +296,8 @@ enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Read {
     since: Now,
+    /// When it is looked at next.
+    look_at: Now,
     written: u64,
     unacknowledged: u64,
 }
@@ -363,7 +371,7 @@ impl Life {
             _ => {}
         }
         match (seen.waits_for_reader, self.reader) {
-            (true, None) => self.reader = Some(read(watch, pulse)),
+            (true, None) => self.reader = Some(read(watch, pulse, clocks.stall_ms)),
             (false, Some(_)) => self.reader = None,
             _ => {}
         }
@@ -379,7 +387,7 @@ impl Life {
             if clock::now() < by {
                 continue;
             }
-            if due == Due::Reader && self.reads(watch, pulse) {
+            if due == Due::Reader && self.may_go_on(watch, pulse, clocks.stall_ms) {
                 continue;
             }
             return Poll::Ready(due);
@@ -395,22 +403,29 @@ impl Life {
         };
         let head = watch.block_since().map(|since| (since.plus_ms(clocks.head_ms), Due::Head));
         let reader = self.reader.filter(|_| clocks.stall_ms > 0);
-        let reader = reader.map(|read| (read.since.plus_ms(clocks.stall_ms), Due::Reader));
+        let reader = reader.map(|read| (read.look_at, Due::Reader));
         [idle, head, reader].into_iter().flatten().min_by_key(|(by, _)| *by)
     }
 
-    /// Whether the client has read something since it was last looked at.
-    fn reads(&mut self, watch: &Watch, pulse: &Pulse) -> bool {
-        let now = read(watch, pulse);
-        let Some(before) = self.reader.replace(now) else { return true };
+    /// Whether the client has read something in the time that it has; little while memory is short.
+    fn may_go_on(&mut self, watch: &Watch, pulse: &Pulse, stall_ms: u64) -> bool {
+        let now = read(watch, pulse, stall_ms);
+        let Some(before) = &mut self.reader else { return true };
         let is_written = now.written - before.written >= CLIENT_READS_BYTES_MIN;
         // The kernel's buffer empties for long before the socket takes more.
-        is_written || (watch.is_stuck() && now.unacknowledged < before.unacknowledged)
+        if is_written || (watch.is_stuck() && now.unacknowledged < before.unacknowledged) {
+            *before = now;
+            return true;
+        }
+        before.look_at = now.look_at;
+        now.since < before.since.plus_ms(stall_ms) && !is_memory_tight()
     }
 }
 
-fn read(watch: &Watch, pulse: &Pulse) -> Read {
-    Read { since: clock::now(), written: watch.written(), unacknowledged: pulse.unacknowledged() }
+fn read(watch: &Watch, pulse: &Pulse, stall_ms: u64) -> Read {
+    let since = clock::now();
+    let look_at = since.plus_ms(stall_ms.min(HOARD_LOOK_MS));
+    Read { since, look_at, written: watch.written(), unacknowledged: pulse.unacknowledged() }
 }
 
 // ---- one request ----
@@ -423,7 +438,7 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     let is_tunnel = head.extensions.get::<h2::ext::Protocol>().is_some();
     let send = Rc::new(RefCell::new(Send { respond, body: H2Sink::closed(Side::Response) }));
     let source = H2Source::new(stream, Side::Request);
-    let ask = ask_of(head, source.has_ended_with_its_head(), shared);
+    let ask = ask_of(head, source.has_ended_with_its_head(), shared.peer, &mut shared.hosts.borrow_mut());
     let mut body = H2Body { source: RefCell::new(source), send: send.clone() };
     let mut answer = H2Answer { send, is_head, is_tunnel, has_begun: false, id: None };
     let fault = match ask {
@@ -433,36 +448,76 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
             Some(fault)
         }
     };
-    if fault.is_none() {
-        // A peer that is gone needs no answer; what is left of it is reset.
-        let _ = flush(&mut answer, &mut timer, shared.stall_ms).await;
-    }
-    let mut send = answer.send.borrow_mut();
-    match fault {
-        None => {}
-        Some(_) if answer.has_begun => send.body.reset(Reason::INTERNAL_ERROR),
-        Some(Fault::ClientGone) => send.respond.send_reset(Reason::CANCEL),
-        // Certainly not processed: an edge may send it to another (RFC 9113 §8.7).
-        Some(Fault::NoWorker | Fault::Draining) if shared.peer == Peer::Edge => {
-            send.respond.send_reset(Reason::REFUSED_STREAM);
-        }
-        Some(fault) => {
-            drop(send);
-            let FaultAnswer { reply, body: text } = fault_answer(fault);
-            if answer.head(reply).is_ok() && !is_head {
-                let _ = answer.put(Piece::Data { bytes: text, last: true });
-                let _ = flush(&mut answer, &mut timer, shared.stall_ms).await; // a peer that is gone needs no answer
-            }
-        }
+    let is_answered = match fault {
+        None => flush(&mut answer, &mut timer, shared.stall_ms).await.is_ok(), // what is left of it is reset
+        Some(fault) => refuse(fault, &mut answer, shared, &mut timer).await,
+    };
+    if is_answered {
+        discard(body.source.get_mut(), &mut timer, shared.discard_ms).await;
     }
 }
 
+/// Says what went wrong, by an answer or by a reset; true if it was an answer, and its client has it.
+async fn refuse<S>(fault: Fault, answer: &mut H2Answer, shared: &Shared<S>, timer: &mut Timer) -> bool {
+    {
+        let mut send = answer.send.borrow_mut();
+        let reset = match fault {
+            _ if answer.has_begun => {
+                send.body.reset(Reason::INTERNAL_ERROR);
+                return false;
+            }
+            Fault::ClientGone => Some(Reason::CANCEL),
+            // Certainly not processed: an edge may send it to another (RFC 9113 §8.7).
+            Fault::NoWorker | Fault::Draining if shared.peer == Peer::Edge => Some(Reason::REFUSED_STREAM),
+            _ => None,
+        };
+        if let Some(reason) = reset {
+            send.respond.send_reset(reason);
+            return false;
+        }
+    }
+    let FaultAnswer { reply, body } = fault_answer(fault);
+    if answer.head(reply).is_err() {
+        return false;
+    }
+    if answer.is_head {
+        return true;
+    }
+    let put = answer.put(Piece::Data { bytes: body, last: true });
+    put.is_ok() && flush(answer, timer, shared.stall_ms).await.is_ok()
+}
+
+/// Reads the rest of a body that nobody wanted, some of it and for a while: the engine resets the stream as soon as it is
+/// dropped (RFC 9113 §8.1 allows it), and a client that has not read its answer by then may lose it (curl 7.88).
+async fn discard(source: &mut H2Source, timer: &mut Timer, max_ms: u64) {
+    if source.is_over() {
+        return;
+    }
+    timer.set(clock::now().plus_ms(max_ms));
+    let mut left = DISCARD_BYTES_MAX;
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(piece) = source.poll_piece(cx) {
+            match piece {
+                Ok(Piece::Data { bytes, last: false }) if bytes.len() <= left => left -= bytes.len(),
+                _ => return Poll::Ready(()),
+            }
+        }
+        timer.poll_expired(cx)
+    })
+    .await;
+}
+
 /// The head as it goes on. RFC 9113 §8.2, §8.3 and §8.5, RFC 8441 §4: what the engine does not check is checked here.
-fn ask_of<S>(head: http::request::Parts, has_no_body: bool, shared: &Shared<S>) -> Result<Ask, Fault> {
+pub(crate) fn ask_of(
+    head: http::request::Parts,
+    has_no_body: bool,
+    peer: Peer,
+    hosts: &mut KnownHosts,
+) -> Result<Ask, Fault> {
     let mut headers = head.headers;
     let uri = head.uri.into_parts();
     join_cookies(&mut headers);
-    if shared.peer == Peer::Anybody {
+    if peer == Peer::Anybody {
         check_fields(&headers)?;
     }
     let protocol = head.extensions.get::<h2::ext::Protocol>();
@@ -479,7 +534,7 @@ fn ask_of<S>(head: http::request::Parts, has_no_body: bool, shared: &Shared<S>) 
         Some(_) => return Err(Fault::ClientMalformed("a :scheme that is neither http nor https")),
     };
     let path = path_of(uri.path_and_query, &method)?;
-    let authority = authority_of(uri.authority, secure, &mut headers, shared)?;
+    let authority = authority_of(uri.authority, secure, &mut headers, peer, hosts)?;
     wire::strip_hop_by_hop(&mut headers);
     let expects_continue = match headers.remove(EXPECT) {
         None => false,
@@ -509,8 +564,10 @@ fn join_cookies(headers: &mut HeaderMap) {
     let mut all = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (all.next(), all.next()) else { return };
     let mut joined = first.as_bytes().to_vec();
-    for value in std::iter::once(second).chain(all) {
-        joined.extend_from_slice(b"; ");
+    for value in std::iter::once(second).chain(all).filter(|value| !value.is_empty()) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
         joined.extend_from_slice(value.as_bytes());
     }
     let joined = HeaderValue::from_maybe_shared(Bytes::from(joined));
@@ -521,6 +578,9 @@ fn join_cookies(headers: &mut HeaderMap) {
 fn check_fields(headers: &HeaderMap) -> Result<(), Fault> {
     let (mut fields, mut bytes) = (0, 0);
     for (name, value) in headers {
+        if !is_field_name(name) {
+            return Err(Fault::ClientMalformed("a field's name that is not a token"));
+        }
         if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
             return Err(Fault::ClientMalformed("a space around a field's value"));
         }
@@ -567,6 +627,9 @@ fn path_of(path: Option<PathAndQuery>, method: &Method) -> Result<PathAndQuery, 
 }
 
 /// The host that was asked last on a connection, checked: it is the next request's, too.
+#[derive(Default)]
+pub(crate) struct KnownHosts(Option<KnownHost>);
+
 struct KnownHost {
     /// As it came.
     text: Authority,
@@ -578,11 +641,12 @@ struct KnownHost {
 
 /// RFC 9113 §8.3.1: `:authority`, or else Host; it goes on as Host. Where both are there they have to agree: a worker may
 /// look at either.
-fn authority_of<S>(
+fn authority_of(
     authority: Option<Authority>,
     secure: bool,
     headers: &mut HeaderMap,
-    shared: &Shared<S>,
+    peer: Peer,
+    known_hosts: &mut KnownHosts,
 ) -> Result<Option<Authority>, Fault> {
     let malformed = Fault::ClientMalformed;
     let mut hosts = headers.get_all(HOST).iter();
@@ -603,11 +667,10 @@ fn authority_of<S>(
             authority
         }
         (None, Some(host)) => Authority::try_from(host.as_bytes()).map_err(|_| malformed("a Host that is none"))?,
-        (None, None) if shared.peer == Peer::Edge => return Ok(None),
+        (None, None) if peer == Peer::Edge => return Ok(None),
         (None, None) => return Err(malformed("neither :authority nor Host")),
     };
-    let mut known = shared.hosts.borrow_mut();
-    let known = match &mut *known {
+    let known = match &mut known_hosts.0 {
         Some(known) if known.text.as_str() == text.as_str() && known.secure == secure => known,
         known => {
             parse(text.as_str().as_bytes())?;
@@ -631,8 +694,8 @@ fn parse(text: &[u8]) -> Result<wire::Authority, Fault> {
 fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Fault> {
     let mut all = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = all.next() else { return Ok(None) };
-    let malformed = Fault::ClientMalformed("the Content-Length is not a number");
-    let bytes = decimal(first.as_bytes()).ok_or(malformed)?;
+    let bytes = decimal(first.as_bytes()).filter(|bytes| *bytes <= CONTENT_LENGTH_MAX);
+    let bytes = bytes.ok_or(Fault::ClientMalformed("an impossible Content-Length"))?;
     if all.next().is_some() || matches!(first.as_bytes(), [b'0', _, ..]) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
@@ -723,22 +786,7 @@ impl Answer for H2Answer {
         if let Some(id) = self.id.take() {
             reply.headers.insert(&wire::X_REQUEST_ID, id);
         }
-        let mut response = Response::new(());
-        *response.headers_mut() = reply.headers;
-        *response.status_mut() = reply.status;
-        let mut ends = self.is_head || reply.length == Length::None || matches!(reply.status.as_u16(), 204 | 304);
-        if reply.status == StatusCode::SWITCHING_PROTOCOLS {
-            // The tunnel is the stream itself; there is no 101 in HTTP/2 (RFC 9113 §8.6).
-            *response.status_mut() = StatusCode::OK;
-            wire::strip_hop_by_hop(response.headers_mut());
-            ends = false;
-        }
-        match reply.length {
-            // RFC 9110 §8.6.
-            _ if reply.status == StatusCode::NO_CONTENT => drop(response.headers_mut().remove(CONTENT_LENGTH)),
-            Length::Exact(bytes) => drop(response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes))),
-            Length::None | Length::Unknown => {}
-        }
+        let (response, ends) = response_of(reply, self.is_head);
         let send = &mut *self.send.borrow_mut();
         let stream = send.respond.send_response(response, ends).map_err(|_| Fault::ClientGone)?;
         if !ends {
@@ -754,6 +802,27 @@ impl Answer for H2Answer {
     fn tells_id(&mut self, id: HeaderValue) {
         self.id = Some(id);
     }
+}
+
+/// A response's head in HTTP/2's form, to a HEAD or to another method; and whether it is all of the response.
+pub(crate) fn response_of(reply: Reply, is_head: bool) -> (Response<()>, bool) {
+    let mut response = Response::new(());
+    *response.headers_mut() = reply.headers;
+    *response.status_mut() = reply.status;
+    let mut ends = is_head || reply.length == Length::None || matches!(reply.status.as_u16(), 204 | 304);
+    if reply.status == StatusCode::SWITCHING_PROTOCOLS {
+        // The tunnel is the stream itself; there is no 101 in HTTP/2 (RFC 9113 §8.6).
+        *response.status_mut() = StatusCode::OK;
+        wire::strip_hop_by_hop(response.headers_mut());
+        ends = false;
+    }
+    match reply.length {
+        // RFC 9110 §8.6.
+        _ if reply.status == StatusCode::NO_CONTENT => drop(response.headers_mut().remove(CONTENT_LENGTH)),
+        Length::Exact(bytes) => drop(response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes))),
+        Length::None | Length::Unknown => {}
+    }
+    (response, ends)
 }
 
 impl Sink for H2Answer {

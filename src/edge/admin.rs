@@ -22,7 +22,7 @@ pub async fn connection(core: Rc<Core>, conn: Conn) {
     // Not counted as a connection: it must not keep a drain from ending. It does not end by a drain either.
     let never = Latch::default();
     let service = AdminService { core };
-    h1::serve(conn, &service, &never, &Clocks::USUAL).await;
+    h1::serve(Box::new(conn), &service, &never, &Clocks::USUAL).await;
 }
 
 /// What answers there.

@@ -62,7 +62,13 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, cou
         return;
     }
     let Some(address) = conn.peer_addr() else { return };
-    let Ok(conn) = conn.detach().await else { return };
+    let conn = match conn.detach().await {
+        Ok(conn) => conn,
+        Err(error) => {
+            tracing::warn!(%address, %error, "a link was closed: it could not be given to its core");
+            return;
+        }
+    };
     drop(counted); // links are bounded by their credentials
     let Accepted { version, pools, credential, seat, .. } = setup;
     let placement = core.shared.dispatch.board.place(&pools, core.id);

@@ -38,7 +38,8 @@ use crate::exchange::Latch;
 use crate::ids::{Class, CoreId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
-    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX, TICK_MS,
+    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX,
+    TICK_MS,
 };
 use crate::settings::Mistakes;
 use crate::xcore::{Crowd, Fill, MemoryGauge, PoolBooks, Post, Seats};
@@ -83,7 +84,8 @@ impl Edge {
     /// Opens all listeners and starts all cores. Nothing runs if one of them cannot.
     pub fn start(config: EdgeConfig) -> Result<Edge, String> {
         let cpus = cpus_of(&config.cores)?;
-        let connections_max = connections_max(cpus.len(), &config.limits)?;
+        let links_max = config.credentials.iter().map(|credential| credential.links_max as usize).sum();
+        let connections_max = connections_max(cpus.len(), links_max, &config.limits)?;
         let tls = read_certificates(&config)?;
         let (plans, posts, addresses, admin) = plan(&config, &cpus)?;
         let memory_max = memory::bytes_max(config.limits.memory_max);
@@ -219,16 +221,17 @@ fn cpus_of(cores: &Cores) -> Result<Vec<Option<usize>>, String> {
     })
 }
 
-/// How many connections the edge may hold so that descriptors never run out; fewer, where the configuration says so.
-fn connections_max(cores: usize, limits: &Limits) -> Result<usize, String> {
+/// How many connections of clients the edge may hold so that descriptors never run out, and so that as many links as
+/// credentials allow find one, up to a quarter of all; fewer, where the configuration says so.
+fn connections_max(cores: usize, links_max: usize, limits: &Limits) -> Result<usize, String> {
     let limit = io::raise_fd_limit();
-    let all = limit.saturating_sub(FDS_RESERVED);
+    let all = limit.saturating_sub(FDS_RESERVED).saturating_sub(links_max.min(limit / FDS_LINKS_PART));
     if all / cores < FDS_RESERVED {
         return Err(format!("only {limit} file descriptors for {cores} cores; raise ulimit -n"));
     }
     let wanted = limits.connections_max as usize;
     if wanted > all {
-        tracing::warn!(connections_max = wanted, descriptors = limit, "fewer descriptors than that; raise ulimit -n");
+        tracing::warn!(connections_max = wanted, descriptors = limit, links_max, "fewer descriptors; raise ulimit -n");
     }
     Ok(if wanted == 0 { all } else { all.min(wanted) })
 }
@@ -296,6 +299,7 @@ async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result
     let Plan { id, cpu, listeners, bell } = plan;
     let home = shared.posts[usize::from(id.0)].move_in();
     let drain_ms_max = shared.config.drain_ms_max;
+    shared.memory.settle();
     let core = Core::new(id, cpu, shared, home.wakers().clone());
     // The admin address answers until the end, so nobody waits for it.
     let waited_for = listeners.iter().filter(|(_, listen)| listen.is_some()).count();

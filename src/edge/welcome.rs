@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::core::{Core, Counted};
 use super::links;
@@ -11,6 +12,7 @@ use super::service::EdgeService;
 use super::tls::Tls;
 use crate::client;
 use crate::events::{Handshake, Introduction};
+use crate::exchange::Latch;
 use crate::io::{self, Conn, Secured};
 use crate::limits::PROXY_MS_MAX;
 use crate::wire::{self, ForwardedFor, Introduced};
@@ -52,13 +54,20 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
     let mut speaks = Speaks::H1;
     if let Some(tls) = &door.tls {
         // Boxed, as what follows: each connection's task is as large as the largest part of its life.
-        let Some(secured) = Box::pin(shake_hands(&core, &mut conn, tls)).await else { return };
+        let secured;
+        (conn, secured) = match Box::pin(shake_hands(&core, conn, tls)).await {
+            Some(shaken) => shaken,
+            None => return,
+        };
         if secured.protocol.as_deref() == Some(b"h2") {
             speaks = Speaks::H2;
         }
         server_name = Some(secured.server_name.unwrap_or_default().into_boxed_str());
     } else if door.h2c {
-        speaks = Box::pin(first_bytes(&mut conn, core.shared.clocks.head_ms)).await;
+        match Box::pin(first_bytes(&mut conn, core.shared.clocks.head_ms, &core.drain)).await {
+            Some(spoken) => speaks = spoken,
+            None => return conn.close().await,
+        }
     }
     let service = EdgeService {
         core: core.clone(),
@@ -68,21 +77,26 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
         accepts_clients: door.clients,
         server_name,
     };
+    // Tasks of their own: each is as large as the largest part of its life, and this one has welcomed.
     match speaks {
-        Speaks::H1 => match client::h1::serve(conn, &service, &core.drain, &core.shared.clocks).await {
-            client::h1::Ended::Closed => {}
-            client::h1::Ended::TakenOver(taken) => {
-                // A task of its own: a link's life is large, and every client's task would have room for one.
-                io::spawn(links::set_up(core, *taken, door.workers, counted));
-            }
-        },
-        Speaks::H2 => {
-            let profile = client::h2::Profile::client(core.shared.config.limits.streams_max, core.shared.clocks);
-            let served = client::h2::serve(conn, Rc::new(service), profile, &core.drain);
-            if let client::h2::Ended::Broken(why) = Box::pin(served).await {
-                tracing::debug!(%peer, why, "an HTTP/2 connection broke");
-            }
-        }
+        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service), door.workers, counted)),
+        Speaks::H2 => io::spawn(speak_h2(core, conn, service, counted)),
+    }
+}
+
+async fn speak_h1(core: Rc<Core>, conn: Box<Conn>, service: Box<EdgeService>, workers: bool, counted: Counted) {
+    match client::h1::serve(conn, &*service, &core.drain, &core.shared.clocks).await {
+        client::h1::Ended::Closed => {}
+        client::h1::Ended::TakenOver(taken) => io::spawn(links::set_up(core, *taken, workers, counted)),
+    }
+}
+
+async fn speak_h2(core: Rc<Core>, conn: Conn, service: EdgeService, _counted: Counted) {
+    let peer = service.address;
+    let profile = client::h2::Profile::client(core.shared.config.limits.streams_max, core.shared.clocks);
+    let served = client::h2::serve(conn, Rc::new(service), profile, &core.drain).await;
+    if let client::h2::Ended::Broken(why) = served {
+        tracing::debug!(%peer, why, "an HTTP/2 connection broke");
     }
 }
 
@@ -120,7 +134,7 @@ async fn proxy_header(conn: &mut Conn) -> Result<Introduced, &'static str> {
 }
 
 /// `None`: it failed, and the peer was told why as far as TLS can say it.
-async fn shake_hands(core: &Core, conn: &mut Conn, tls: &Tls) -> Option<Secured> {
+async fn shake_hands(core: &Core, mut conn: Conn, tls: &Tls) -> Option<(Conn, Secured)> {
     let session = match tls.session() {
         Ok(session) => session,
         Err(error) => {
@@ -129,32 +143,50 @@ async fn shake_hands(core: &Core, conn: &mut Conn, tls: &Tls) -> Option<Secured>
         }
     };
     let secured = io::timeout(core.shared.config.limits.handshake_ms_max, conn.secure(session)).await;
-    let (result, secured) = match secured {
-        Some(Ok(secured)) => (Handshake::Done, Some(secured)),
+    let result = match &secured {
+        Some(Ok(_)) => Handshake::Done,
         Some(Err(error)) => {
             tracing::debug!(peer = ?conn.peer_addr(), %error, "a TLS handshake failed");
-            (Handshake::Failed, None)
+            Handshake::Failed
         }
-        None => (Handshake::TimedOut, None),
+        None => Handshake::TimedOut,
     };
     core.counters.borrow_mut().core.tls_handshakes.one(result);
-    secured
+    match secured {
+        Some(Ok(secured)) => Some((conn, secured)),
+        Some(Err(_)) => {
+            conn.close().await; // with time for its alert to arrive
+            None
+        }
+        None => None,
+    }
 }
 
 /// Whether the connection begins with HTTP/2's preface (RFC 9113 §3.4). One that says nothing in time is HTTP/1.1's to time
-/// out.
-async fn first_bytes(conn: &mut Conn, max_ms: u64) -> Speaks {
-    let seen = io::timeout(max_ms, async {
+/// out. `None`: it had said nothing when the drain began.
+async fn first_bytes(conn: &mut Conn, max_ms: u64, drain: &Latch) -> Option<Speaks> {
+    // Out of a listener's backlog: what it has sent already is answered.
+    let is_last = drain.is_set() && !conn.is_silent();
+    let mut drained = drain.wait();
+    let seen = std::future::poll_fn(|cx| {
         loop {
             match wire::is_h2_preface(conn.reader.buffer()) {
-                Some(true) => return Speaks::H2,
-                Some(false) => return Speaks::H1,
+                Some(true) => return Poll::Ready(Some(Speaks::H2)),
+                Some(false) => return Poll::Ready(Some(Speaks::H1)),
                 None => {}
             }
-            if !matches!(conn.reader.fill().await, Ok(1..)) {
-                return Speaks::H1;
+            match conn.reader.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(Some(Speaks::H1)),
+                Poll::Pending => {
+                    let says_nothing = conn.reader.buffer().is_empty() && !is_last;
+                    return match says_nothing && drained.poll(cx).is_ready() {
+                        true => Poll::Ready(None),
+                        false => Poll::Pending,
+                    };
+                }
             }
         }
     });
-    seen.await.unwrap_or(Speaks::H1)
+    io::timeout(max_ms, seen).await.unwrap_or(Some(Speaks::H1))
 }

@@ -10,7 +10,8 @@ use super::{Again, Answer, Back, Heard, Length, Lost, Pump, PumpEnd, Replay, Rep
 use crate::clock::{self, Now};
 use crate::fault::Fault;
 use crate::io::Timer;
-use crate::limits::INTERIM_MAX;
+use crate::limits::{HOARD_LOOK_MS, INTERIM_MAX};
+use crate::xcore::is_memory_tight;
 
 /// The clocks of one exchange. 0 is none.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,9 @@ pub struct Carry {
     /// What had moved when the stall clock was last looked at, and since when there has been no more.
     moved_before: Moved,
     still_since: Now,
+    /// The next moment at which something of that could be overdue.
+    due_at: Option<Now>,
+    holds: Option<Holds>,
     /// A client that stalls is somebody else's to end.
     spares_client: bool,
     interims: usize,
@@ -78,6 +82,8 @@ impl Carry {
             head_by: Now::default(),
             moved_before: Moved::default(),
             still_since: Now::default(),
+            due_at: None,
+            holds: None,
             spares_client: false,
             interims: 0,
             owes_continue: expects_continue && length != Length::None,
@@ -113,7 +119,8 @@ impl Carry {
         self.owes_continue &= !body.was_asked_for();
         self.head_by = now.plus_ms(self.bounds.response_head_ms);
         self.still_since = now;
-        self.arm(timer, now);
+        self.due_at = self.next_due(now);
+        self.arm(timer);
         let end = std::future::poll_fn(|cx| self.poll(cx, body, answer, back, timer)).await;
         timer.clear();
         end
@@ -158,12 +165,22 @@ impl Carry {
         if self.phase == Phase::Tunnel && self.down_is_done && (self.up_is_done || self.up_is_refused) {
             return Poll::Ready(Ok(self.carried()));
         }
+        if self.holds.is_none() && self.phase == Phase::Streaming && self.down.waits_for_sink() {
+            self.holds = Some(Holds { look_at: clock::now().plus_ms(HOARD_LOOK_MS), taken: None });
+            self.arm(timer);
+        }
         while timer.poll_expired(cx).is_ready() {
             let now = clock::now();
-            if let Some(fault) = self.overdue(now, [back.up().delivered(), answer.delivered()]) {
-                return lost(fault, Again::Never);
+            if self.hoards(now, answer) {
+                return lost(Fault::ClientGone, Again::Never);
             }
-            self.arm(timer, now);
+            if self.due_at.is_some_and(|due| due <= now) {
+                if let Some(fault) = self.overdue(now, [back.up().delivered(), answer.delivered()]) {
+                    return lost(fault, Again::Never);
+                }
+                self.due_at = self.next_due(now);
+            }
+            self.arm(timer);
         }
         if self.phase != Phase::Tunnel && self.up_is_done && body.body().poll_gone(cx).is_ready() {
             return lost(Fault::ClientGone, Again::Never);
@@ -238,14 +255,32 @@ impl Carry {
         Carried { status: self.status, bytes_up: self.up.bytes(), bytes_down: self.down.bytes() }
     }
 
-    /// The next moment at which something could be overdue.
-    fn arm(&mut self, timer: &mut Timer, now: Now) {
+    fn arm(&self, timer: &mut Timer) {
+        let look_at = self.holds.as_ref().map(|holds| holds.look_at);
+        if let Some(by) = self.due_at.into_iter().chain(look_at).min() {
+            timer.set(by);
+        }
+    }
+
+    /// While memory is short, a client that takes less of its response than is due lets go of it at once.
+    fn hoards(&mut self, now: Now, answer: &impl Answer) -> bool {
+        let waits = self.phase == Phase::Streaming && self.down.waits_for_sink();
+        let Some(holds) = self.holds.as_mut().filter(|holds| holds.look_at <= now) else { return false };
+        if !waits {
+            self.holds = None;
+            return false;
+        }
+        holds.look_at = now.plus_ms(HOARD_LOOK_MS);
+        let taken = answer.delivered();
+        let before = holds.taken.replace(taken);
+        is_memory_tight() && !self.spares_client && !took(before, taken, self.bounds.body_rate_min, HOARD_LOOK_MS)
+    }
+
+    fn next_due(&mut self, now: Now) -> Option<Now> {
         let head_by = (self.phase == Phase::Heading && self.bounds.response_head_ms > 0).then_some(self.head_by);
         let stall_by = (self.bounds.stall_ms > 0).then(|| self.still_since.plus_ms(self.bounds.stall_ms));
         let pace_by = self.watches_pace().then(|| self.pace.look_at(now));
-        if let Some(by) = head_by.into_iter().chain(stall_by).chain(pace_by).min() {
-            timer.set(by);
-        }
+        head_by.into_iter().chain(stall_by).chain(pace_by).min()
     }
 
     /// Its client's pace is told from the application's only until the response begins: then each may wait for the other.
@@ -253,8 +288,8 @@ impl Carry {
         self.pace.is_watched() && self.phase == Phase::Heading && !self.up_is_done && !self.up_is_refused
     }
 
-    /// Who is late, if somebody is. Called when the timer that [`Carry::arm`] set has passed; `delivered` is what the sinks
-    /// of the way up and of the way down say then.
+    /// Who is late, if somebody is. Called when `due_at` has passed; `delivered` is what the sinks of the way up and of the
+    /// way down say then.
     fn overdue(&mut self, now: Now, delivered: [Option<u64>; 2]) -> Option<Fault> {
         if self.phase == Phase::Heading && self.bounds.response_head_ms > 0 && now >= self.head_by {
             return Some(Fault::ResponseTimeout);
@@ -266,7 +301,10 @@ impl Carry {
         // A reader that takes what was put long ago is slow, not stalled.
         let reads = match waits {
             WaitsFor::WorkerToRead => moved.delivered[0] != before.delivered[0],
-            WaitsFor::ClientToRead => self.took_enough(now, before.delivered[1], delivered[1]),
+            WaitsFor::ClientToRead => {
+                let still_ms = now.ms_since(self.still_since);
+                took(before.delivered[1], delivered[1], self.bounds.body_rate_min, still_ms)
+            }
             WaitsFor::Worker | WaitsFor::Client | WaitsFor::Answer => false,
         };
         if moved.put != before.put || reads {
@@ -286,15 +324,6 @@ impl Carry {
         }
     }
 
-    /// The client took what is due for the time since the last look: one byte now and then would hold the link's credit for
-    /// ever. Whoever cannot tell how much that was tells at least whether it was something.
-    fn took_enough(&self, now: Now, before: Option<Option<u64>>, after: Option<u64>) -> bool {
-        let (Some(Some(before)), Some(after)) = (before, after) else { return before != Some(after) };
-        let took = after.wrapping_sub(before).cast_signed();
-        let due = self.bounds.body_rate_min.saturating_mul(now.ms_since(self.still_since)) / 1_000;
-        took >= i64::try_from(due.max(1)).unwrap_or(i64::MAX)
-    }
-
     /// What keeps the exchange from going on.
     fn waits_for(&self) -> WaitsFor {
         let up_runs = !self.up_is_done && !self.up_is_refused && !self.owes_continue;
@@ -310,11 +339,20 @@ impl Carry {
     }
 }
 
-/// Brings what is in `answer` to its client, as long as that takes some of it within `stall_ms`; 0: for as long as it is
-/// there. The timer is free again afterwards.
+/// A client took what is due for so many milliseconds: one byte now and then would hold the link's credit for ever. Whoever
+/// cannot tell how much that was tells at least whether it was something.
+fn took(before: Option<Option<u64>>, after: Option<u64>, rate_min: u64, ms: u64) -> bool {
+    let (Some(Some(before)), Some(after)) = (before, after) else { return before != Some(after) };
+    let took = after.wrapping_sub(before).cast_signed();
+    let due = rate_min.saturating_mul(ms) / 1_000;
+    took >= i64::try_from(due.max(1)).unwrap_or(i64::MAX)
+}
+
+/// Brings what is in `answer` to its client, as long as that takes some of it within `stall_ms`, and within `HOARD_LOOK_MS`
+/// while memory is short; 0: for as long as it is there. The timer is free again afterwards.
 pub async fn flush(answer: &mut impl Sink, timer: &mut Timer, stall_ms: u64) -> Result<(), Fault> {
     let mut is_armed = false;
-    let mut delivered = None;
+    let mut seen: Option<(Option<u64>, Now)> = None;
     let flushed = std::future::poll_fn(|cx| {
         loop {
             if let Poll::Ready(flushed) = answer.poll_flush(cx) {
@@ -325,13 +363,18 @@ pub async fn flush(answer: &mut impl Sink, timer: &mut Timer, stall_ms: u64) -> 
             }
             if is_armed {
                 std::task::ready!(timer.poll_expired(cx));
-                let before = delivered.replace(answer.delivered());
-                if before == delivered {
-                    return Poll::Ready(Err(Fault::ClientGone));
+                let (taken, now) = (answer.delivered(), clock::now());
+                match seen {
+                    Some((before, _)) if before != taken => seen = Some((taken, now)),
+                    None => seen = Some((taken, now)),
+                    Some((_, since)) if is_memory_tight() || since.plus_ms(stall_ms) <= now => {
+                        return Poll::Ready(Err(Fault::ClientGone));
+                    }
+                    Some(_) => {}
                 }
             }
             is_armed = true;
-            timer.set(clock::now().plus_ms(stall_ms));
+            timer.set(clock::now().plus_ms(stall_ms.min(HOARD_LOOK_MS)));
         }
     });
     let flushed = flushed.await;
@@ -348,6 +391,14 @@ enum WaitsFor {
     ClientToRead,
     Worker,
     WorkerToRead,
+}
+
+/// What a client that does not read keeps here.
+#[derive(Clone, Copy, Debug)]
+struct Holds {
+    look_at: Now,
+    /// What [`Sink::delivered`] said last; `None` before it was asked first.
+    taken: Option<Option<u64>>,
 }
 
 /// How far both bodies had come.

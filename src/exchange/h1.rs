@@ -304,7 +304,7 @@ impl Sink for H1Sink<'_> {
         }
         if self.frame == Frame::Closing {
             // A peer that is gone already does not need the end of its stream.
-            let _ = self.writer.shutdown();
+            let _ = ready!(self.writer.poll_shutdown(cx));
             self.frame = Frame::Shut;
         }
         Poll::Ready(Ok(()))

@@ -37,6 +37,12 @@ impl H2Source {
         self.stream.as_ref().is_some_and(RecvStream::is_end_stream)
     }
 
+    /// Nothing of it is to come, or its stream is no more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_ended || self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+
     /// Bytes that have arrived and were not taken.
     #[must_use]
     pub fn held_bytes(&mut self) -> usize {

@@ -152,6 +152,19 @@ impl Conn {
         self.reader.buffer().is_empty() && self.socket.is_silent()
     }
 
+    /// For a connection that is idle for long: ends the read in flight, which holds a buffer, and gives all buffers back. False:
+    /// something has arrived in the meantime. Whoever reads next starts another read.
+    pub async fn park(&mut self) -> io::Result<bool> {
+        let is_empty = self.reader.park().await?;
+        self.writer.park();
+        Ok(is_empty)
+    }
+
+    /// Waits until something has arrived on a parked connection, or its peer has ended, or it failed. Dropping it loses nothing.
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        self.socket.clone().readable()
+    }
+
     /// Ends the connection with a reset: what was sent is not to be taken for complete. Bytes on their way may be lost.
     pub fn abort(self) {
         // Dissolves the association at once and wakes a read in flight, whose shutdown on drop would send a FIN instead.
@@ -169,14 +182,15 @@ impl Conn {
         let _ = socket.set_tcp_user_timeout(Some(every * 2));
     }
 
-    /// Sends a FIN, reads and throws away what still comes, [`LINGER_BYTES_MAX`] and [`LINGER_MS_MAX`] at most, and
-    /// closes. Without that, bytes that arrive after the close make the kernel send a reset, which can destroy the last
-    /// response on its way (RFC 9112 §9.6). Flush first: what the writer still holds is lost.
+    /// Sends a FIN behind what waits, reads and throws away what still comes, [`LINGER_BYTES_MAX`] and [`LINGER_MS_MAX`] at
+    /// most, and closes. Without that, bytes that arrive after the close make the kernel send a reset, which can destroy the
+    /// last response, or the reason for which TLS failed, on its way (RFC 9112 §9.6).
     pub async fn close(mut self) {
-        if self.writer.end().is_err() {
-            return; // the connection is gone already
+        if !matches!(timeout(LINGER_MS_MAX, self.writer.shutdown()).await, Some(Ok(()))) {
+            return; // the connection is gone already, or its peer does not read
         }
         let reader = &mut self.reader;
+        drop(reader.take_session()); // what still comes is nobody's, whatever it means
         let mut thrown = reader.buffer().len();
         reader.consume(thrown);
         timeout(LINGER_MS_MAX, async {

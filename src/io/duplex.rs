@@ -11,13 +11,15 @@ use super::conn::Conn;
 use super::timer::Timer;
 use super::turn::{Hold, Leaves};
 use crate::clock;
-use crate::limits::{LINGER_BYTES_MAX, LINGER_MS_MAX};
+use crate::limits::{LINGER_BYTES_MAX, LINGER_MS_MAX, READ_BYTES_SMALL};
 
 /// Reads copy out of the reader's buffer. What is written queues, and goes out together at the end of the turn in which
 /// it was flushed; large pieces go to the kernel at once and without a copy.
 pub struct Duplex {
     conn: Conn,
     hold: Hold,
+    /// Reads are large only while much comes.
+    is_thrifty: bool,
     /// After our FIN: until when the peer's is waited for, and what was thrown away meanwhile.
     linger: Option<(Timer, usize)>,
 }
@@ -29,15 +31,28 @@ impl Duplex {
         // Many streams' frames arrive in one read. Small reads cut them, and each piece costs its stream another wake and
         // its client another segment: 16 us of CPU for each request in the edge instead of 12 (64 clients, 1 KiB).
         conn.reader.large(true);
-        Duplex { conn, hold: Hold::new(leaves), linger: None }
+        Duplex { conn, hold: Hold::new(leaves), is_thrifty: false, linger: None }
+    }
+
+    /// For one of many connections, most of which are idle: a read waits with a small buffer, and a large one follows a read
+    /// that brought much.
+    #[must_use]
+    pub fn thrifty(mut self) -> Duplex {
+        self.is_thrifty = true;
+        self.conn.reader.large(false);
+        self
     }
 }
 
 impl AsyncRead for Duplex {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let reader = &mut self.get_mut().conn.reader;
+        let Duplex { conn, is_thrifty, .. } = self.get_mut();
+        let reader = &mut conn.reader;
         if reader.buffer().is_empty() {
-            ready!(reader.poll_fill(cx))?;
+            let bytes = ready!(reader.poll_fill(cx))?;
+            if *is_thrifty {
+                reader.large(bytes > READ_BYTES_SMALL / 2); // a record of TLS is a little smaller than what it came in
+            }
         }
         // Nothing is in it when the peer ended its side; to put nothing says that.
         let n = reader.buffer().len().min(into.remaining());
@@ -85,7 +100,7 @@ impl AsyncWrite for Duplex {
             Some(linger) => linger,
             None => {
                 ready!(conn.writer.poll_flush(cx))?;
-                if conn.writer.shutdown().is_err() {
+                if ready!(conn.writer.poll_shutdown(cx)).is_err() {
                     return Poll::Ready(Ok(())); // ended already
                 }
                 let mut timer = Timer::new();

@@ -24,7 +24,7 @@ pub use conn::{Conn, Detached, Pulse};
 pub use duplex::Duplex;
 pub use listen::{Listener, accept_backoffs, open_listener};
 pub use read::Reader;
-pub use run::{BootFault, panics, raise_fd_limit, run, spawn};
+pub use run::{BootFault, panics, raise_fd_limit, run, set_trim, spawn};
 pub use timer::{Timer, sleep_ms, timeout};
 pub use tls::Secured;
 pub use turn::{Hold, Leaves, at_turn_end, wake_last};

@@ -233,6 +233,17 @@ impl Reader {
         Ok(())
     }
 
+    /// As [`Reader::halt`], and gives every buffer back. False: something has arrived that nobody has consumed.
+    pub(super) async fn park(&mut self) -> io::Result<bool> {
+        self.halt().await?;
+        if !self.visible.is_empty() {
+            return Ok(false);
+        }
+        self.visible = BytesMut::new();
+        self.visible_alloc = 0;
+        Ok(true)
+    }
+
     /// Gives the pump a buffer to read into: the visible one if nothing is in it, else a fresh one.
     fn order(&mut self) {
         let feed = &self.feed;

@@ -7,13 +7,14 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
 use super::bell::bell;
 use super::{timer, turn};
-use crate::limits::{RING_COMPLETIONS, RING_ENTRIES};
+use crate::limits::{RING_COMPLETIONS, RING_ENTRIES, TRIM_MS};
 
 thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
@@ -103,12 +104,30 @@ pub fn run<F: Future>(main: impl FnOnce() -> F) -> Result<F::Output, BootFault> 
     let mut runtime = std::mem::ManuallyDrop::new(runtime);
     runtime.block_on(async {
         spawn(timer::drive(tick));
+        if let Some(trim) = TRIM.get() {
+            spawn(give_back(*trim));
+        }
         let driven = turn::start();
         let output = main().await;
         drop(driven); // a core that could not end in order has to ring, too
         settle().await.map_err(BootFault::from_io)?;
         Ok(output)
     })
+}
+
+static TRIM: OnceLock<fn()> = OnceLock::new();
+
+/// `trim` gives back to the kernel what the calling thread has freed; each core calls it now and then. Once, by whoever chose
+/// the allocator, before the first core runs.
+pub fn set_trim(trim: fn()) {
+    assert!(TRIM.set(trim).is_ok(), "the allocator is chosen once");
+}
+
+async fn give_back(trim: fn()) {
+    loop {
+        timer::sleep_ms(TRIM_MS).await;
+        trim();
+    }
 }
 
 /// Lets the kernel close what `main` dropped last: a close is an operation, too, and one that ends another one may ask

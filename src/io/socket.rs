@@ -55,6 +55,12 @@ impl Socket {
         self.stream().writable(true).await
     }
 
+    /// Waits until something has arrived, the peer has ended, or the socket failed. Dropping it loses nothing. Never while a
+    /// read is in flight.
+    pub(super) async fn readable(self) -> io::Result<()> {
+        self.stream().readable(true).await
+    }
+
     fn stream(&self) -> &TcpStream {
         // SAFETY: the only `&mut` to the stream is made by monoio's read half when a read starts; its last use is the
         // clone of the descriptor in the first poll, which follows in the same call of the reader's pump. Nothing here

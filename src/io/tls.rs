@@ -28,6 +28,8 @@ struct Inner {
     connection: RefCell<Connection>,
     /// The peer said that nothing follows (close_notify).
     is_ended: Cell<bool>,
+    /// We have said so.
+    has_said_end: Cell<bool>,
     /// Bytes of records that the socket took, whoever offered them.
     bytes_out: Cell<u64>,
 }
@@ -39,6 +41,7 @@ impl Session {
             inner: Rc::new(Inner {
                 connection: RefCell::new(connection),
                 is_ended: Cell::new(false),
+                has_said_end: Cell::new(false),
                 bytes_out: Cell::new(0),
             }),
         }
@@ -128,10 +131,11 @@ impl Session {
         Ok(())
     }
 
-    /// Says that nothing follows, as far as the socket takes it now.
-    pub fn say_end(&self, socket: &Socket) {
-        self.inner.connection.borrow_mut().send_close_notify();
-        let _ = self.push(socket); // a peer that is gone does not need to hear it
+    /// Has it said once that nothing follows: [`Session::push`] brings it out. A handshake that failed has said why instead.
+    pub fn say_end(&self) {
+        if !self.is_handshaking() && !self.inner.has_said_end.replace(true) {
+            self.inner.connection.borrow_mut().send_close_notify();
+        }
     }
 }
 

@@ -164,18 +164,20 @@ impl Writer {
         }
     }
 
-    /// Sends a FIN behind what was flushed; with TLS, behind a word that this is the end (close_notify).
-    pub fn shutdown(&mut self) -> io::Result<()> {
-        debug_assert_eq!(self.queued(), 0, "flush before shutdown");
-        self.end()
+    /// Sends a FIN behind all that waits; with TLS, behind a word that this is the end (close_notify). Not before both have
+    /// gone: a stream of TLS that ends without a word was cut.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        if let Some(session) = &self.session {
+            session.say_end();
+            ready!(self.poll_flush(cx))?;
+        }
+        Poll::Ready(self.socket.shutdown_write())
     }
 
-    /// As [`Writer::shutdown`]; what waits is lost.
-    pub(super) fn end(&mut self) -> io::Result<()> {
-        if let Some(session) = &self.session {
-            session.say_end(&self.socket);
-        }
-        self.socket.shutdown_write()
+    /// As [`Writer::poll_shutdown`].
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_shutdown(cx)).await
     }
 
     /// Bytes that the peer's kernel took, up to a constant; compare it with an earlier one. A system call. What this
@@ -184,6 +186,13 @@ impl Writer {
     pub fn delivered(&self) -> u64 {
         let bytes_out = self.session.as_ref().map_or(self.bytes_out, Session::bytes_out);
         bytes_out.wrapping_sub(self.socket.unacknowledged())
+    }
+
+    /// Gives back what an empty queue keeps.
+    pub(super) fn park(&mut self) {
+        if self.pieces.is_empty() {
+            self.pieces = VecDeque::new();
+        }
     }
 
     /// Gives up a wait for room, before the socket goes elsewhere: it may outlast what it was for.

@@ -11,7 +11,7 @@ use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{Again, Ask, Back, Heard, Length, Lost, Reply};
 use crate::fault::Fault;
 use crate::io::{Conn, Reader};
-use crate::wire::{self, Asked, BodyPlan, Framing, HeadScan, Persistence, Side};
+use crate::wire::{self, Asked, BodyPlan, Framing, HeadScan, Persistence, ResponseHead, Side};
 
 /// One request on an HTTP/1.1 connection.
 ///
@@ -36,34 +36,11 @@ pub struct H1Back<'a> {
 impl<'a> H1Back<'a> {
     /// Puts the request's head; it goes out with the body's first piece, or when the exchange waits for the response.
     pub fn new(conn: &'a mut Conn, ask: &Ask) -> Self {
-        let upgrades = ask.upgrade.is_some();
-        let framing = match ask.length {
-            Length::Exact(bytes) => Framing::ContentLength(bytes),
-            Length::Unknown => Framing::Chunked,
-            // RFC 9110 §8.6: these methods mean a body, so its absence is said.
-            Length::None if matches!(ask.method, Method::POST | Method::PUT | Method::PATCH) => {
-                Framing::ContentLength(0)
-            }
-            Length::None => Framing::None,
-        };
-        let persistence = match &ask.upgrade {
-            Some(upgrade) => Persistence::Upgrade(&upgrade.protocol),
-            None => Persistence::Default,
-        };
-        let key = websocket_key_for(ask);
-        let out = conn.writer.buf();
-        match &key {
-            None => wire::put_request_head(out, &ask.method, ask.path.as_str(), &ask.headers, framing, persistence),
-            Some(key) => {
-                let mut headers = ask.headers.clone();
-                headers.insert(&WEBSOCKET_KEY, key.clone());
-                wire::put_request_head(out, &ask.method, ask.path.as_str(), &headers, framing, persistence);
-            }
-        }
+        let accept = put_head(conn.writer.buf(), ask);
         let bytes_in_before = conn.reader.bytes_in();
-        let asked = match (&ask.method, upgrades) {
-            (_, true) => Asked::Connect,
-            (&Method::HEAD, false) => Asked::Head,
+        let asked = match (&ask.method, &ask.upgrade) {
+            (_, Some(_)) => Asked::Connect,
+            (&Method::HEAD, None) => Asked::Head,
             _ => Asked::Other,
         };
         H1Back {
@@ -75,7 +52,7 @@ impl<'a> H1Back<'a> {
             was_heard: false,
             keeps_alive: true,
             bytes_in_before,
-            accept: key.map(|key| wire::websocket::accept_of(key.as_bytes())),
+            accept,
         }
     }
 
@@ -109,35 +86,17 @@ impl<'a> H1Back<'a> {
         let reader = self.down.reader();
         reader.consume(range.start);
         let head = reader.take(range.len());
-        let mut head = wire::parse_response(head, self.asked)?;
+        let head = wire::parse_response(head, self.asked)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            if let Some(accept) = &self.accept {
-                let proof = head.headers.remove("sec-websocket-accept");
-                if proof.as_ref() != Some(accept) {
-                    return Err(Fault::WorkerMalformed("the WebSocket was accepted without reading its key"));
-                }
-            }
-            wire::strip_hop_by_hop(&mut head.headers);
-            if let Some(upgrade) = head.upgrade {
-                head.headers.insert(UPGRADE, upgrade);
-            }
             self.become_tunnel();
-            return Ok(Heard::Final(Reply { status: head.status, headers: head.headers, length: Length::Unknown }));
-        }
-        wire::strip_hop_by_hop(&mut head.headers);
-        if head.status.is_informational() {
+        } else if head.status.is_informational() {
             self.scan.reset();
-            return Ok(Heard::Interim(head.status, head.headers));
+        } else {
+            self.was_heard = true;
+            self.keeps_alive = head.keep_alive && head.body != BodyPlan::UntilClose;
+            self.down.plan(head.body);
         }
-        self.was_heard = true;
-        self.keeps_alive = head.keep_alive && head.body != BodyPlan::UntilClose;
-        self.down.plan(head.body);
-        let length = match head.body {
-            BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
-            BodyPlan::Exact { bytes } => Length::Exact(bytes),
-            BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
-        };
-        Ok(Heard::Final(Reply { status: head.status, headers: head.headers, length }))
+        heard_of(head, self.accept.as_ref())
     }
 
     fn become_tunnel(&mut self) {
@@ -185,6 +144,56 @@ impl<'a> Back for H1Back<'a> {
     fn down(&mut self) -> &mut H1Source<'a> {
         &mut self.down
     }
+}
+
+/// Writes a request's head. What comes back is the answer that the key of a WebSocket has to get, if one was made here.
+pub(crate) fn put_head(out: &mut Vec<u8>, ask: &Ask) -> Option<HeaderValue> {
+    let framing = match ask.length {
+        Length::Exact(bytes) => Framing::ContentLength(bytes),
+        Length::Unknown => Framing::Chunked,
+        // RFC 9110 §8.6: these methods mean a body, so its absence is said.
+        Length::None if matches!(ask.method, Method::POST | Method::PUT | Method::PATCH) => Framing::ContentLength(0),
+        Length::None => Framing::None,
+    };
+    let persistence = match &ask.upgrade {
+        Some(upgrade) => Persistence::Upgrade(&upgrade.protocol),
+        None => Persistence::Default,
+    };
+    let Some(key) = websocket_key_for(ask) else {
+        wire::put_request_head(out, &ask.method, ask.path.as_str(), &ask.headers, framing, persistence);
+        return None;
+    };
+    let mut headers = ask.headers.clone();
+    let accept = wire::websocket::accept_of(key.as_bytes());
+    headers.insert(&WEBSOCKET_KEY, key);
+    wire::put_request_head(out, &ask.method, ask.path.as_str(), &headers, framing, persistence);
+    Some(accept)
+}
+
+/// A response's head as it goes on. `accept`: what a 101 has to carry, and nobody else has to see.
+pub(crate) fn heard_of(mut head: ResponseHead, accept: Option<&HeaderValue>) -> Result<Heard, Fault> {
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if let (Some(accept), true) = (accept, switches)
+        && head.headers.remove("sec-websocket-accept").as_ref() != Some(accept)
+    {
+        return Err(Fault::WorkerMalformed("the WebSocket was accepted without reading its key"));
+    }
+    wire::strip_hop_by_hop(&mut head.headers);
+    if switches {
+        if let Some(upgrade) = head.upgrade {
+            head.headers.insert(UPGRADE, upgrade);
+        }
+        return Ok(Heard::Final(Reply { status: head.status, headers: head.headers, length: Length::Unknown }));
+    }
+    if head.status.is_informational() {
+        return Ok(Heard::Interim(head.status, head.headers));
+    }
+    let length = match head.body {
+        BodyPlan::Empty | BodyPlan::Exact { bytes: 0 } => Length::None,
+        BodyPlan::Exact { bytes } => Length::Exact(bytes),
+        BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
+    };
+    Ok(Heard::Final(Reply { status: head.status, headers: head.headers, length }))
 }
 
 static WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");

@@ -17,10 +17,10 @@ use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Piece, Reply
 use crate::fault::Fault;
 use crate::io::{self, Conn, Duplex, Leaves, Pulse};
 use crate::limits::{
-    LINK_FRAME_BYTES_MAX, LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX, RESPONSE_LIST_BYTES_MAX,
-    SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    CONTENT_LENGTH_MAX, LINK_FRAME_BYTES_MAX, LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX,
+    RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
-use crate::wire::token::is_token;
+use crate::wire::token::{decimal, is_field_name, is_token};
 use crate::wire::{self, Side};
 
 /// What a link has learned from its worker since it was last asked.
@@ -152,29 +152,11 @@ impl H2Back {
         })
     }
 
-    fn take_head(&mut self, response: Response<RecvStream>) -> Reply {
+    fn take_head(&mut self, response: Response<RecvStream>) -> Result<Reply, Fault> {
         let (head, stream) = response.into_parts();
         self.down = H2Source::new(stream, Side::Response);
-        let mut headers = head.headers;
-        wire::strip_hop_by_hop(&mut headers);
-        if let (Some(protocol), true) = (self.protocol.take(), head.status.is_success()) {
-            headers.insert(UPGRADE, protocol);
-            headers.remove(CONTENT_LENGTH);
-            if let Some(accept) = self.accept.take() {
-                headers.insert("sec-websocket-accept", accept);
-            }
-            return Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, length: Length::Unknown };
-        }
-        let length = if self.down.has_ended_with_its_head() {
-            Length::None
-        } else {
-            // h2 has checked that it is one number, and holds the body to it.
-            match headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()) {
-                Some(bytes) => Length::Exact(bytes),
-                None => Length::Unknown,
-            }
-        };
-        Reply { status: head.status, headers, length }
+        let switched = Switched { protocol: self.protocol.take(), accept: self.accept.take() };
+        reply_of(head, self.down.has_ended_with_its_head(), switched)
     }
 
     /// Whether no body may follow this head (RFC 9110 §6.4.1), though its stream goes on.
@@ -221,8 +203,7 @@ impl Back for H2Back {
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Err(no_switch()));
             }
-            let mut headers = head.headers;
-            wire::strip_hop_by_hop(&mut headers);
+            let headers = own_fields(head.headers).map_err(|fault| Lost { fault, again: Again::Never })?;
             return Poll::Ready(Ok(Heard::Interim(head.status, headers)));
         }
         let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx)).map_err(|error| lost(&error))?;
@@ -233,7 +214,8 @@ impl Back for H2Back {
             let fault = Fault::WorkerMalformed("an impossible status");
             return Poll::Ready(Err(Lost { fault, again: Again::Never }));
         }
-        let reply = self.take_head(response);
+        let never = |fault| Lost { fault, again: Again::Never };
+        let reply = self.take_head(response).map_err(never)?;
         if self.may_break_its_promise(&reply) {
             self.held = Some(reply);
             return self.poll_heard(cx);
@@ -286,7 +268,7 @@ fn lost(error: &h2::Error) -> Lost {
 }
 
 /// The head in HTTP/2's form; for a WebSocket also the answer to its key.
-fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Option<HeaderValue>), Lost> {
+pub(crate) fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Option<HeaderValue>), Lost> {
     let mut parts = Parts::default();
     parts.scheme = Some(if ask.secure { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(ask.authority.clone().unwrap_or_else(|| host_fallback.clone()));
@@ -305,6 +287,7 @@ fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Opti
         return Err(Lost { fault: Fault::NoUpgrade, again: Again::Never });
     }
     *request.method_mut() = Method::CONNECT;
+    request.headers_mut().remove(CONTENT_LENGTH); // of nothing: an upgrade has no body, and a tunnel no length
     let malformed = Lost { fault: Fault::ClientMalformed("the Upgrade is not a token"), again: Again::Never };
     let protocol = upgrade.protocol.to_str().map_err(|_| malformed)?.to_ascii_lowercase();
     // One has to be chosen here, and whoever could choose is behind the worker; HTTP/1.1 takes the whole list to him.
@@ -317,8 +300,104 @@ fn request_of(ask: &Ask, host_fallback: &Authority) -> Result<(Request<()>, Opti
     Ok((request, accept))
 }
 
+/// What a tunnel's client has to hear when it is open.
+#[derive(Default)]
+pub(crate) struct Switched {
+    /// As it asked for it; `None`: it asked for no tunnel.
+    pub protocol: Option<HeaderValue>,
+    /// The answer to its WebSocket's key.
+    pub accept: Option<HeaderValue>,
+}
+
+/// A response's head as it goes on.
+pub(crate) fn reply_of(head: http::response::Parts, has_no_body: bool, switched: Switched) -> Result<Reply, Fault> {
+    let mut headers = own_fields(head.headers)?;
+    if let (Some(protocol), true) = (switched.protocol, head.status.is_success()) {
+        headers.insert(UPGRADE, protocol);
+        headers.remove(CONTENT_LENGTH);
+        if let Some(accept) = switched.accept {
+            headers.insert("sec-websocket-accept", accept);
+        }
+        return Ok(Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, length: Length::Unknown });
+    }
+    // The engine holds a body to it; where none follows it is a word to the client, and has to be one (RFC 9110 §8.6).
+    let length = match (has_no_body, content_length(&mut headers)?) {
+        (true, _) => Length::None,
+        (false, Some(bytes)) => Length::Exact(bytes),
+        (false, None) => Length::Unknown,
+    };
+    Ok(Reply { status: head.status, headers, length })
+}
+
+/// The fields that go on.
+fn own_fields(mut headers: HeaderMap) -> Result<HeaderMap, Fault> {
+    if !headers.keys().all(is_field_name) {
+        return Err(Fault::WorkerMalformed("a field's name that is not a token"));
+    }
+    wire::strip_hop_by_hop(&mut headers);
+    Ok(headers)
+}
+
+/// What all Content-Lengths say. They go on as one.
+fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Fault> {
+    let mut all = headers
+        .get_all(CONTENT_LENGTH)
+        .iter()
+        .map(|value| decimal(value.as_bytes()).filter(|bytes| *bytes <= CONTENT_LENGTH_MAX));
+    let Some(first) = all.next() else { return Ok(None) };
+    let Some(bytes) = first else { return Err(Fault::WorkerMalformed("an impossible Content-Length")) };
+    let mut others = 0;
+    for other in all {
+        if other != first {
+            return Err(Fault::WorkerMalformed("two Content-Lengths that differ"));
+        }
+        others += 1;
+    }
+    if others > 0 {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    Ok(Some(bytes))
+}
+
 /// RFC 8441 §5: an HTTP/2 WebSocket has no key; what the HTTP/1.1 side has to hear is made here.
 fn take_websocket_key(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let key = headers.remove("sec-websocket-key")?;
     Some(wire::websocket::accept_of(key.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_agree_go_on_as_one_and_others_not_at_all() {
+        let differ = Fault::WorkerMalformed("two Content-Lengths that differ");
+        let odd = Fault::WorkerMalformed("an impossible Content-Length");
+        for (lengths, want) in [
+            (&[][..], Ok(None)),
+            (&["5"], Ok(Some("5"))),
+            (&["5", "5", "5"], Ok(Some("5"))),
+            (&["5", "05"], Ok(Some("5"))),
+            (&["5", "6"], Err(differ)),
+            (&["5", "x"], Err(differ)),
+            (&["x"], Err(odd)),
+            (&["5, 5"], Err(odd)),
+            (&["9223372036854775808"], Err(odd)),
+            (&["-1"], Err(odd)),
+            (&[""], Err(odd)),
+        ] {
+            let mut response = Response::builder().status(200);
+            for length in lengths {
+                response = response.header(CONTENT_LENGTH, *length);
+            }
+            let (head, ()) = response.body(()).unwrap().into_parts();
+            let reply = reply_of(head, true, Switched::default());
+            let told = reply.map(|reply| {
+                let all: Vec<_> = reply.headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+                assert!(all.len() <= 1, "{lengths:?}: {all:?}");
+                all.first().map(|length| length.to_str().unwrap().to_owned())
+            });
+            assert_eq!(told, want.map(|length| length.map(str::to_owned)), "{lengths:?}");
+        }
+    }
 }

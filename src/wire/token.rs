@@ -1,5 +1,7 @@
 //! Hot. The character classes and lists that HTTP fields are made of (RFC 9110 §5.6). No field has a meaning here.
 
+use http::HeaderName;
+
 pub const SP: u8 = b' ';
 pub const HTAB: u8 = b'\t';
 pub const CR: u8 = b'\r';
@@ -33,6 +35,14 @@ pub fn is_tchar(byte: u8) -> bool {
 #[must_use]
 pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_tchar(*byte))
+}
+
+/// Whether a name that came by HTTP/2 is one over HTTP/1.1, too. The crates for both let a quotation mark pass (http 1.5.0), which
+/// is no `tchar`.
+#[inline]
+#[must_use]
+pub fn is_field_name(name: &HeaderName) -> bool {
+    memchr::memchr(b'"', name.as_str().as_bytes()).is_none()
 }
 
 /// `text` without the SP and HTAB around it (`OWS`, RFC 9110 §5.6.3).

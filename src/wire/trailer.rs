@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::head::fields;
 use super::scan::{HeadScan, Side};
+use super::token::is_field_name;
 use crate::fault::Fault;
 use crate::limits::TRAILER_BYTES_MAX;
 
@@ -45,8 +46,9 @@ impl TrailerSection {
 /// response, or describes the content (RFC 9110 §6.5.1), and not if the edge writes it.
 #[must_use]
 pub fn may_be_trailer(name: &HeaderName) -> bool {
+    let is_name = is_field_name(name);
     let name = name.as_str();
-    !NEVER_TRAILERS.contains(&name) && !name.starts_with("if-") && !name.starts_with("x-forwarded-")
+    is_name && !NEVER_TRAILERS.contains(&name) && !name.starts_with("if-") && !name.starts_with("x-forwarded-")
 }
 
 const NEVER_TRAILERS: [&str; 47] = [

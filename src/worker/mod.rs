@@ -281,7 +281,7 @@ async fn link(
             }
         }
         ChannelVersion::H1 => {
-            client::h1::serve(conn, &*work.service, ends, &client::Clocks::USUAL).await;
+            client::h1::serve(Box::new(conn), &*work.service, ends, &client::Clocks::USUAL).await;
             "the edge closed it".into()
         }
     })

@@ -4,6 +4,7 @@
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::limits::{MEMORY_FULL_PERCENT, MEMORY_TIGHT_PERCENT};
 use crossbeam_utils::CachePadded;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// ```text
@@ -40,6 +41,16 @@ impl Fill {
     }
 }
 
+thread_local! {
+    static HERE: OnceCell<Arc<MemoryGauge>> = const { OnceCell::new() };
+}
+
+/// New requests are refused now, on the core that asks. False on a thread that has no gauge.
+#[must_use]
+pub fn is_memory_tight() -> bool {
+    HERE.with(|here| here.get().is_some_and(|gauge| gauge.fill() != Fill::Normal))
+}
+
 /// One for the edge. One thread tells it, all cores read it.
 pub struct MemoryGauge {
     /// Partner: [`MemoryGauge::tell`], which writes only what is new: the line stays with all cores. Relaxed: nothing is
@@ -56,6 +67,11 @@ impl MemoryGauge {
             fill: CachePadded::new(AtomicU32::new(Fill::Normal as u32)),
             resident_bytes: CachePadded::new(AtomicU64::new(0)),
         })
+    }
+
+    /// From now on [`is_memory_tight`] tells it on this thread. Once.
+    pub fn settle(self: &Arc<MemoryGauge>) {
+        HERE.with(|here| assert!(here.set(Arc::clone(self)).is_ok(), "this thread has a gauge already"));
     }
 
     #[must_use]

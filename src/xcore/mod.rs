@@ -27,7 +27,7 @@ pub use books::{Held, Permit, Permits, PoolBooks};
 pub use crowd::{Crowd, Guest, Source};
 pub use home::{Home, Post};
 pub use mail::Mail;
-pub use memory::{Fill, MemoryGauge};
+pub use memory::{Fill, MemoryGauge, is_memory_tight};
 pub use pipe::{Closed, PipeRx, PipeTx, SendError, pipe};
 pub use seats::{Seat, Seats};
 pub use shelf::{Head, Kind, Parcel, Shelf};
