@@ -6,6 +6,7 @@ pub mod events;
 pub mod fault;
 pub mod ids;
 pub mod limits;
+pub mod pem;
 pub mod settings;
 pub mod signals;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Lowest floor first. A room imports from the floors below; its neighbours on the same floor are closed to it, except
 /// on the ground, where it may look at the rooms to its left.
 const FLOORS: &[&[&str]] = &[
-    &["limits", "ids", "clock", "fault", "events", "settings", "signals"],
+    &["limits", "ids", "clock", "fault", "events", "settings", "pem", "signals"],
     &["io", "sched", "wire", "xcore"],
     &["dispatch", "exchange"],
     &["client", "link"],

@@ -3,24 +3,23 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection,
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{Connection, InconsistentKeys, RootCertStore};
+use rustls::{Connection, RootCertStore};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::config::{CertificateFiles, EdgeConfig, Listen};
-use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATE_EXPIRY_WARNING_S};
-use crate::settings::{At, Mistakes, io_reason, plain, read_bounded};
+use crate::limits::CERTIFICATE_EXPIRY_WARNING_S;
+use crate::pem::{certificates, certified_key, shown};
+use crate::settings::Mistakes;
 
 /// What the addresses of an edge speak, in the order of the configuration; `None` speaks no TLS.
 pub type Addresses = Vec<Option<Arc<Tls>>>;
@@ -159,7 +158,7 @@ impl Names {
         let mut names: Option<Names> = None;
         let mut all_good = true;
         for files in files {
-            let Some(key) = certified_key(files, provider, mistakes) else {
+            let Some(key) = certified_key(&files.certificate, &files.key, provider, mistakes) else {
                 all_good = false;
                 continue;
             };
@@ -250,93 +249,4 @@ impl Said {
             mistakes.warning(place, what, "renew it and send SIGHUP");
         }
     }
-}
-
-fn certified_key(files: &CertificateFiles, provider: &CryptoProvider, mistakes: &mut Mistakes) -> Option<CertifiedKey> {
-    let chain = certificates(&files.certificate, mistakes);
-    let key = private_key(&files.key, mistakes);
-    let (chain, key) = (chain?, key?);
-    let (place, file) = (files.key.place, shown(&files.key.value));
-    let key = match provider.key_provider.load_private_key(key) {
-        Ok(key) => key,
-        Err(error) => {
-            let what = format!("{file}: the key cannot be used: {error}");
-            mistakes.error(place, what, "use an ECDSA (P-256, P-384), Ed25519 or RSA key (2048 to 8192 bits)");
-            return None;
-        }
-    };
-    let key = CertifiedKey::new(chain, key);
-    match key.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Some(key),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            let what = format!("{file}: the key does not fit the certificate in {}", shown(&files.certificate.value));
-            mistakes.error(
-                place,
-                what,
-                "name the key that the certificate was made for; the server's certificate comes first in its file",
-            );
-            None
-        }
-        Err(error) => {
-            let what = format!("{}: the certificate cannot be used: {error}", shown(&files.certificate.value));
-            mistakes.error(files.certificate.place, what, "write it anew from its authority's answer");
-            None
-        }
-    }
-}
-
-/// All certificates of a PEM file, at least one.
-fn certificates(path: &At<std::path::PathBuf>, mistakes: &mut Mistakes) -> Option<Vec<CertificateDer<'static>>> {
-    let text = read(path, mistakes)?;
-    let file = shown(&path.value);
-    let mend = "it has to hold -----BEGIN CERTIFICATE----- blocks, the server's own first, then its authorities'";
-    match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
-        Ok(chain) if chain.is_empty() => {
-            mistakes.error(path.place, format_args!("{file}: no certificate in it"), mend);
-            None
-        }
-        Ok(chain) => Some(chain),
-        Err(error) => {
-            mistakes.error(path.place, format_args!("{file}: not a PEM file: {error}"), mend);
-            None
-        }
-    }
-}
-
-fn private_key(path: &At<std::path::PathBuf>, mistakes: &mut Mistakes) -> Option<PrivateKeyDer<'static>> {
-    let text = read(path, mistakes)?;
-    let file = shown(&path.value);
-    match PrivateKeyDer::from_pem_slice(&text) {
-        Ok(key) => Some(key),
-        Err(error) => {
-            let what = match error {
-                rustls::pki_types::pem::Error::NoItemsFound => format!("{file}: no private key in it"),
-                error => format!("{file}: not a PEM file: {error}"),
-            };
-            let mend = "it has to hold one -----BEGIN PRIVATE KEY----- block (or RSA, or EC), not encrypted";
-            mistakes.error(path.place, what, mend);
-            None
-        }
-    }
-}
-
-fn read(path: &At<std::path::PathBuf>, mistakes: &mut Mistakes) -> Option<Vec<u8>> {
-    let file = shown(&path.value);
-    match read_bounded(&path.value, CERTIFICATE_BYTES_MAX) {
-        Ok(Some(text)) => Some(text),
-        Ok(None) => {
-            let what = format!("{file} is larger than {CERTIFICATE_BYTES_MAX} bytes");
-            mistakes.error(path.place, what, "name a PEM file");
-            None
-        }
-        Err(error) => {
-            let what = format!("{file} cannot be read: {}", io_reason(&error));
-            mistakes.error(path.place, what, "name a file that this user may read");
-            None
-        }
-    }
-}
-
-fn shown(path: &Path) -> String {
-    plain(&path.display().to_string(), 200)
 }
