@@ -17,10 +17,10 @@ use crate::edge::config::{Cores, Credential, EdgeConfig, Limits, Listen, Pool, S
 use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
 use crate::io::{self, Listener, Timer};
-use crate::limits::{DRAIN_MS_MAX, LISTEN_BACKLOG, WORKER_CONCURRENCY, WORKER_LINKS};
-use crate::wire::OriginPattern;
+use crate::limits::{DRAIN_MS_MAX, LISTEN_BACKLOG};
 use crate::wire::origin::Origin;
 use crate::wire::setup::Scope;
+use crate::wire::{OriginPattern, Scheme};
 use crate::worker::Worker;
 use crate::worker::config::{EdgeAddress, Secret, Target, WorkerConfig};
 
@@ -81,14 +81,10 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
 }
 
 fn worker_config(edge: SocketAddr, hidden: SocketAddr, secret: &str) -> Result<WorkerConfig, String> {
-    Ok(WorkerConfig {
-        edges: vec![EdgeAddress { host: edge.ip().to_string(), port: edge.port() }],
-        serve: Scope::Origins(vec![Origin::parse("http://localhost")?]),
-        to: Target::Http { host: hidden.ip().to_string(), port: hidden.port() },
-        authorization: Secret::basic(WORKER_ID, secret),
-        links: WORKER_LINKS,
-        concurrency: WORKER_CONCURRENCY,
-    })
+    let edges = vec![EdgeAddress { scheme: Scheme::Http, host: edge.ip().to_string(), port: edge.port() }];
+    let serve = Scope::Origins(vec![Origin::parse("http://localhost")?]);
+    let to = Target::Http { host: hidden.ip().to_string(), port: hidden.port() };
+    Ok(WorkerConfig::new(edges, serve, to, Some(Secret::basic(WORKER_ID, secret))))
 }
 
 /// The server behind the worker. It ends with the process.

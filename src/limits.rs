@@ -308,6 +308,9 @@ pub const REDIAL_MS_MAX: u64 = 30_000;
 pub const CONNECT_MS_MAX: u64 = 5_000;
 /// A connection to the server behind the worker that nobody uses.
 pub const ORIGIN_IDLE_MS_MAX: u64 = 30_000;
+/// How often a request is sent again to a server over HTTP/2 that refused its stream, or ended its connection under it. What it
+/// costs is bounded by the body that is kept, `REPLAY_BYTES_MAX`.
+pub const ORIGIN_RETRIES_MAX: u32 = 2;
 /// How often idle connections to that server are looked at.
 pub const ORIGIN_LOOK_MS: u64 = 1_000;
 /// A link that lived this long was a good one: the next redial starts with the shortest pause.

@@ -168,7 +168,7 @@ fn check_knows_both_kinds_of_files() {
         ("c", edge.replace("127.0.0.1:9090", "0.0.0.0:9090"), 0, ":12:11: warning: [admin] has no password"),
         ("d", edge.replace("2099", "2019"), 0, ":45:15: warning: credential `web-1` has expired"),
         ("e", edge.replace("[edge]", "[edge"), 2, ":3:6: not TOML: "),
-        ("f", worker.replace("http://edge", "https://edge"), 2, ":3:10: `https://` to an edge is not available"),
+        ("f", worker.replace("http://edge", "ftp://edge"), 2, ":3:10: not an edge's address"),
         ("g", worker.replace("web-1.secret", "web-2.secret"), 2, ":6:19: "),
         ("h", worker.replace("serve =", "pool = \"app\"\nserve ="), 2, "both `serve` and `pool`"),
         ("i", String::new(), 2, ":1:1: this is neither an edge's file nor a worker's"),

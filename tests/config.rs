@@ -9,6 +9,7 @@ use ptth::edge::config::{
 use ptth::edge::patterns::{HostPattern, Network, PathPattern};
 use ptth::limits;
 use ptth::settings::{Mistakes, Weight};
+use ptth::wire::Scheme;
 use ptth::wire::origin::{Origin, OriginPattern};
 use ptth::wire::setup::Scope;
 use ptth::worker::config::{EdgeAddress, Target, WorkerConfig, WorkerFlags};
@@ -870,7 +871,7 @@ fn no_message_shows_a_secret() {
 
     let secret = Secret::new("id:hunter2-the-secret\n");
     let config = secret.good("", &[]);
-    assert_eq!(config.authorization.header_value(), "Basic aWQ6aHVudGVyMi10aGUtc2VjcmV0");
+    assert_eq!(config.authorization.as_ref().unwrap().header_value(), "Basic aWQ6aHVudGVyMi10aGUtc2VjcmV0");
     let shown = format!("{config:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("aHVud"), "{shown}");
     for broken in ["hunter2", "hunter2\nhunter2\n", ":hunter2", "\u{7f}:hunter2", ""] {
@@ -943,10 +944,10 @@ fn but(key: &str, line: &str) -> String {
 fn the_worker_file() {
     let secret = Secret::new("web-1:s3cret\n");
     let config = secret.good("", &[]);
-    assert_eq!(config.edges, [EdgeAddress { host: "edge.example".into(), port: 8080 }]);
+    assert_eq!(config.edges, [EdgeAddress { scheme: Scheme::Http, host: "edge.example".into(), port: 8080 }]);
     assert_eq!(config.serve, Scope::Origins(vec![Origin::parse("https://app.example").unwrap()]));
     assert_eq!(config.to, Target::Http { host: "127.0.0.1".into(), port: 3000 });
-    assert_eq!(config.authorization.header_value(), "Basic d2ViLTE6czNjcmV0");
+    assert_eq!(config.authorization.as_ref().unwrap().header_value(), "Basic d2ViLTE6czNjcmV0");
     assert_eq!((config.links, config.concurrency), (2, 64));
     assert_eq!(secret.good("links = 5\nconcurrency = 7", &[]).links, 5);
     secret.good("links = 5\nconcurrency = ¦3", &["warning: 3 credits for 5 links leave some links without work"]);
@@ -956,19 +957,32 @@ fn the_worker_file() {
     assert_eq!(c(&but("to", "to = \"unix:/run/app.sock\"")).to, Target::Unix("/run/app.sock".into()));
     assert_eq!(c(&but("to", "to = \"http://[::1]:3000/\"")).to, Target::Http { host: "::1".into(), port: 3000 });
     assert_eq!(c(&but("to", "to = \"HTTP://Localhost\"")).to, Target::Http { host: "localhost".into(), port: 80 });
+    let https = Target::Https { host: "app.local".into(), port: 443 };
+    assert_eq!(c(&but("to", "to = \"https://App.local\"")).to, https);
+    assert_eq!(c(&but("to", "to = \"H2C://[::1]:81\"")).to, Target::H2c { host: "::1".into(), port: 81 });
+    let edge = &c(&but("edges", "edges = [\"https://edge.example\"]")).edges[0];
+    assert_eq!((edge.scheme, edge.port), (Scheme::Https, 443));
+    let unused = "nobody needs";
+    secret.good("ca_file = ¦\"ca.pem\"", &[&format!("warning: no edge is an https:// one, so {unused} `ca_file`")]);
+    secret.good(
+        "to_ca_file = ¦\"ca.pem\"",
+        &[&format!("warning: `to` is no https:// server, so {unused} `to_ca_file`; write https://")],
+    );
+    secret.good("certificate = ¦\"a.pem\"\nkey = \"a.key\"", &["warning: a certificate is shown over TLS only"]);
+    let alone = but("credential_file", "certificate = \"a.pem\"\nkey = \"a.key\"");
+    let over_tls = alone.replace("http://edge", "https://edge");
+    assert_eq!(c(&over_tls).authorization, None);
+    secret.bad(&alone.replace("\"a.pem\"", "¦\"a.pem\""), &["a certificate is shown over TLS only, and no edge"]);
     let edges = c(&but("edges", "edges = [\"http://a.example\", \"http://[::1]:81/\"]")).edges;
     assert_eq!(edges.iter().map(EdgeAddress::to_string).collect::<Vec<_>>(), ["a.example:80", "[::1]:81"]);
     let bearer = c(&but("credential_file", "bearer_file = \"web-1.token\"")).authorization;
-    assert_eq!(bearer.header_value(), "Bearer to-ken_1.~+/==");
+    assert_eq!(bearer.unwrap().header_value(), "Bearer to-ken_1.~+/==");
 
     for (key, line, want) in [
-        ("edges", "edges = ¦[]", "`edges` is empty; write [\"http://edge.example:8080\"]"),
-        ("edges", "edges = ¦\"http://edge.example\"", "`edges` is a string; write [\"http://edge.example:8080\"]"),
-        (
-            "edges",
-            "edges = [¦\"https://edge.example\"]",
-            "`https://` to an edge is not available in this version; use http://",
-        ),
+        ("edges", "edges = ¦[]", "`edges` is empty; write [\"https://edge.example:8443\"]"),
+        ("edges", "edges = ¦\"http://edge.example\"", "`edges` is a string; write [\"https://edge.example:8443\"]"),
+        ("edges", "edges = [¦\"ftp://edge.example\"]", "not an edge's address, it does not begin with http://"),
+        ("edges", "edges = [\"http://a.example:1\", ¦\"https://a.example:1\"]", "edge a.example:1 is there twice"),
         ("edges", "edges = [¦\"edge.example:8080\"]", "not an edge's address, it does not begin with http://"),
         ("edges", "edges = [¦\"http://edge.example/x\"]", "not an edge's address, an origin has no path"),
         ("edges", "edges = [¦\"http://edge.example:0\"]", "not an edge's address, "),
@@ -980,8 +994,8 @@ fn the_worker_file() {
         ("serve", "pool = ¦\"a/b\"", "\"a/b\" cannot be a pool's name"),
         ("serve", "pool = ¦3", "`pool` is an integer; write \"app\""),
         ("to", "to = ¦\"127.0.0.1:3000\"", "not a server's address, it does not begin with http://"),
-        ("to", "to = ¦\"h2c://127.0.0.1:3000\"", "`h2c://` in `to` is not available in this version; use http://"),
-        ("to", "to = ¦\"https://127.0.0.1\"", "`https://` in `to` is not available in this version"),
+        ("to", "to = ¦\"h2c://127.0.0.1:3000/x\"", "not a server's address, an origin has no path"),
+        ("to", "to = ¦\"ftp://127.0.0.1\"", "not a server's address, it does not begin with http://"),
         ("to", "to = ¦\"unix:app.sock\"", "a unix: target is an absolute path"),
         ("to", "to = ¦[\"http://a\"]", "`to` is a list; write \"http://127.0.0.1:3000\""),
         (
@@ -1009,10 +1023,10 @@ fn the_worker_file() {
         ("links = ¦\"2\"", "`links` is a string; write 2"),
         ("concurrency = ¦0", "`concurrency` is 0; write a number from 1 to 65536"),
         ("¦health = { path = \"/\" }", "`health` is not available in this version; remove the key"),
-        ("¦ca_file = \"ca.pem\"", "`ca_file` is not available in this version"),
         ("¦via = \"http://proxy:3128\"", "`via` is not available in this version; remove the key"),
-        ("¦certificate = \"a.pem\"", "`certificate` is not available in this version; remove the key and use"),
-        ("¦key = \"a.key\"", "`key` is not available in this version"),
+        ("certificate = ¦\"a.pem\"", "`certificate` without `key`; add key = \"web-1.key\""),
+        ("key = ¦\"a.key\"", "`key` without `certificate`; add certificate = \"web-1.pem\""),
+        ("ca_file = ¦3", "`ca_file` is an integer; write \"edge-ca.pem\""),
         ("¦edge = \"http://a\"", "unknown key `edge` in worker.toml; did you mean `edges`?"),
         ("¦concurency = 3", "unknown key `concurency` in worker.toml; did you mean `concurrency`?"),
     ] {
@@ -1038,10 +1052,10 @@ fn a_flag_wins_over_the_file() {
         ..WorkerFlags::default()
     };
     let (config, _) = parse(&flags).unwrap();
-    assert_eq!(config.edges, [EdgeAddress { host: "other.example".into(), port: 81 }]);
+    assert_eq!(config.edges, [EdgeAddress { scheme: Scheme::Http, host: "other.example".into(), port: 81 }]);
     assert_eq!(config.serve, Scope::Pool("app".into()));
     assert_eq!(config.to, Target::Unix(PathBuf::from("/run/x")));
-    assert_eq!(config.authorization.header_value(), "Bearer to-ken_1.~+/==");
+    assert_eq!(config.authorization.as_ref().unwrap().header_value(), "Bearer to-ken_1.~+/==");
     assert_eq!((config.links, config.concurrency), (3, 9));
 
     let flags = WorkerFlags { to: Some("nowhere".into()), links: Some(0), ..WorkerFlags::default() };

@@ -13,7 +13,9 @@ use common::origin::{Origin, serving};
 use common::peer::{End, Framing, start, statuses};
 use common::{
     CORES, HANG, HOST, Message, ORIGIN, Peer, QUIET, assert_own, credits, edge, get, ok, pattern, post, setting, setup,
+    worker_config,
 };
+use ptth::worker::config::{Secret, WorkerConfig};
 use sha2::{Digest as _, Sha256};
 
 // ---- waiting ----
@@ -906,17 +908,8 @@ fn our_worker_speaks_http1_where_the_edge_wants_it() {
     // An edge that chooses HTTP/1.1 is played here.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let origin = serving(|request| ok(request.target()));
-    let config = ptth::worker::config::WorkerConfig {
-        edges: vec![ptth::worker::config::EdgeAddress {
-            host: "127.0.0.1".into(),
-            port: listener.local_addr().expect("an address").port(),
-        }],
-        serve: ptth::wire::Scope::Pool("app".into()),
-        to: ptth::worker::config::Target::Http { host: "127.0.0.1".into(), port: origin.port() },
-        authorization: ptth::worker::config::Secret::bearer("token"),
-        links: 1,
-        concurrency: 1,
-    };
+    let at = listener.local_addr().expect("an address");
+    let config = WorkerConfig { concurrency: 1, ..worker_config(at, origin, Secret::bearer("token")) };
     let worker = ptth::worker::Worker::start(config).expect("a worker");
     let mut edge = Peer::new(listener.accept().expect("a connection").0);
     let setup = edge.request();
@@ -942,17 +935,8 @@ fn our_worker_speaks_http1_where_the_edge_wants_it() {
 #[test]
 fn our_worker_tries_again_whatever_the_edge_says() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let config = ptth::worker::config::WorkerConfig {
-        edges: vec![ptth::worker::config::EdgeAddress {
-            host: "127.0.0.1".into(),
-            port: listener.local_addr().expect("an address").port(),
-        }],
-        serve: ptth::wire::Scope::Pool("app".into()),
-        to: ptth::worker::config::Target::Http { host: "127.0.0.1".into(), port: 1 },
-        authorization: ptth::worker::config::Secret::bearer("token"),
-        links: 1,
-        concurrency: 1,
-    };
+    let (at, nobody) = (listener.local_addr().expect("an address"), common::closed_port());
+    let config = WorkerConfig { concurrency: 1, ..worker_config(at, nobody, Secret::bearer("token")) };
     let worker = ptth::worker::Worker::start(config).expect("a worker");
     for answer in [
         "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
@@ -1240,14 +1224,8 @@ fn a_worker_dials_again_after_the_edge_has_restarted() {
 fn a_worker_that_was_first_finds_the_edge_that_comes_later() {
     let address = common::closed_port();
     let origin = serving(|request| ok(request.target()));
-    let config = ptth::worker::config::WorkerConfig {
-        edges: vec![ptth::worker::config::EdgeAddress { host: "localhost".into(), port: address.port() }],
-        serve: ptth::wire::Scope::Pool("app".into()),
-        to: ptth::worker::config::Target::Http { host: "127.0.0.1".into(), port: origin.port() },
-        authorization: ptth::worker::config::Secret::basic("web-1", common::SECRET),
-        links: 1,
-        concurrency: 5,
-    };
+    let mut config = worker_config(address, origin, Secret::basic("web-1", common::SECRET));
+    config.edges[0].host = "localhost".into();
     let worker = ptth::worker::Worker::start(config).expect("a worker");
     std::thread::sleep(QUIET);
     let edge = setting().at(address).start();

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use ptth::edge::config::EdgeConfig;
-use ptth::settings::Mistakes;
+use ptth::settings::{Mistakes, Place};
 use ptth::worker::config::{WorkerConfig, WorkerFlags};
 
 const LISTEN: &str = "address = \"127.0.0.1:8080\"\naccept = [\"clients\", \"workers\"]\n";
@@ -78,9 +78,17 @@ fn worker_with(key: &str, value: &str) -> Result<WorkerConfig, Mistakes> {
         key => key,
     };
     let kept: Vec<&str> = WORKER.lines().filter(|line| !line.starts_with(&format!("{replaced} ="))).collect();
-    let text = format!("{}\n{key} = {value}\n", kept.join("\n"));
+    let other = match key {
+        "certificate" => "key = \"web-1.key\"",
+        "key" => "certificate = \"web-1.pem\"",
+        _ => "",
+    };
+    let text = format!("{}\n{key} = {value}\n{other}\n", kept.join("\n"));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/worker.toml"); // its secret lies beside it
-    WorkerConfig::parse(Some((&file, &text)), &WorkerFlags::default()).map(|(config, _)| config)
+    let (mut config, _) = WorkerConfig::parse(Some((&file, &text)), &WorkerFlags::default())?;
+    // Where a key stands makes no other worker.
+    (config.tls.edges_at, config.tls.to_at) = (Place::File, Place::File);
+    Ok(config)
 }
 
 fn token_file() -> String {
@@ -106,6 +114,7 @@ fn example(key: &str, default: &str) -> String {
         "serve" => "[\"http://app.example.com\"]",
         "to" => "\"http://127.0.0.1:3000\"",
         "credential_file" => "\"web-1.secret\"",
+        "certificate" | "key" | "ca_file" | "to_ca_file" => "\"some.pem\"",
         "bearer_file" => return format!("\"{}\"", token_file()),
         _ => default,
     };
@@ -141,7 +150,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, _, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 36 && worker.len() == 8, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 36 && worker.len() == 12, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);

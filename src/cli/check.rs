@@ -5,6 +5,7 @@ use crate::clock;
 use crate::edge::config::{EdgeConfig, is_edge_key};
 use crate::edge::tls;
 use crate::settings::{Document, Mistakes, Place, read_text};
+use crate::worker;
 use crate::worker::config::{WorkerConfig, WorkerFlags, is_worker_key};
 use std::path::Path;
 
@@ -43,7 +44,13 @@ fn mistakes(file: &Path) -> Mistakes {
     }
     if worker > edge {
         let flags = WorkerFlags::default();
-        return WorkerConfig::parse(Some((file, &text)), &flags).map_or_else(|m| m, |(_, warnings)| warnings);
+        return match WorkerConfig::parse(Some((file, &text)), &flags) {
+            Ok((config, mut warnings)) => {
+                worker::tls::load(&config, &mut warnings);
+                warnings
+            }
+            Err(mistakes) => mistakes,
+        };
     }
     mistakes.error(
         Place::TOP,

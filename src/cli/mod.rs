@@ -12,6 +12,7 @@ use crate::edge::config::EdgeConfig;
 use crate::edge::tls;
 use crate::limits;
 use crate::settings::Mistakes;
+use crate::worker;
 use crate::worker::config::{WorkerConfig, WorkerFlags};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -114,7 +115,7 @@ enum Command {
     /// Connect an HTTP server to one or more edges
     ///
     /// Everything may stand in a file, or in flags; a flag wins over the file.
-    Worker(WorkerArguments),
+    Worker(Box<WorkerArguments>),
     /// Say what is wrong with a configuration, with file:line:column
     ///
     /// Knows edge.toml and worker.toml by their keys. Silent, and exit code 0, when all is well.
@@ -168,7 +169,7 @@ struct WorkerArguments {
     /// The configuration, such as worker.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An edge to dial, such as http://edge.example:8080; may be given again
+    /// An edge to dial, such as https://edge.example:8443; may be given again
     #[arg(long = "edge", visible_alias = "edges", value_name = "URL")]
     edges: Vec<String>,
     /// An origin to serve, such as https://app.example.com; may be given again
@@ -177,7 +178,7 @@ struct WorkerArguments {
     /// Serve a pool of the edge by its name, instead of --serve
     #[arg(long, value_name = "NAME", conflicts_with = "serve")]
     pool: Option<String>,
-    /// The server behind this worker: http://127.0.0.1:3000 or unix:/run/app.sock
+    /// The server behind this worker: http://127.0.0.1:3000 (or https://, h2c://) or unix:/run/app.sock
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// A file with one line, id:secret
@@ -186,6 +187,18 @@ struct WorkerArguments {
     /// A file with one line, a bearer token, instead of --credential-file
     #[arg(long, value_name = "FILE", conflicts_with = "credential_file")]
     bearer_file: Option<PathBuf>,
+    /// A PEM file with a certificate to show to the edge, beside or instead of a credential
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// A PEM file with its private key
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// A PEM file with the authorities of the edge's certificate [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A PEM file with the authorities of the server's certificate [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    to_ca_file: Option<PathBuf>,
     /// Connections to each address of an edge [default: 2]
     #[arg(long, value_name = "N")]
     links: Option<u32>,
@@ -241,7 +254,12 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
         Command::Worker(arguments) => {
             log::start(cli.log)?;
             let file = arguments.config.clone();
-            let config = WorkerConfig::read(file.as_deref(), &arguments.into_flags()).and_then_warn()?;
+            let read = WorkerConfig::read(file.as_deref(), &arguments.into_flags());
+            let config = read.and_then(|(config, mut mistakes)| {
+                worker::tls::load(&config, &mut mistakes);
+                if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
+            });
+            let config = config.and_then_warn()?;
             (programs.worker)(config).map_err(Stop::Failure)
         }
         Command::Check { config: file } => check::check(&file),
@@ -253,9 +271,35 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
 
 impl WorkerArguments {
     fn into_flags(self) -> WorkerFlags {
-        let WorkerArguments { config: _, edges, serve, pool, to, credential_file, bearer_file, links, concurrency } =
-            self;
-        WorkerFlags { edges, serve, pool, to, credential_file, bearer_file, links, concurrency }
+        let WorkerArguments {
+            config: _,
+            edges,
+            serve,
+            pool,
+            to,
+            credential_file,
+            bearer_file,
+            certificate,
+            key,
+            ca_file,
+            to_ca_file,
+            links,
+            concurrency,
+        } = self;
+        WorkerFlags {
+            edges,
+            serve,
+            pool,
+            to,
+            credential_file,
+            bearer_file,
+            ca_file,
+            certificate,
+            key,
+            to_ca_file,
+            links,
+            concurrency,
+        }
     }
 }
 

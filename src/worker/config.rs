@@ -2,6 +2,7 @@
 
 use crate::limits;
 use crate::settings::{At, Document, Mistakes, Place, Section, Shape, io_reason, plain, read_bounded, read_text};
+use crate::wire::Scheme;
 use crate::wire::origin::Origin;
 use crate::wire::setup::{Scope, basic_authorization};
 use std::fmt;
@@ -15,16 +16,63 @@ pub struct WorkerConfig {
     /// What the worker registers; no origin twice.
     pub serve: Scope,
     pub to: Target,
-    pub authorization: Secret,
+    /// `None`: the certificate alone says who this is.
+    pub authorization: Option<Secret>,
+    pub tls: TlsFiles,
     /// For each address behind each edge.
     pub links: u32,
     /// Credits in all, shared over the links.
     pub concurrency: u32,
 }
 
+/// What TLS needs, as files; [`super::tls`] reads them. The paths already have the configuration's folder in front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Authorities that may speak for an edge; `None`: the system's.
+    pub ca_file: Option<At<PathBuf>>,
+    /// What this worker shows to its edges.
+    pub identity: Option<Identity>,
+    /// Authorities that may speak for the server; `None`: the system's.
+    pub to_ca_file: Option<At<PathBuf>>,
+    /// Where the first edge is named, and where the server is: what is wrong with the system's authorities is said there.
+    pub edges_at: Place,
+    pub to_at: Place,
+}
+
+impl TlsFiles {
+    /// No files at all.
+    pub const NONE: TlsFiles =
+        TlsFiles { ca_file: None, identity: None, to_ca_file: None, edges_at: Place::File, to_at: Place::File };
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub certificate: At<PathBuf>,
+    pub key: At<PathBuf>,
+}
+
+impl WorkerConfig {
+    /// Every other key at its default.
+    #[must_use]
+    pub fn new(edges: Vec<EdgeAddress>, serve: Scope, to: Target, authorization: Option<Secret>) -> WorkerConfig {
+        WorkerConfig {
+            edges,
+            serve,
+            to,
+            authorization,
+            tls: TlsFiles::NONE,
+            links: limits::WORKER_LINKS,
+            concurrency: limits::WORKER_CONCURRENCY,
+        }
+    }
+}
+
 /// An edge to dial. The name is resolved at each dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeAddress {
+    /// `https`: over TLS.
+    pub scheme: Scheme,
     /// A name or an IP address; an IPv6 address has no brackets.
     pub host: String,
     pub port: u16,
@@ -42,6 +90,10 @@ impl fmt::Display for EdgeAddress {
 pub enum Target {
     /// HTTP/1.1 over TCP. An IPv6 address has no brackets.
     Http { host: String, port: u16 },
+    /// HTTP/1.1 over TLS.
+    Https { host: String, port: u16 },
+    /// HTTP/2 over TCP, from its preface on.
+    H2c { host: String, port: u16 },
     /// HTTP/1.1 over a Unix socket.
     Unix(PathBuf),
 }
@@ -49,13 +101,17 @@ pub enum Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Http { host, port } => {
-                f.write_str("http://")?;
-                write_authority(f, host, *port)
-            }
+            Target::Http { host, port } => write_url(f, "http", host, *port),
+            Target::Https { host, port } => write_url(f, "https", host, *port),
+            Target::H2c { host, port } => write_url(f, "h2c", host, *port),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+fn write_url(f: &mut fmt::Formatter<'_>, scheme: &str, host: &str, port: u16) -> fmt::Result {
+    write!(f, "{scheme}://")?;
+    write_authority(f, host, port)
 }
 
 fn write_authority(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
@@ -102,19 +158,33 @@ pub struct WorkerFlags {
     pub to: Option<String>,
     pub credential_file: Option<PathBuf>,
     pub bearer_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub to_ca_file: Option<PathBuf>,
     pub links: Option<u32>,
     pub concurrency: Option<u32>,
 }
 
 const TOP: Shape = Shape {
     name: "worker.toml",
-    keys: &["edges", "serve", "pool", "to", "credential_file", "bearer_file", "links", "concurrency"],
+    keys: &[
+        "edges",
+        "serve",
+        "pool",
+        "to",
+        "credential_file",
+        "bearer_file",
+        "certificate",
+        "key",
+        "ca_file",
+        "to_ca_file",
+        "links",
+        "concurrency",
+    ],
     later: &[
         ("health", "remove the key; stop `ptth worker` while the server is away"),
-        ("ca_file", "remove the key; edges are http:// only, so bring TLS with a tunnel such as stunnel"),
         ("via", "remove the key; the worker dials its edges directly"),
-        ("certificate", "remove the key and use `credential_file`"),
-        ("key", "remove the key and use `credential_file`"),
     ],
 };
 
@@ -124,9 +194,9 @@ pub fn is_worker_key(key: &str) -> bool {
     key != "pool" && (TOP.keys.contains(&key) || TOP.later.iter().any(|(later, _)| *later == key))
 }
 
-const EDGES: &str = r#"["http://edge.example:8080"]"#;
+const EDGES: &str = r#"["https://edge.example:8443"]"#;
 const SERVE: &str = r#"["https://app.example.com"]"#;
-const TO: &str = "\"http://127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+const TO: &str = "\"http://127.0.0.1:3000\" (or https://, h2c://), or \"unix:/run/app.sock\"";
 
 impl WorkerConfig {
     /// Reads and checks a file and the flags; either may be missing. Opens the secret's file too. The `Mistakes`
@@ -172,6 +242,10 @@ struct Given {
     to: Option<At<String>>,
     credential_file: Option<At<PathBuf>>,
     bearer_file: Option<At<PathBuf>>,
+    ca_file: Option<At<PathBuf>>,
+    certificate: Option<At<PathBuf>>,
+    key: Option<At<PathBuf>>,
+    to_ca_file: Option<At<PathBuf>>,
     links: Option<At<u64>>,
     concurrency: Option<At<u64>>,
     /// Keys that were there and had a wrong type: reported, and not missing.
@@ -196,6 +270,10 @@ impl Given {
         let path = |at: At<String>| At { value: directory.join(at.value), place: at.place };
         self.credential_file = text("credential_file", "\"web-1.secret\"", mistakes).map(path);
         self.bearer_file = text("bearer_file", "\"web-1.token\"", mistakes).map(path);
+        self.ca_file = text("ca_file", "\"edge-ca.pem\"", mistakes).map(path);
+        self.certificate = text("certificate", "\"web-1.pem\"", mistakes).map(path);
+        self.key = text("key", "\"web-1.key\"", mistakes).map(path);
+        self.to_ca_file = text("to_ca_file", "\"server-ca.pem\"", mistakes).map(path);
         for (key, example, list) in [("edges", EDGES, &mut self.edges), ("serve", SERVE, &mut self.serve)] {
             let Some(entry) = root.entry(key) else { continue };
             *list = entry.texts(example, mistakes).map(|texts| texts.into_iter().map(owned).collect());
@@ -234,6 +312,16 @@ impl Given {
         let bearer = path(&flags.bearer_file, "--bearer-file");
         if credential.is_some() || bearer.is_some() {
             (self.credential_file, self.bearer_file) = (credential, bearer);
+        }
+        for (own, given, flag) in [
+            (&mut self.ca_file, &flags.ca_file, "--ca-file"),
+            (&mut self.certificate, &flags.certificate, "--certificate"),
+            (&mut self.key, &flags.key, "--key"),
+            (&mut self.to_ca_file, &flags.to_ca_file, "--to-ca-file"),
+        ] {
+            if let Some(given) = path(given, flag) {
+                *own = Some(given);
+            }
         }
         if let Some(links) = flags.links {
             self.links = Some(At { value: links.into(), place: Place::Flag("--links") });
@@ -285,14 +373,16 @@ impl Given {
                 mistakes.error(bearer.place, what, "keep the one that the edge's operator gave you");
                 None
             }
-            (Some(file), None) => secret_line(file, mistakes).and_then(|line| basic(&line, file, mistakes)),
-            (None, Some(file)) => secret_line(file, mistakes).and_then(|line| bearer(&line, file, mistakes)),
-            (None, None) if self.broken.contains(&"bearer_file") => None,
+            (Some(file), None) => secret_line(file, mistakes).and_then(|line| basic(&line, file, mistakes)).map(Some),
+            (None, Some(file)) => secret_line(file, mistakes).and_then(|line| bearer(&line, file, mistakes)).map(Some),
+            (None, None) if self.certificate.is_some() => Some(None),
+            (None, None) if self.broken.contains(&"bearer_file") || self.broken.contains(&"certificate") => None,
             (None, None) => {
                 missing("credential_file", "--credential-file", "\"web-1.secret\", a file with id:secret", mistakes);
                 None
             }
         };
+        let tls = self.tls_files(edges.as_deref(), to.as_ref(), mistakes);
         let links = number(self.links.as_ref(), limits::WORKER_LINKS_LIMIT, limits::WORKER_LINKS, mistakes);
         let concurrency =
             number(self.concurrency.as_ref(), limits::WORKER_CONCURRENCY_LIMIT, limits::WORKER_CONCURRENCY, mistakes);
@@ -301,7 +391,62 @@ impl Given {
             let what = format!("{concurrency} credits for {links} links leave some links without work");
             mistakes.warning(place, what, "make `concurrency` at least `links`");
         }
-        Some(WorkerConfig { edges: edges?, serve: scope?, to: to?, authorization: authorization?, links, concurrency })
+        Some(WorkerConfig {
+            edges: edges?,
+            serve: scope?,
+            to: to?,
+            authorization: authorization?,
+            tls: tls?,
+            links,
+            concurrency,
+        })
+    }
+
+    fn tls_files(
+        &self,
+        edges: Option<&[EdgeAddress]>,
+        to: Option<&Target>,
+        mistakes: &mut Mistakes,
+    ) -> Option<TlsFiles> {
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Some(Identity { certificate: certificate.clone(), key: key.clone() }),
+            (Some(lonely), None) if !self.broken.contains(&"key") => {
+                mistakes.error(lonely.place, "`certificate` without `key`", "add key = \"web-1.key\"");
+                return None;
+            }
+            (None, Some(lonely)) if !self.broken.contains(&"certificate") => {
+                mistakes.error(lonely.place, "`key` without `certificate`", "add certificate = \"web-1.pem\"");
+                return None;
+            }
+            _ => None,
+        };
+        if edges.is_some_and(|edges| edges.iter().all(|edge| edge.scheme == Scheme::Http)) {
+            let mend = "write https:// in `edges`, or remove the key";
+            if let Some(certificate) = &self.certificate {
+                let what = "a certificate is shown over TLS only, and no edge is an https:// one";
+                if self.credential_file.is_none() && self.bearer_file.is_none() {
+                    mistakes.error(certificate.place, what, mend);
+                } else {
+                    mistakes.warning(certificate.place, what, mend);
+                }
+            }
+            if let Some(ca_file) = &self.ca_file {
+                mistakes.warning(ca_file.place, "no edge is an https:// one, so nobody needs `ca_file`", mend);
+            }
+        }
+        if let (Some(ca_file), Some(to)) = (&self.to_ca_file, to)
+            && !matches!(to, Target::Https { .. })
+        {
+            let what = "`to` is no https:// server, so nobody needs `to_ca_file`";
+            mistakes.warning(ca_file.place, what, "write https:// in `to`, or remove the key");
+        }
+        Some(TlsFiles {
+            ca_file: self.ca_file.clone(),
+            identity,
+            to_ca_file: self.to_ca_file.clone(),
+            edges_at: self.edges.as_ref().and_then(|edges| edges.first()).map_or(Place::File, |edge| edge.place),
+            to_at: self.to.as_ref().map_or(Place::File, |to| to.place),
+        })
     }
 }
 
@@ -326,15 +471,10 @@ fn edge_addresses(texts: &[At<String>], mistakes: &mut Mistakes) -> Vec<EdgeAddr
     }
     let mut edges: Vec<EdgeAddress> = Vec::new();
     for text in texts {
-        if has_scheme(&text.value, "https") {
-            let mend = "use http:// in a private network, or through a TLS tunnel such as stunnel";
-            mistakes.error(text.place, "`https://` to an edge is not available in this version", mend);
-            continue;
-        }
-        match http_address(&text.value) {
-            Ok((host, port)) => {
-                let edge = EdgeAddress { host, port };
-                if edges.contains(&edge) {
+        match address(&text.value) {
+            Ok((scheme, host, port)) => {
+                let edge = EdgeAddress { scheme, host, port };
+                if edges.iter().any(|other| other.host == edge.host && other.port == edge.port) {
                     mistakes.error(text.place, format_args!("edge {edge} is there twice"), "name it once");
                 }
                 edges.push(edge);
@@ -343,7 +483,7 @@ fn edge_addresses(texts: &[At<String>], mistakes: &mut Mistakes) -> Vec<EdgeAddr
                 mistakes.error(
                     text.place,
                     format_args!("not an edge's address, {reason}"),
-                    "write \"http://edge.example:8080\"",
+                    "write \"https://edge.example:8443\"",
                 );
             }
         }
@@ -389,36 +529,30 @@ fn target(to: &At<String>, mistakes: &mut Mistakes) -> Option<Target> {
         }
         return Some(Target::Unix(PathBuf::from(path)));
     }
-    for (scheme, mend) in [
-        ("h2c", "use http:// and let the server speak HTTP/1.1"),
-        ("https", "use http:// to a server on this machine or in its private network"),
-    ] {
-        if has_scheme(&to.value, scheme) {
-            mistakes.error(to.place, format_args!("`{scheme}://` in `to` is not available in this version"), mend);
-            return None;
-        }
+    // As http://, but for the version.
+    let h2c = to.value.split_once("://").filter(|(scheme, _)| scheme.eq_ignore_ascii_case("h2c"));
+    let read = match h2c {
+        Some((_, rest)) => address(&format!("http://{rest}")).map(|(_, host, port)| Target::H2c { host, port }),
+        None => address(&to.value).map(|(scheme, host, port)| match scheme {
+            Scheme::Http => Target::Http { host, port },
+            Scheme::Https => Target::Https { host, port },
+        }),
+    };
+    if let Err(reason) = read {
+        mistakes.error(to.place, format_args!("not a server's address, {reason}"), format_args!("write {TO}"));
     }
-    match http_address(&to.value) {
-        Ok((host, port)) => Some(Target::Http { host, port }),
-        Err(reason) => {
-            mistakes.error(to.place, format_args!("not a server's address, {reason}"), format_args!("write {TO}"));
-            None
-        }
-    }
+    read.ok()
 }
 
-fn has_scheme(text: &str, scheme: &str) -> bool {
-    text.split_once("://").is_some_and(|(first, _)| first.eq_ignore_ascii_case(scheme))
-}
-
-/// Host and port of an `http://` URL without a path; one final slash is forgiven.
-fn http_address(text: &str) -> Result<(String, u16), &'static str> {
-    if !has_scheme(text, "http") {
-        return Err("it does not begin with http://");
+/// Scheme, host and port of a URL without a path; one final slash is forgiven.
+fn address(text: &str) -> Result<(Scheme, String, u16), &'static str> {
+    let known = ["http", "https"];
+    if !text.split_once("://").is_some_and(|(scheme, _)| known.iter().any(|known| scheme.eq_ignore_ascii_case(known))) {
+        return Err("it does not begin with http:// or https://");
     }
     let origin = Origin::parse(text.strip_suffix('/').unwrap_or(text))?;
     let host = origin.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&origin.host);
-    Ok((host.to_owned(), origin.port))
+    Ok((origin.scheme, host.to_owned(), origin.port))
 }
 
 /// The one line of a secret's file, without its line end. No message shows any of it.

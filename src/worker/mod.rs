@@ -3,6 +3,9 @@
 
 pub mod config;
 
+pub mod tls;
+
+mod h2c;
 mod origin;
 mod places;
 mod resolve;
@@ -18,9 +21,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use self::config::{EdgeAddress, WorkerConfig};
-use self::origin::Origin;
+use self::origin::Dialer;
 use self::resolve::Resolver;
 use self::service::WorkerService;
+use self::tls::Tls;
 use crate::client;
 use crate::clock;
 use crate::exchange::Latch;
@@ -29,7 +33,8 @@ use crate::limits::{
     CONNECT_MS_MAX, DRAIN_MS_MAX, LINK_PING_MS, LINK_STEADY_MS, MAILBOX_MESSAGES_MAX, REDIAL_MS_MAX, REDIAL_MS_MIN,
     RESOLVE_AGAIN_MS_MAX, RESOLVE_MS_MIN,
 };
-use crate::wire::ChannelVersion;
+use crate::settings::Mistakes;
+use crate::wire::{ChannelVersion, Scheme};
 use crate::xcore::{HomeWakers, Post};
 
 /// A running worker.
@@ -46,6 +51,7 @@ enum Order {
 /// What all tasks of the worker share.
 struct Work {
     config: WorkerConfig,
+    tls: Tls,
     service: Rc<WorkerService>,
     resolver: Resolver,
     drain: Latch,
@@ -56,6 +62,11 @@ struct Work {
 
 impl Worker {
     pub fn start(config: WorkerConfig) -> Result<Worker, String> {
+        let mut mistakes = Mistakes::new("worker");
+        let tls = tls::load(&config, &mut mistakes);
+        if mistakes.has_errors() {
+            return Err(mistakes.to_string());
+        }
         let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
         let post = Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()), io::at_turn_end);
         let (started, starts) = mpsc::channel();
@@ -64,7 +75,7 @@ impl Worker {
             .name("worker".into())
             .spawn(move || {
                 let told = started.clone();
-                match io::run(move || life(config, home, bell, told)) {
+                match io::run(move || life(config, tls, home, bell, told)) {
                     Ok(finished) => Ok(finished),
                     Err(fault) => {
                         let _ = started.send(Err(fault.to_string()));
@@ -109,6 +120,7 @@ pub fn run(config: WorkerConfig) -> Result<(), String> {
 
 async fn life(
     config: WorkerConfig,
+    tls: Tls,
     post: Post<Order>,
     bell: Doorbell,
     started: mpsc::Sender<Result<(), String>>,
@@ -122,11 +134,12 @@ async fn life(
             return false;
         }
     };
-    let origin = Origin::new(config.to.clone(), resolver.clone());
-    let service = Rc::new(WorkerService::new(origin, config.concurrency));
+    let dialer = Dialer::new(config.to.clone(), resolver.clone(), tls.origin.clone());
+    let service = Rc::new(WorkerService::new(dialer, config.concurrency));
     let edges = config.edges.clone();
     let work = Rc::new(Work {
         config,
+        tls,
         service: service.clone(),
         resolver,
         drain: Latch::default(),
@@ -136,7 +149,7 @@ async fn life(
     for edge in edges {
         io::spawn(follow(work.clone(), edge));
     }
-    io::spawn(async move { service.origin().reap().await });
+    io::spawn(async move { service.reap().await });
     io::spawn(read_orders(work.clone(), home, bell.hang()));
     let _ = started.send(Ok(()));
     drop(started);
@@ -262,12 +275,15 @@ async fn link(
     index: u32,
     ends: &Rc<Latch>,
 ) -> Result<String, String> {
-    let conn = match io::timeout(CONNECT_MS_MAX, Conn::connect(address)).await {
+    let mut conn = match io::timeout(CONNECT_MS_MAX, Conn::connect(address)).await {
         Some(Ok(conn)) => conn,
         Some(Err(error)) => return Err(format!("cannot connect: {error}")),
         None => return Err("cannot connect: no answer in time".into()),
     };
     conn.keepalive(LINK_PING_MS);
+    if let (Scheme::Https, Some(config)) = (edge.scheme, &work.tls.edge) {
+        tls::secure(&mut conn, config, &edge.host, "ca_file").await?;
+    }
     let (conn, version) = setup::set_up(conn, edge, &work.config).await?;
     let streams_max = share(work.config.concurrency, work.links_wanted.get(), index);
     tracing::info!(edge = %edge.host, %address, ?version, streams_max, "link up");

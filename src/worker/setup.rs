@@ -1,7 +1,8 @@
 //! The worker's half of a setup (wire-formats §1): the request that turns the connection, and the edge's answer to it.
 //! What is served over the link afterwards never enters.
 
-use super::config::{EdgeAddress, WorkerConfig};
+use super::config::{EdgeAddress, Secret, WorkerConfig};
+use super::tls;
 use crate::io::{self, Conn};
 use crate::limits::SETUP_MS_MAX;
 use crate::wire::{self, ChannelVersion, Dialect, HeadScan, SetupAnswer};
@@ -14,10 +15,13 @@ pub async fn set_up(
 ) -> Result<(Conn, ChannelVersion), String> {
     let versions = [ChannelVersion::H2, ChannelVersion::H1];
     let out = conn.writer.buf();
-    let authorization = Some(config.authorization.header_value());
+    let authorization = config.authorization.as_ref().map(Secret::header_value);
     wire::setup::put_setup_request(out, &edge.to_string(), &config.serve, authorization, &versions, Dialect::Ptth);
     let answered = async {
-        conn.writer.flush().await.map_err(|error| format!("the setup could not be sent: {error}"))?;
+        conn.writer
+            .flush()
+            .await
+            .map_err(|error| format!("the setup could not be sent: {}", tls::reason(&error, "ca_file")))?;
         let mut scan = HeadScan::response();
         loop {
             match scan.scan(conn.reader.buffer()) {
@@ -31,7 +35,7 @@ pub async fn set_up(
             match conn.reader.fill().await {
                 Ok(0) => return Err("the edge closed the connection during the setup".to_owned()),
                 Ok(_) => {}
-                Err(error) => return Err(format!("the setup was not answered: {error}")),
+                Err(error) => return Err(format!("the setup was not answered: {}", tls::reason(&error, "ca_file"))),
             }
         }
     };

@@ -231,15 +231,8 @@ impl TestEdge {
 
     /// As [`TestEdge::worker_of`], without waiting for its links.
     pub fn worker_at_once(&self, origin: SocketAddr, change: impl FnOnce(&mut WorkerConfig)) -> TestWorker {
-        let scope = ptth::wire::Scope::Origins(vec![format!("http://{HOST}").parse().expect("an origin")]);
-        let mut config = WorkerConfig {
-            edges: vec![EdgeAddress { host: self.address.ip().to_string(), port: self.address.port() }],
-            serve: scope,
-            to: Target::Http { host: origin.ip().to_string(), port: origin.port() },
-            authorization: Secret::basic("web-1", SECRET),
-            links: 1,
-            concurrency: 64,
-        };
+        let mut config = worker_config(self.address, origin, Secret::basic("web-1", SECRET));
+        config.serve = ptth::wire::Scope::Origins(vec![format!("http://{HOST}").parse().expect("an origin")]);
         change(&mut config);
         TestWorker(Some(Worker::start(config).expect("a worker on loopback")))
     }
@@ -299,6 +292,14 @@ impl TestEdge {
     pub fn wait(mut self) -> bool {
         within_hang(self.edge.take().expect("it runs"), |edge| edge.wait().expect("no core panicked"))
     }
+}
+
+/// A worker with one link to `edge` without TLS, for the pool `app`, before an HTTP/1.1 server.
+pub fn worker_config(edge: SocketAddr, origin: SocketAddr, authorization: Secret) -> WorkerConfig {
+    let edge = EdgeAddress { scheme: ptth::wire::Scheme::Http, host: edge.ip().to_string(), port: edge.port() };
+    let to = Target::Http { host: origin.ip().to_string(), port: origin.port() };
+    let serve = ptth::wire::Scope::Pool("app".into());
+    WorkerConfig { links: 1, ..WorkerConfig::new(vec![edge], serve, to, Some(authorization)) }
 }
 
 /// Requests that the pool's links would take now.
