@@ -142,6 +142,9 @@ pub const GATHER_BYTES_MAX: usize = 16 * 1024;
 pub const LOCAL_RESETS_MAX: usize = 1024;
 /// Probes of the kernel that an idle TCP peer may leave unanswered.
 pub const KEEPALIVE_PROBES: u32 = 4;
+/// How long a link whose edge has said that it leaves is idle before its worker ends it: an edge that sends what it has
+/// waiting has no pauses of a second.
+pub const LINK_LEAVE_MS: u64 = 1_000;
 /// PING interval on a link. A dead link is found within two: a whole one in which neither a PONG nor any other byte came.
 pub const LINK_PING_MS: u64 = 10_000;
 
@@ -301,9 +304,14 @@ pub const H2_STREAM_BYTES_MAX: usize = REQUEST_BYTES_MAX + STREAM_WINDOW_BYTES a
 
 // ---- the worker program ----
 
-/// Redial: first pause, and the longest; full jitter in between.
+/// Redial: first pause, and the longest of the first ones; full jitter in between. An edge that was killed and is started again
+/// has its links within 5 s, a dial that is not answered included.
 pub const REDIAL_MS_MIN: u64 = 100;
-pub const REDIAL_MS_MAX: u64 = 30_000;
+pub const REDIAL_MS_MAX: u64 = 2_000;
+/// So many of them, half a minute on average: longer than a restart takes. After that pauses grow further.
+pub const REDIALS_SHORT: u32 = 30;
+/// The longest pause of all.
+pub const REDIAL_MS_LONG: u64 = 30_000;
 /// Opening a connection to the server behind the worker, or to an edge.
 pub const CONNECT_MS_MAX: u64 = 5_000;
 /// A connection to the server behind the worker that nobody uses.
@@ -315,11 +323,24 @@ pub const ORIGIN_RETRIES_MAX: u32 = 2;
 pub const ORIGIN_LOOK_MS: u64 = 1_000;
 /// A link that lived this long was a good one: the next redial starts with the shortest pause.
 pub const LINK_STEADY_MS: u64 = 10_000;
+/// After a change of the configuration that asks for new links: how long all of them are waited for before those that are there
+/// take over from the old ones.
+pub const REPLACE_MS_MAX: u64 = 10_000;
 /// A name is looked up again after this long at the latest; a name from /etc/hosts has a TTL of a day.
 pub const RESOLVE_AGAIN_MS_MAX: u64 = 60_000;
 /// A name is looked up at most this often, whatever its TTL; and an answer is waited for this long.
 pub const RESOLVE_MS_MIN: u64 = 1_000;
 pub const RESOLVE_MS_MAX: u64 = 10_000;
+/// Defaults of `health`: HAProxy's are 2 s, 2 and 3; here an unwell server costs nobody an error, so there is time.
+pub const HEALTH_MS: u64 = 5_000;
+pub const HEALTH_TIMEOUT_MS: u64 = 2_000;
+pub const HEALTH_RISE: u32 = 1;
+pub const HEALTH_FALL: u32 = 2;
+/// Shortest `health.every` and `health.timeout`: two turns of the timer wheel; and the longest.
+pub const HEALTH_MS_MIN: u64 = 2 * TICK_MS;
+pub const HEALTH_MS_LIMIT: u64 = 3_600_000;
+/// Largest `health.rise` and `health.fall`.
+pub const HEALTH_COUNT_LIMIT: u64 = 100;
 /// Default of `concurrency`.
 pub const WORKER_CONCURRENCY: u32 = 64;
 /// Default of `links`.

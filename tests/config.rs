@@ -973,6 +973,9 @@ fn the_worker_file() {
     let over_tls = alone.replace("http://edge", "https://edge");
     assert_eq!(c(&over_tls).authorization, None);
     secret.bad(&alone.replace("\"a.pem\"", "¦\"a.pem\""), &["a certificate is shown over TLS only, and no edge"]);
+    let health = secret.good("health = { path = \"/up?deep\", timeout = \"1s\", fall = 4 }", &[]).health.unwrap();
+    assert_eq!((health.path.as_str(), health.every_ms, health.timeout_ms), ("/up?deep", 5_000, 1_000));
+    assert_eq!((health.rise, health.fall), (1, 4));
     let edges = c(&but("edges", "edges = [\"http://a.example\", \"http://[::1]:81/\"]")).edges;
     assert_eq!(edges.iter().map(EdgeAddress::to_string).collect::<Vec<_>>(), ["a.example:80", "[::1]:81"]);
     let bearer = c(&but("credential_file", "bearer_file = \"web-1.token\"")).authorization;
@@ -1022,7 +1025,15 @@ fn the_worker_file() {
         ("links = ¦0", "`links` is 0; write a number from 1 to 64"),
         ("links = ¦\"2\"", "`links` is a string; write 2"),
         ("concurrency = ¦0", "`concurrency` is 0; write a number from 1 to 65536"),
-        ("¦health = { path = \"/\" }", "`health` is not available in this version; remove the key"),
+        ("health = ¦true", "`health` is true or false; write { path = \"/healthz\", every = \"5s\" }"),
+        ("health = ¦{ every = \"5s\" }", "`path` is missing; add path = \"/healthz\""),
+        ("health = { path = ¦\"healthz\" }", "not a path; write what the server answers, such as \"/healthz\""),
+        (
+            "health = { path = \"/\", every = ¦\"1ms\" }",
+            "`every` is \"1ms\"; write a duration from \"100ms\" to \"1h\"",
+        ),
+        ("health = { path = \"/\", fall = ¦0 }", "`fall` is 0; write a number from 1 to 100"),
+        ("health = { path = \"/\", ¦evry = \"1s\" }", "unknown key `evry` in health; did you mean `every`?"),
         ("¦via = \"http://proxy:3128\"", "`via` is not available in this version; remove the key"),
         ("certificate = ¦\"a.pem\"", "`certificate` without `key`; add key = \"web-1.key\""),
         ("key = ¦\"a.key\"", "`key` without `certificate`; add certificate = \"web-1.pem\""),

@@ -4,15 +4,16 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, mpsc};
 
 use common::h2_worker::H2Worker;
 use common::origin::serving;
 use common::peer::start;
 use common::tls::{Authority, Files};
+use common::worker::Program;
 use common::{CORES, HANG, HOST, Peer, SECRET, TestEdge, get, ok, pattern, setting, worker_config};
 use ptth::settings::{At, Place};
 use ptth::wire::Scheme;
@@ -22,6 +23,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+/// A server that nobody asks.
+const NOWHERE: &str = "http://127.0.0.1:1";
 
 fn at<T>(value: T) -> At<T> {
     At { value, place: Place::File }
@@ -65,55 +69,6 @@ fn a_worker_over_tls_serves_its_edge_whichever_core_has_the_link() {
     }
 }
 
-/// The worker in a process of its own; its log comes line by line.
-struct Program {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Program {
-    fn start(arguments: &[&str], trusts: Option<&str>) -> Program {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ptth"));
-        command.args(["worker", "--log", "text", "--pool", "app", "--to", "http://127.0.0.1:1", "--links", "1"]);
-        command.args(arguments).env_remove("RUST_LOG").env_remove("SSL_CERT_DIR").env_remove("SSL_CERT_FILE");
-        if let Some(file) = trusts {
-            command.env("SSL_CERT_FILE", file);
-        }
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program");
-        let (told, lines) = mpsc::channel();
-        let log = child.stderr.take().expect("it is piped");
-        std::thread::spawn(move || {
-            for line in BufReader::new(log).lines().map_while(Result::ok) {
-                if told.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Program { child, lines }
-    }
-
-    /// Until a line with `words` is logged.
-    #[track_caller]
-    fn says(&self, words: &str) {
-        let (mut seen, from) = (Vec::new(), std::time::Instant::now());
-        loop {
-            match self.lines.recv_timeout(HANG.saturating_sub(from.elapsed())) {
-                Ok(line) if line.contains(words) => return,
-                Ok(line) => seen.push(line),
-                Err(_) => panic!("it never says {words:?}, but {seen:#?}"),
-            }
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn why_there_is_no_link_is_said_in_words() {
     let (authority, files) = (Authority::new(), Files::new());
@@ -125,7 +80,11 @@ fn why_there_is_no_link_is_said_in_words() {
     let check = |edge: &TestEdge, ca: &str, words: &str| {
         let url = format!("https://localhost:{}", edge.address.port());
         let (ca, secret) = (files.path(ca), files.path("web-1.secret"));
-        Program::start(&["--edge", &url, "--ca-file", &ca, "--credential-file", &secret], None).says(words);
+        Program::start(
+            &["--pool", "app", "--to", NOWHERE, "--edge", &url, "--ca-file", &ca, "--credential-file", &secret],
+            None,
+        )
+        .says(words);
     };
     check(&good, "ca.pem", "link up");
     check(&good, "other.pem", "an authority that is not known here; name the authority's PEM file in `ca_file`");
@@ -141,7 +100,7 @@ fn without_ca_file_the_systems_authorities_are_believed() {
     files.write("other.pem", &Authority::new().pem());
     let url = format!("https://localhost:{}", edge.address.port());
     let secret = files.path("web-1.secret");
-    let arguments = ["--edge", &url, "--credential-file", &secret];
+    let arguments = ["--pool", "app", "--to", NOWHERE, "--edge", &url, "--credential-file", &secret];
     Program::start(&arguments, Some(&files.path("ca.pem"))).says("link up");
     Program::start(&arguments, Some(&files.path("other.pem"))).says("an authority that is not known here");
     files.write("empty.pem", "");

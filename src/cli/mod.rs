@@ -26,7 +26,7 @@ use std::process::ExitCode;
 #[derive(Clone, Copy)]
 pub struct Programs {
     pub edge: fn(EdgeConfig) -> Result<(), String>,
-    pub worker: fn(WorkerConfig) -> Result<(), String>,
+    pub worker: fn(worker::Source, WorkerConfig) -> Result<(), String>,
     pub demo: fn(DemoOptions) -> Result<(), String>,
 }
 
@@ -114,7 +114,8 @@ enum Command {
     },
     /// Connect an HTTP server to one or more edges
     ///
-    /// Everything may stand in a file, or in flags; a flag wins over the file.
+    /// Everything may stand in a file, or in flags; a flag wins over the file. SIGHUP reads the file again; with a mistake in
+    /// it nothing changes.
     Worker(Box<WorkerArguments>),
     /// Say what is wrong with a configuration, with file:line:column
     ///
@@ -253,14 +254,9 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
         }
         Command::Worker(arguments) => {
             log::start(cli.log)?;
-            let file = arguments.config.clone();
-            let read = WorkerConfig::read(file.as_deref(), &arguments.into_flags());
-            let config = read.and_then(|(config, mut mistakes)| {
-                worker::tls::load(&config, &mut mistakes);
-                if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
-            });
-            let config = config.and_then_warn()?;
-            (programs.worker)(config).map_err(Stop::Failure)
+            let source = worker::Source { file: arguments.config.clone(), flags: arguments.into_flags() };
+            let config = source.read().and_then_warn()?;
+            (programs.worker)(source, config).map_err(Stop::Failure)
         }
         Command::Check { config: file } => check::check(&file),
         Command::Credential(CredentialCommand::New { name, origins }) => print(&credential::new(&name, &origins)?),

@@ -104,6 +104,9 @@ async fn serve_while_busy<S: Service>(
         if service.takes_over(&head) {
             return Busy::Over(Ended::TakenOver(Box::new(TakenOver { conn: *conn, head, timer })));
         }
+        if !head.keep_alive {
+            service.peer_leaves();
+        }
         match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer, clocks).await {
             After::Next => {}
             After::Close => break,

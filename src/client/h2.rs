@@ -14,8 +14,9 @@ use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
+use super::offer::Offering;
 use super::watch::{Meter, Watch, Watched};
-use super::{Clocks, Service};
+use super::{Clocks, Offer, Service};
 use crate::clock::{self, Now};
 use crate::events::Flood;
 use crate::exchange::h2::{H2Sink, H2Source};
@@ -29,8 +30,9 @@ use crate::limits::{
     CLIENT_FRAME_BYTES_MAX, CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN,
     CLIENT_RESETS_KEPT, CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES,
     CLIENT_WINDOW_BYTES, CONTENT_LENGTH_MAX, DISCARD_BYTES_MAX, EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX,
-    HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX, HOARD_LOOK_MS, LINE_BYTES_MAX, LINK_FRAME_BYTES_MAX, LINK_PING_MS,
-    LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX,
+    HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX, HOARD_LOOK_MS, LINE_BYTES_MAX, LINK_FRAME_BYTES_MAX, LINK_LEAVE_MS,
+    LINK_PING_MS, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
+    TRAILER_BYTES_MAX, WORKER_CONCURRENCY_LIMIT,
 };
 use crate::wire::token::{decimal, is_field_name, is_token};
 use crate::wire::trailer::may_be_trailer;
@@ -73,14 +75,14 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A worker's link, with so many requests at once.
-    #[must_use]
-    pub fn link(streams_max: u32) -> Profile {
+    /// A worker's link, on which it offers so many requests at once, for now.
+    fn link(streams: u32) -> Profile {
         Profile {
             peer: Peer::Edge,
-            streams_max,
-            // Every stream's window at once: a body that nobody reads stops its own stream and no other.
-            window_bytes: STREAM_WINDOW_BYTES.saturating_mul(streams_max.max(1)).min((1 << 31) - 1),
+            // The engine refuses nothing: what it was told to announce at first would be its bound for all time, and an edge
+            // may have sent what it had not been told not to. What is too much waits in the worker.
+            streams_max: WORKER_CONCURRENCY_LIMIT as u32,
+            window_bytes: link_window(streams),
             frame_bytes_max: LINK_FRAME_BYTES_MAX,
             // The largest head that an edge takes from its client, with what it adds, counted HTTP/2's way.
             list_bytes_max: HEADER_LIST_BYTES_MAX,
@@ -145,14 +147,37 @@ struct Shared<S> {
     hosts: RefCell<KnownHosts>,
 }
 
-/// Serves a connection to its end. `drain` sends GOAWAY and finishes what runs.
+/// Every stream's window at once: a body that nobody reads stops its own stream and no other.
+fn link_window(streams: u32) -> u32 {
+    STREAM_WINDOW_BYTES.saturating_mul(streams.max(1)).min((1 << 31) - 1)
+}
+
+/// Serves a client's connection to its end. `drain` sends GOAWAY and finishes what runs.
 pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, profile: Profile, drain: &Latch) -> Ended {
-    let pulse = conn.pulse();
-    let watch = Rc::new(Watch::default());
-    let meter = (profile.peer == Peer::Anybody).then(|| Meter::new(clock::now()));
-    let duplex = Duplex::new(conn, Leaves::Last);
-    let duplex = if profile.peer == Peer::Anybody { duplex.thrifty() } else { duplex };
-    let watched = Watched::new(duplex, watch.clone(), meter);
+    let (pulse, watch) = (conn.pulse(), Rc::new(Watch::default()));
+    let meter = Meter::new(clock::now());
+    let watched = Watched::client(Duplex::new(conn, Leaves::Last).thrifty(), watch.clone(), meter);
+    serve_watched(watched, pulse, watch, service, profile, None, drain).await
+}
+
+/// Serves a worker's link to its end, as [`serve`] does; it carries what `offer` says at any time. An edge that leaves is told
+/// of to the service at once; its link ends when it is idle then.
+pub async fn serve_edge<S: Service + 'static>(conn: Conn, service: Rc<S>, offer: &Rc<Offer>, drain: &Latch) -> Ended {
+    let (pulse, watch) = (conn.pulse(), Rc::new(Watch::default()));
+    let profile = Profile::link(offer.get());
+    let watched = Watched::edge(Duplex::new(conn, Leaves::Last), watch.clone(), Offering::new(offer.clone()));
+    serve_watched(watched, pulse, watch, service, profile, Some(offer), drain).await
+}
+
+async fn serve_watched<S: Service + 'static>(
+    watched: Watched,
+    pulse: Pulse,
+    watch: Rc<Watch>,
+    service: Rc<S>,
+    profile: Profile,
+    offer: Option<&Rc<Offer>>,
+    drain: &Latch,
+) -> Ended {
     let handshake = profile.builder().handshake::<_, Bytes>(watched);
     let mut connection = match io::timeout(SETUP_MS_MAX, handshake).await {
         Some(Ok(connection)) => connection,
@@ -167,7 +192,7 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, profile: Pr
         running: Cell::new(0),
         hosts: RefCell::default(),
     });
-    let ended = drive(&mut connection, &pulse, &watch, &shared, &profile, drain).await;
+    let ended = drive(&mut connection, &pulse, &watch, &shared, &profile, offer, drain).await;
     drop(connection);
     ended
 }
@@ -178,17 +203,32 @@ async fn drive<S: Service + 'static>(
     watch: &Watch,
     shared: &Rc<Shared<S>>,
     profile: &Profile,
+    offer: Option<&Rc<Offer>>,
     drain: &Latch,
 ) -> Ended {
     let mut keepalive = pin!(keepalive(connection.ping_pong(), profile.ping_ms, || pulse.silent_ms()));
     let mut drained = drain.wait();
     let mut life = Life::new(profile);
+    let mut window_bytes = profile.window_bytes;
+    let mut was_told = false;
     std::future::poll_fn(|cx| {
         if life.stays() && drained.poll(cx).is_ready() {
             life.leave(connection);
         }
+        if let Some(offer) = offer {
+            offer.listen(cx);
+            let wanted = link_window(offer.get());
+            if wanted > window_bytes {
+                window_bytes = wanted;
+                connection.set_target_window_size(wanted);
+            }
+        }
         loop {
-            match connection.poll_accept(cx) {
+            let accepted = connection.poll_accept(cx);
+            if watch.peer_leaves() && !std::mem::replace(&mut was_told, true) {
+                shared.service.peer_leaves();
+            }
+            match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     if watch.flood().is_none() {
                         accept(shared, &life, request, respond);
@@ -303,7 +343,8 @@ struct Read {
 }
 
 struct Life {
-    /// `None`: the other end is an edge, which has its own; only PING watches it.
+    /// `None`: the other end is an edge, which has its own; only PING watches it, and whether it stays idle after it said that
+    /// it leaves.
     clocks: Option<Clocks>,
     goodbye_ms: u64,
     stage: Stage,
@@ -364,19 +405,22 @@ impl Life {
 
     /// Pending: nothing is due, and the task is woken when something is.
     fn poll(&mut self, cx: &mut Context<'_>, seen: &Seen, watch: &Watch, pulse: &Pulse) -> Poll<Due> {
-        let Some(clocks) = self.clocks else { return Poll::Pending };
+        if self.clocks.is_none() && !watch.peer_leaves() {
+            return Poll::Pending;
+        }
+        let stall_ms = self.clocks.map_or(0, |clocks| clocks.stall_ms);
         match (seen.is_idle, self.idle_since) {
             (true, None) => self.idle_since = Some(clock::now()),
             (false, Some(_)) => self.idle_since = None,
             _ => {}
         }
         match (seen.waits_for_reader, self.reader) {
-            (true, None) => self.reader = Some(read(watch, pulse, clocks.stall_ms)),
+            (true, None) => self.reader = Some(read(watch, pulse, stall_ms)),
             (false, Some(_)) => self.reader = None,
             _ => {}
         }
         loop {
-            let Some((by, due)) = self.next(clocks, watch) else { return Poll::Pending };
+            let Some((by, due)) = self.next(watch) else { return Poll::Pending };
             // Deadlines move away all the time; the timer is only set anew for an earlier one, and when it has expired.
             if self.armed.is_none_or(|armed| by < armed) {
                 self.timer.set(by);
@@ -387,7 +431,7 @@ impl Life {
             if clock::now() < by {
                 continue;
             }
-            if due == Due::Reader && self.may_go_on(watch, pulse, clocks.stall_ms) {
+            if due == Due::Reader && self.may_go_on(watch, pulse, stall_ms) {
                 continue;
             }
             return Poll::Ready(due);
@@ -395,7 +439,12 @@ impl Life {
     }
 
     /// What comes next, and when.
-    fn next(&self, clocks: Clocks, watch: &Watch) -> Option<(Now, Due)> {
+    fn next(&self, watch: &Watch) -> Option<(Now, Due)> {
+        let Some(clocks) = self.clocks else {
+            // An edge that leaves still sends what it has waiting; when it has nothing more, this link is the one to go.
+            let idle_since = self.idle_since.filter(|_| self.stays());
+            return idle_since.map(|since| (since.plus_ms(LINK_LEAVE_MS), Due::Goodbye));
+        };
         let idle = match self.stage {
             Stage::Shut { since, .. } => return Some((since.plus_ms(self.goodbye_ms), Due::End)),
             Stage::Staying => self.idle_since.map(|since| (since.plus_ms(clocks.idle_ms), Due::Goodbye)),

@@ -3,7 +3,10 @@
 
 pub mod h1;
 pub mod h2;
+mod offer;
 mod watch;
+
+pub use offer::Offer;
 
 use std::future::Future;
 
@@ -47,6 +50,9 @@ pub trait Service {
 
     /// A client's connection is ended for too many frames of one kind (HTTP/2).
     fn flooded(&self, _kind: Flood) {}
+
+    /// The peer said that it will not stay, and may still send requests: GOAWAY (HTTP/2), or `Connection: close` on a request.
+    fn peer_leaves(&self) {}
 
     /// This request is not for HTTP: its connection becomes something else (a link). Asked before anything is answered.
     fn takes_over(&self, _head: &RequestHead) -> bool {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::offer::Offering;
 use crate::clock::{self, Now};
 use crate::events::{Flood, Label};
 use crate::io::Duplex;
@@ -29,9 +30,15 @@ pub struct Watch {
     block_since: Cell<Option<Now>>,
     written: Cell<u64>,
     is_stuck: Cell<bool>,
+    peer_leaves: Cell<bool>,
 }
 
 impl Watch {
+    /// An edge said that it leaves (GOAWAY), though it may still send requests.
+    pub fn peer_leaves(&self) -> bool {
+        self.peer_leaves.get()
+    }
+
     /// There were too many frames of this kind; nothing is read any more.
     pub fn flood(&self) -> Option<Flood> {
         self.flood.get()
@@ -59,11 +66,19 @@ pub struct Watched {
     watch: Rc<Watch>,
     /// `None`: its frames are not counted.
     meter: Option<Meter>,
+    /// The other end is an edge.
+    offering: Option<Offering>,
 }
 
 impl Watched {
-    pub fn new(inner: Duplex, watch: Rc<Watch>, meter: Option<Meter>) -> Watched {
-        Watched { inner, watch, meter }
+    /// A client, whose frames are counted.
+    pub fn client(inner: Duplex, watch: Rc<Watch>, meter: Meter) -> Watched {
+        Watched { inner, watch, meter: Some(meter), offering: None }
+    }
+
+    /// An edge, which is told what this worker takes.
+    pub fn edge(inner: Duplex, watch: Rc<Watch>, offering: Offering) -> Watched {
+        Watched { inner, watch, meter: None, offering: Some(offering) }
     }
 
     fn wrote<T>(&self, result: &Poll<io::Result<T>>) {
@@ -86,7 +101,12 @@ impl Watched {
 impl AsyncRead for Watched {
     /// After a flood nothing comes any more, and nobody is woken: whoever polls the engine looks at [`Watch::flood`] next.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Watched { inner, watch, meter } = self.get_mut();
+        let Watched { inner, watch, meter, offering } = self.get_mut();
+        if let Some(offering) = offering {
+            let read = offering.poll_read(inner, cx, into);
+            watch.peer_leaves.set(offering.has_goaway());
+            return read;
+        }
         if watch.flood.get().is_some() {
             return Poll::Pending;
         }
@@ -107,7 +127,10 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let taken = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        let taken = match &mut this.offering {
+            Some(offering) => offering.poll_write(&mut this.inner, cx, &[IoSlice::new(bytes)]),
+            None => Pin::new(&mut this.inner).poll_write(cx, bytes),
+        };
         this.took(taken)
     }
 
@@ -117,7 +140,10 @@ impl AsyncWrite for Watched {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let taken = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        let taken = match &mut this.offering {
+            Some(offering) => offering.poll_write(&mut this.inner, cx, slices),
+            None => Pin::new(&mut this.inner).poll_write_vectored(cx, slices),
+        };
         this.took(taken)
     }
 
@@ -127,7 +153,10 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        let flushed = match &mut this.offering {
+            Some(offering) => offering.poll_flush(&mut this.inner, cx),
+            None => Pin::new(&mut this.inner).poll_flush(cx),
+        };
         this.wrote(&flushed);
         flushed
     }

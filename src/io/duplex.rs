@@ -44,6 +44,25 @@ impl Duplex {
     }
 }
 
+/// For whoever looks at what arrives before the engine does.
+impl Duplex {
+    /// What has arrived and was not consumed.
+    #[must_use]
+    pub fn buffer(&self) -> &[u8] {
+        self.conn.reader.buffer()
+    }
+
+    /// Drops the first `n` bytes of [`Duplex::buffer`]; there must be as many.
+    pub fn consume(&mut self, n: usize) {
+        self.conn.reader.consume(n);
+    }
+
+    /// Waits for more bytes behind [`Duplex::buffer`]; 0 says that the peer ended its side.
+    pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.conn.reader.poll_fill(cx)
+    }
+}
+
 impl AsyncRead for Duplex {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Duplex { conn, is_thrifty, .. } = self.get_mut();

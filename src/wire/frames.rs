@@ -10,6 +10,7 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
@@ -18,7 +19,14 @@ pub const END_STREAM: u8 = 1;
 /// Of HEADERS, PUSH_PROMISE and CONTINUATION.
 pub const END_HEADERS: u8 = 4;
 
-const HEAD_BYTES: usize = 9;
+/// Of SETTINGS and PING: an answer.
+pub const ACK: u8 = 1;
+
+/// What a client sends before its first frame.
+pub const PREFACE_BYTES: usize = PREFACE.len();
+/// Before a frame's payload.
+pub const FRAME_HEAD_BYTES: usize = 9;
+const HEAD_BYTES: usize = FRAME_HEAD_BYTES;
 
 /// What stands before a frame's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +40,12 @@ pub struct FrameHead {
 }
 
 impl FrameHead {
+    /// The head that `bytes` begin with. `None`: not all of it is there.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<FrameHead> {
+        bytes.first_chunk().map(FrameHead::of)
+    }
+
     fn of(bytes: &[u8; HEAD_BYTES]) -> FrameHead {
         let [a, b, c, kind, flags, d, e, f, g] = *bytes;
         FrameHead {
@@ -77,6 +91,18 @@ impl FrameScan {
     pub fn client() -> FrameScan {
         let at = At::Preface { left: PREFACE.len() };
         FrameScan { at, head: [0; HEAD_BYTES], is_block: false, goes_on: false }
+    }
+
+    /// For what a server sends: it has no preface (RFC 9113 §3.4).
+    #[must_use]
+    pub fn server() -> FrameScan {
+        FrameScan { at: At::Head { have: 0 }, ..FrameScan::client() }
+    }
+
+    /// The last frame is over, and so is its header block: another one may stand here.
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
+        self.at == At::Head { have: 0 } && !self.goes_on
     }
 
     /// Takes bytes off `input` up to the end of the next frame's head. `None`: all of `input` is taken, and no other frame

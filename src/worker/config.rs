@@ -5,6 +5,7 @@ use crate::settings::{At, Document, Mistakes, Place, Section, Shape, io_reason, 
 use crate::wire::Scheme;
 use crate::wire::origin::Origin;
 use crate::wire::setup::{Scope, basic_authorization};
+use http::uri::{Authority, PathAndQuery};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,19 @@ pub struct WorkerConfig {
     pub links: u32,
     /// Credits in all, shared over the links.
     pub concurrency: u32,
+    /// How the server is asked whether it is well.
+    pub health: Option<Health>,
+}
+
+/// How the server is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub path: PathAndQuery,
+    pub every_ms: u64,
+    pub timeout_ms: u64,
+    /// So many good answers one after the other make a server well, and so many bad ones unwell.
+    pub rise: u32,
+    pub fall: u32,
 }
 
 /// What TLS needs, as files; [`super::tls`] reads them. The paths already have the configuration's folder in front.
@@ -64,7 +78,27 @@ impl WorkerConfig {
             tls: TlsFiles::NONE,
             links: limits::WORKER_LINKS,
             concurrency: limits::WORKER_CONCURRENCY,
+            health: None,
         }
+    }
+}
+
+impl WorkerConfig {
+    /// Whether links of the one are as good as links of the other, and their server is the same: all but `concurrency` and
+    /// `health`.
+    #[must_use]
+    pub fn links_as(&self, other: &WorkerConfig) -> bool {
+        let files = |config: &WorkerConfig| {
+            let tls = &config.tls;
+            let path = |at: &At<PathBuf>| at.value.clone();
+            (tls.ca_file.as_ref().map(path), tls.to_ca_file.as_ref().map(path))
+        };
+        self.edges == other.edges
+            && self.serve == other.serve
+            && self.to == other.to
+            && self.authorization == other.authorization
+            && self.links == other.links
+            && files(self) == files(other)
     }
 }
 
@@ -106,6 +140,18 @@ impl fmt::Display for Target {
             Target::H2c { host, port } => write_url(f, "h2c", host, *port),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+impl Target {
+    /// What stands in `Host` where nobody asked for another.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        let (Target::Http { host, port } | Target::Https { host, port } | Target::H2c { host, port }) = self else {
+            return Authority::from_static("localhost");
+        };
+        let text = EdgeAddress { scheme: Scheme::Http, host: host.clone(), port: *port }.to_string();
+        Authority::try_from(text).unwrap_or(Authority::from_static("localhost"))
     }
 }
 
@@ -181,12 +227,13 @@ const TOP: Shape = Shape {
         "to_ca_file",
         "links",
         "concurrency",
+        "health",
     ],
-    later: &[
-        ("health", "remove the key; stop `ptth worker` while the server is away"),
-        ("via", "remove the key; the worker dials its edges directly"),
-    ],
+    later: &[("via", "remove the key; the worker dials its edges directly")],
 };
+
+const HEALTH: Shape = Shape { name: "health", keys: &["path", "every", "timeout", "rise", "fall"], later: &[] };
+const HEALTH_EXAMPLE: &str = "{ path = \"/healthz\", every = \"5s\" }";
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -248,13 +295,14 @@ struct Given {
     to_ca_file: Option<At<PathBuf>>,
     links: Option<At<u64>>,
     concurrency: Option<At<u64>>,
+    health: Option<Health>,
     /// Keys that were there and had a wrong type: reported, and not missing.
     broken: Vec<&'static str>,
 }
 
 impl Given {
     fn take_file(&mut self, root: &Section, directory: &Path, mistakes: &mut Mistakes) {
-        root.check_keys(&TOP, &[TOP], mistakes);
+        root.check_keys(&TOP, &[TOP, HEALTH], mistakes);
         let owned = |at: At<&str>| At { value: at.value.to_owned(), place: at.place };
         let mut broken = Vec::new();
         let mut text = |key, example: &str, mistakes: &mut Mistakes| {
@@ -289,6 +337,8 @@ impl Given {
             *number = entry.number(1..=limit, example, mistakes).map(|value| At { value, place: entry.place() });
         }
         self.broken = broken;
+        let health = root.entry("health").and_then(|entry| entry.table(HEALTH_EXAMPLE, mistakes));
+        self.health = health.and_then(|health| read_health(&health, mistakes));
     }
 
     fn take_flags(&mut self, flags: &WorkerFlags) {
@@ -399,6 +449,7 @@ impl Given {
             tls: tls?,
             links,
             concurrency,
+            health: self.health.clone(),
         })
     }
 
@@ -448,6 +499,34 @@ impl Given {
             to_at: self.to.as_ref().map_or(Place::File, |to| to.place),
         })
     }
+}
+
+fn read_health(health: &Section, mistakes: &mut Mistakes) -> Option<Health> {
+    health.check_keys(&HEALTH, &[TOP, HEALTH], mistakes);
+    let path = health.required("path", "\"/healthz\"", mistakes);
+    let path = path.and_then(|entry| {
+        let text = entry.text("\"/healthz\"", mistakes)?;
+        let path = PathAndQuery::try_from(text.value).ok().filter(|_| text.value.starts_with('/'));
+        if path.is_none() {
+            mistakes.error(text.place, "not a path", "write what the server answers, such as \"/healthz\"");
+        }
+        path
+    });
+    let range = limits::HEALTH_MS_MIN..=limits::HEALTH_MS_LIMIT;
+    let every = match health.entry("every") {
+        Some(entry) => entry.duration_ms(range.clone(), "\"5s\"", mistakes),
+        None => Some(limits::HEALTH_MS),
+    };
+    let timeout = match health.entry("timeout") {
+        Some(entry) => entry.duration_ms(range, "\"2s\"", mistakes),
+        None => Some(limits::HEALTH_TIMEOUT_MS),
+    };
+    let mut count = |key, default: u32| match health.entry(key) {
+        None => Some(default),
+        Some(entry) => entry.number(1..=limits::HEALTH_COUNT_LIMIT, "3", mistakes).map(|number| number as u32),
+    };
+    let (rise, fall) = (count("rise", limits::HEALTH_RISE), count("fall", limits::HEALTH_FALL));
+    Some(Health { path: path?, every_ms: every?, timeout_ms: timeout?, rise: rise?, fall: fall? })
 }
 
 /// A number out of its range is reported for a flag here; for a file it was reported when it was read.

@@ -12,7 +12,7 @@ use crate::clock::{self, Now};
 use crate::exchange::Latch;
 use crate::fault::Fault;
 use crate::io;
-use crate::limits::{CONNECT_MS_MAX, ORIGIN_IDLE_MS_MAX, ORIGIN_LOOK_MS};
+use crate::limits::{CONNECT_MS_MAX, ORIGIN_IDLE_MS_MAX};
 use crate::link::h2::{H2Link, News};
 
 /// All of them. There are as many as the worker's concurrency needs with the streams that the server allows: mostly one.
@@ -131,17 +131,19 @@ impl H2Pool {
         Ok(())
     }
 
-    /// Lets go what nobody used for long. Runs as long as the worker.
-    pub async fn reap(&self) {
-        loop {
-            io::sleep_ms(ORIGIN_LOOK_MS).await;
-            let now = clock::now();
-            for conn in self.conns.borrow().iter() {
-                if conn.running.get() == 0 && now.ms_since(conn.idle_since.get()) >= ORIGIN_IDLE_MS_MAX {
-                    conn.leaves.set();
-                }
+    /// Lets go what nobody used for long.
+    pub fn reap(&self) {
+        let now = clock::now();
+        for conn in self.conns.borrow().iter() {
+            if conn.running.get() == 0 && now.ms_since(conn.idle_since.get()) >= ORIGIN_IDLE_MS_MAX {
+                conn.leaves.set();
             }
         }
+    }
+
+    /// Lets all of them go when they are idle: nobody will use them any more.
+    pub fn end(&self) {
+        self.conns.borrow().iter().for_each(|conn| conn.leaves.set());
     }
 }
 

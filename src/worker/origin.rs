@@ -13,19 +13,24 @@ use super::tls;
 use crate::clock::{self, Now};
 use crate::fault::Fault;
 use crate::io::{self, Conn};
-use crate::limits::{CONNECT_MS_MAX, ORIGIN_IDLE_MS_MAX, ORIGIN_LOOK_MS};
+use crate::limits::{CONNECT_MS_MAX, ORIGIN_IDLE_MS_MAX};
 
 /// Where the server is, and how to get there.
 pub struct Dialer {
     target: Target,
     resolver: Resolver,
     /// For an https server.
-    tls: Option<Arc<ClientConfig>>,
+    tls: RefCell<Option<Arc<ClientConfig>>>,
 }
 
 impl Dialer {
     pub fn new(target: Target, resolver: Resolver, tls: Option<Arc<ClientConfig>>) -> Dialer {
-        Dialer { target, resolver, tls }
+        Dialer { target, resolver, tls: RefCell::new(tls) }
+    }
+
+    /// From the next connection on.
+    pub fn set_tls(&self, tls: Option<Arc<ClientConfig>>) {
+        self.tls.replace(tls);
     }
 
     pub fn target(&self) -> &Target {
@@ -43,14 +48,16 @@ impl Dialer {
         Err(Fault::OriginUnreachable)
     }
 
-    async fn connect(&self) -> Result<Conn, String> {
+    /// As [`Dialer::dial`], without a bound on time, and without a word to the log.
+    pub async fn connect(&self) -> Result<Conn, String> {
         let (host, port) = match &self.target {
             Target::Unix(path) => return Conn::connect_unix(path).await.map_err(|error| error.to_string()),
             Target::Http { host, port } | Target::Https { host, port } | Target::H2c { host, port } => (host, *port),
         };
         let found = self.resolver.lookup(host).await?;
         let mut conn = connect_any(found.addresses.into_iter().map(|ip| SocketAddr::new(ip, port))).await?;
-        if let Some(config) = &self.tls {
+        let tls = self.tls.borrow().clone();
+        if let Some(config) = &tls {
             tls::secure(&mut conn, config, host, "to_ca_file").await?;
         }
         Ok(conn)
@@ -107,14 +114,9 @@ impl Kept {
         self.idle.borrow_mut().push(Idle { conn, since: clock::now() });
     }
 
-    /// Closes what the server has closed, and what nobody used for long. Runs as long as the worker.
-    pub async fn reap(&self) {
-        loop {
-            io::sleep_ms(ORIGIN_LOOK_MS).await;
-            let now = clock::now();
-            self.idle
-                .borrow_mut()
-                .retain(|idle| now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && idle.conn.is_silent());
-        }
+    /// Closes what the server has closed, and what nobody used for long.
+    pub fn reap(&self) {
+        let now = clock::now();
+        self.idle.borrow_mut().retain(|idle| now.ms_since(idle.since) < ORIGIN_IDLE_MS_MAX && idle.conn.is_silent());
     }
 }

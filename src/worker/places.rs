@@ -8,13 +8,14 @@ use std::task::{Context, Poll, Waker};
 
 /// What `concurrency` promises to the server.
 ///
-/// Each link announces its share of it to its edge, and h2's server half can announce nothing else while the link lives.
-/// So the shares add up to more when an edge's name gets an address, when there are more links than places, and where a
-/// link speaks HTTP/1.1. What is too much waits here. REFUSED_STREAM would be no better: the edge still counts a credit on
-/// this link, so the request would come back at once, again and again, and be lost as soon as its body is not at hand.
+/// Each link offers its share of it to its edge. The shares add up to more when there are more links than places, where a link
+/// speaks HTTP/1.1, while a link is replaced, and for the time that an edge needs to hear of a smaller one. What is too much
+/// waits here. REFUSED_STREAM would be no better: the edge still counts a credit on this link, so the request would come back
+/// at once, again and again, and be lost as soon as its body is not at hand.
 pub struct Places {
-    free: Cell<u32>,
-    /// By arrival. Somebody waits here only while nothing is free.
+    limit: Cell<u32>,
+    taken: Cell<u32>,
+    /// By arrival. Somebody waits here only while all are taken.
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     arrivals: Cell<u64>,
 }
@@ -26,7 +27,12 @@ struct Waiting {
 
 impl Places {
     pub fn new(concurrency: u32) -> Places {
-        Places { free: Cell::new(concurrency), waiting: RefCell::default(), arrivals: Cell::new(0) }
+        Places {
+            limit: Cell::new(concurrency),
+            taken: Cell::new(0),
+            waiting: RefCell::default(),
+            arrivals: Cell::new(0),
+        }
     }
 
     /// Whoever asks has arrived when it is first polled.
@@ -34,14 +40,29 @@ impl Places {
         Take { places: self, waits: None }
     }
 
+    /// From now on. More than that may be taken already: they are given back when they are.
+    pub fn set_limit(&self, concurrency: u32) {
+        self.limit.set(concurrency);
+        self.give();
+    }
+
+    fn has_free(&self) -> bool {
+        self.taken.get() < self.limit.get()
+    }
+
     fn release(&self) {
-        let next = self.waiting.borrow_mut().pop_first(); // whoever is woken may look here at once
-        match next {
-            Some((_, Waiting { waker, given })) => {
-                given.set(true);
-                waker.wake();
-            }
-            None => self.free.set(self.free.get() + 1),
+        self.taken.set(self.taken.get() - 1);
+        self.give();
+    }
+
+    /// To those who wait, as far as there are some. Each turn gives one away.
+    fn give(&self) {
+        while self.has_free() {
+            let next = self.waiting.borrow_mut().pop_first(); // whoever is woken may look here at once
+            let Some((_, Waiting { waker, given })) = next else { return };
+            self.taken.set(self.taken.get() + 1);
+            given.set(true);
+            waker.wake();
         }
     }
 }
@@ -69,8 +90,8 @@ impl<'a> Take<'a> {
                     waiting.waker.clone_from(cx.waker());
                 }
             }
-            None if places.free.get() > 0 => {
-                places.free.set(places.free.get() - 1);
+            None if places.has_free() => {
+                places.taken.set(places.taken.get() + 1);
                 return Poll::Ready(Place(places));
             }
             None => {
@@ -142,7 +163,26 @@ mod tests {
         let place = poll(&mut takes[0]).expect("it is its turn");
         drop(place);
         drop(poll(&mut takes[1]).expect("it is its turn"));
-        assert_eq!((places.free.get(), places.waiting.borrow().len()), (1, 0));
+        assert_eq!((places.taken.get(), places.waiting.borrow().len()), (0, 0));
+    }
+
+    #[test]
+    fn fewer_places_take_none_away_and_more_are_given_at_once() {
+        let places = Places::new(3);
+        let mut taken: Vec<_> = (0..3).map(|_| at_once(&places)).collect();
+        let mut takes: Vec<_> = (0..3).map(|_| places.take()).collect();
+        assert!(takes.iter_mut().all(|take| poll(take).is_none()));
+        places.set_limit(1);
+        taken.truncate(1);
+        assert!(takes.iter_mut().all(|take| poll(take).is_none()), "one is taken, and there is one");
+        places.set_limit(3);
+        taken.extend(takes.drain(..2).map(|mut take| poll(&mut take).expect("there are three")));
+        assert!(poll(&mut takes[0]).is_none());
+        places.set_limit(0);
+        taken.clear();
+        assert!(poll(&mut takes[0]).is_none(), "there are none");
+        places.set_limit(1);
+        drop(poll(&mut takes[0]).expect("there is one"));
     }
 
     /// Draws like the queue of a shop: a plain list beside it must agree.

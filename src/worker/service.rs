@@ -2,24 +2,29 @@
 //! the edge's.
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 
-use http::Method;
-use http::uri::Authority;
+use http::header::{HOST, USER_AGENT};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::config::Target;
 use super::h2c::H2Pool;
 use super::origin::{Dialer, Kept, Taken};
 use super::places::Places;
+use super::shares::Shares;
 use crate::client::Service;
 use crate::clock;
-use crate::exchange::{Again, Answer, Ask, Back, Carry, CarryBounds, Lost, Replay, RequestBody, flush};
+use crate::exchange::{
+    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, Replay, RequestBody, flush,
+};
 use crate::fault::Fault;
-use crate::io::Timer;
-use crate::limits::{BODY_STALL_MS_MAX, ORIGIN_RETRIES_MAX};
+use crate::io::{self, Timer};
+use crate::limits::{BODY_STALL_MS_MAX, ORIGIN_LOOK_MS, ORIGIN_RETRIES_MAX};
 use crate::link::h1::H1Back;
 use crate::link::h2::H2Back;
+use crate::wire::ChannelVersion;
 
 /// The response's head is the edge's to wait for: it knows the pool's patience. And its client is.
 const BOUNDS: CarryBounds = CarryBounds { response_head_ms: 0, stall_ms: BODY_STALL_MS_MAX, body_rate_min: 0 };
@@ -30,33 +35,70 @@ pub struct WorkerService {
     kept: Kept,
     /// Used instead where the server speaks HTTP/2.
     streams: Rc<H2Pool>,
-    places: Places,
-    in_flight: Cell<usize>,
+    places: Rc<Places>,
+    shares: Rc<Shares>,
+    in_flight: Rc<Cell<usize>>,
 }
 
 impl WorkerService {
-    /// The server sees at most `concurrency` requests at once.
-    pub fn new(dialer: Dialer, concurrency: u32) -> WorkerService {
-        WorkerService {
-            dialer,
-            kept: Kept::default(),
-            streams: Rc::default(),
-            places: Places::new(concurrency),
-            in_flight: Cell::new(0),
-        }
+    /// The server sees at most as many requests at once as there are places. `in_flight` counts those that run, or wait for
+    /// a place.
+    pub fn new(dialer: Dialer, places: Rc<Places>, shares: Rc<Shares>, in_flight: Rc<Cell<usize>>) -> WorkerService {
+        WorkerService { dialer, kept: Kept::default(), streams: Rc::default(), places, shares, in_flight }
     }
 
-    /// Closes what has grown old of the connections to the server. Runs as long as the worker.
-    pub async fn reap(&self) {
-        match self.dialer.target() {
-            Target::H2c { .. } => self.streams.reap().await,
-            _ => self.kept.reap().await,
-        }
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
-    /// Requests that run now, or wait for a place.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.get()
+    /// Closes what has grown old of the connections to the server, as long as the service is there.
+    pub async fn reap(service: Weak<WorkerService>) {
+        loop {
+            io::sleep_ms(ORIGIN_LOOK_MS).await;
+            let Some(service) = service.upgrade() else { return };
+            service.kept.reap();
+            service.streams.reap();
+        }
+    }
+}
+
+impl Drop for WorkerService {
+    fn drop(&mut self) {
+        self.streams.end();
+    }
+}
+
+/// One link's view of it.
+pub struct OverLink {
+    service: Rc<WorkerService>,
+    /// The edge said that it leaves.
+    pub leaves: Latch,
+    version: ChannelVersion,
+}
+
+impl OverLink {
+    pub fn new(service: Rc<WorkerService>, version: ChannelVersion) -> OverLink {
+        OverLink { service, leaves: Latch::default(), version }
+    }
+}
+
+impl Service for OverLink {
+    async fn serve(
+        &self,
+        ask: Ask,
+        body: &mut impl RequestBody,
+        answer: &mut impl Answer,
+        timer: &mut Timer,
+    ) -> Result<(), Fault> {
+        // It was sent before the edge could hear that nothing is offered; over HTTP/2 it goes back to the queue.
+        if self.service.shares.is_paused() && self.version == ChannelVersion::H2 {
+            return Err(Fault::NoWorker);
+        }
+        self.service.serve(ask, body, answer, timer).await
+    }
+
+    fn peer_leaves(&self) {
+        self.leaves.set();
     }
 }
 
@@ -68,7 +110,7 @@ impl Drop for Running<'_> {
     }
 }
 
-impl Service for WorkerService {
+impl WorkerService {
     async fn serve(
         &self,
         ask: Ask,
@@ -92,9 +134,39 @@ impl Service for WorkerService {
         drop(place); // the server is free for the next one
         flush(answer, timer, 0).await
     }
-}
 
-impl WorkerService {
+    /// Asks the server for `path`, over a connection of its own where it speaks HTTP/1.1, and says what it answered.
+    pub async fn check(&self, path: &PathAndQuery) -> Result<StatusCode, String> {
+        let target = self.dialer.target();
+        let authority = target.authority();
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::try_from(authority.as_str()).map_err(|error| error.to_string())?);
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("ptth/", env!("CARGO_PKG_VERSION"))));
+        let ask = Ask {
+            method: Method::GET,
+            version: http::Version::HTTP_11,
+            secure: matches!(target, Target::Https { .. }),
+            authority: Some(authority),
+            path: path.clone(),
+            headers,
+            length: Length::None,
+            expects_continue: false,
+            upgrade: None,
+        };
+        let heard = match target {
+            Target::H2c { .. } => {
+                let mut place = self.streams.take(&self.dialer).await.map_err(|fault| fault.to_string())?;
+                let back = H2Back::send(&mut place.send, &ask, nameless());
+                final_status(&mut back.map_err(|lost| lost.fault.to_string())?).await
+            }
+            _ => {
+                let mut conn = self.dialer.connect().await?;
+                final_status(&mut H1Back::new(&mut conn, &ask)).await
+            }
+        };
+        heard.map_err(|lost| lost.fault.to_string())
+    }
+
     async fn over_h1<B: RequestBody>(
         &self,
         ask: &Ask,
@@ -145,6 +217,14 @@ impl WorkerService {
             if is_last || !may_repeat(lost, &ask.method) || answer.has_begun() || !replay.rewind() {
                 return Err(lost.fault);
             }
+        }
+    }
+}
+
+async fn final_status(back: &mut impl Back) -> Result<StatusCode, Lost> {
+    loop {
+        if let Heard::Final(reply) = std::future::poll_fn(|cx| back.poll_heard(cx)).await? {
+            return Ok(reply.status);
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::wire::Scheme;
 #[derive(Clone, Default)]
 pub struct Tls {
     pub edge: Option<Arc<ClientConfig>>,
+    /// The certificate that edges are shown.
+    pub shown: Option<Vec<u8>>,
     pub origin: Option<Arc<ClientConfig>>,
 }
 
@@ -35,7 +37,11 @@ pub fn load(config: &WorkerConfig, mistakes: &mut Mistakes) -> Tls {
         let trust = Trust { file: files.to_ca_file.as_ref(), key: "to_ca_file", place: files.to_at };
         client_config(&provider, &trust, None, mistakes)
     });
-    Tls { edge: edge.flatten(), origin: origin.flatten() }
+    let shown = files.identity.as_ref().filter(|_| edge.is_some()).and_then(|identity| {
+        // Read a second time: what is wrong with it was said the first time.
+        certificates(&identity.certificate, &mut Mistakes::new("")).map(|chain| chain[0].to_vec())
+    });
+    Tls { edge: edge.flatten(), shown, origin: origin.flatten() }
 }
 
 /// Whose certificates are believed.

@@ -12,6 +12,7 @@ pub mod h2_worker;
 pub mod origin;
 pub mod peer;
 pub mod tls;
+pub mod worker;
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

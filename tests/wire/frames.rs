@@ -75,3 +75,29 @@ fn the_largest_frame_is_skipped_to_its_end() {
     let pieces = std::iter::once(PREFACE).chain(bytes.chunks(65_537)).chain([&after[..]]);
     assert_eq!(read(pieces).0, [head, ping]);
 }
+
+#[test]
+fn a_server_is_between_frames_only_where_another_may_stand() {
+    let frames = [
+        frame(SETTINGS, 0, 0, 6),
+        frame(SETTINGS, 1, 0, 0),
+        frame(HEADERS, 0, 1, 5),
+        frame(CONTINUATION, END_HEADERS, 1, 4),
+        frame(DATA, END_STREAM, 1, 20),
+    ];
+    let mut scan = FrameScan::server();
+    let mut between = vec![0];
+    let mut at = 0;
+    assert!(scan.is_between_frames());
+    for byte in frames.iter().flat_map(|(_, bytes)| bytes) {
+        scan.next(&mut &[*byte][..]);
+        at += 1;
+        if scan.is_between_frames() {
+            between.push(at);
+        }
+    }
+    // Never between HEADERS and its CONTINUATION (RFC 9113 §6.10).
+    assert_eq!(between, [0, 15, 24, 24 + 14 + 13, 24 + 14 + 13 + 29]);
+    assert_eq!(FrameHead::read(&frames[0].1), Some(frames[0].0));
+    assert_eq!(FrameHead::read(&frames[0].1[..8]), None);
+}
