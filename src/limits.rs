@@ -331,6 +331,15 @@ pub const RESOLVE_AGAIN_MS_MAX: u64 = 60_000;
 /// A name is looked up at most this often, whatever its TTL; and an answer is waited for this long.
 pub const RESOLVE_MS_MIN: u64 = 1_000;
 pub const RESOLVE_MS_MAX: u64 = 10_000;
+/// `adaptive`: the server's latency is looked at in windows of at least this, and so many answers: their mean is then known to a
+/// fifth, and an edge is told of a change twice a second.
+pub const ADAPT_WINDOW_MS: u64 = 500;
+pub const ADAPT_SAMPLES_MIN: u32 = 20;
+/// Windows between two probes with half of the limit, two windows each: 2 % of the server's time at worst.
+pub const ADAPT_PROBE_WINDOWS: u32 = 50;
+/// Defaults of `concurrency_min` and `concurrency_max`.
+pub const ADAPT_MIN: u32 = 1;
+pub const ADAPT_MAX: u32 = 1_024;
 /// Defaults of `health`: HAProxy's are 2 s, 2 and 3; here an unwell server costs nobody an error, so there is time.
 pub const HEALTH_MS: u64 = 5_000;
 pub const HEALTH_TIMEOUT_MS: u64 = 2_000;

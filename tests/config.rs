@@ -12,7 +12,7 @@ use ptth::settings::{Mistakes, Weight};
 use ptth::wire::Scheme;
 use ptth::wire::origin::{Origin, OriginPattern};
 use ptth::wire::setup::Scope;
-use ptth::worker::config::{EdgeAddress, Target, WorkerConfig, WorkerFlags};
+use ptth::worker::config::{Adaptive, EdgeAddress, Target, WorkerConfig, WorkerFlags};
 use std::path::{Path, PathBuf};
 
 /// 2026-01-01T00:00:00Z.
@@ -973,6 +973,15 @@ fn the_worker_file() {
     let over_tls = alone.replace("http://edge", "https://edge");
     assert_eq!(c(&over_tls).authorization, None);
     secret.bad(&alone.replace("\"a.pem\"", "¦\"a.pem\""), &["a certificate is shown over TLS only, and no edge"]);
+    assert_eq!(c(&format!("{GOOD}adaptive = false\n")).adaptive, None);
+    assert_eq!(secret.good("adaptive = true", &[]).adaptive, Some(Adaptive { min: 1, max: 1_024 }));
+    let bounds = secret.good("adaptive = true\nconcurrency = 5\nconcurrency_min = 2\nconcurrency_max = 9", &[]).adaptive;
+    assert_eq!(bounds, Some(Adaptive { min: 2, max: 9 }));
+    secret.good("concurrency_min = ¦2", &["warning: nobody needs this bound; add adaptive = true"]);
+    secret.bad(
+        &format!("{GOOD}adaptive = true\nconcurrency_max = ¦63\n"),
+        &["`concurrency` is 64, and has to stay from 1 to 63; make concurrency_min <= concurrency"],
+    );
     let health = secret.good("health = { path = \"/up?deep\", timeout = \"1s\", fall = 4 }", &[]).health.unwrap();
     assert_eq!((health.path.as_str(), health.every_ms, health.timeout_ms), ("/up?deep", 5_000, 1_000));
     assert_eq!((health.rise, health.fall), (1, 4));

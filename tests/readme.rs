@@ -81,6 +81,7 @@ fn worker_with(key: &str, value: &str) -> Result<WorkerConfig, Mistakes> {
     let other = match key {
         "certificate" => "key = \"web-1.key\"",
         "key" => "certificate = \"web-1.pem\"",
+        "concurrency_min" | "concurrency_max" => "adaptive = true",
         _ => "",
     };
     let text = format!("{}\n{key} = {value}\n{other}\n", kept.join("\n"));
@@ -151,7 +152,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, _, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 36 && worker.len() == 13, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 36 && worker.len() == 16, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);
@@ -213,9 +214,11 @@ fn a_default_in_the_tables_is_the_real_one() {
         }
     }
     let plain = worker_with("to", "\"http://127.0.0.1:3000\"").expect("the smallest configuration");
+    let adaptive = worker_with("adaptive", "true").expect("another one");
     for (key, default) in &tables[1] {
         if example(key, default) == *default {
-            assert_eq!(worker_with(key, default).as_ref().ok(), Some(&plain), "{key} = {default}");
+            let plain = if key.starts_with("concurrency_") { &adaptive } else { &plain };
+            assert_eq!(worker_with(key, default).as_ref().ok(), Some(plain), "{key} = {default}");
         }
     }
 }

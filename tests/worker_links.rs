@@ -13,9 +13,9 @@ use common::h2_worker::{Prefixed, block_on};
 use common::origin::{Origin, serving};
 use common::tls::Files;
 use common::worker::{PlayedEdge, Program, ask, offer};
-use common::{CORES, HOST, SECRET, get, ok, setting, worker_config};
+use common::{CORES, HANG, HOST, SECRET, get, ok, setting, worker_config};
 use ptth::worker::Worker;
-use ptth::worker::config::{Health, Secret, WorkerConfig};
+use ptth::worker::config::{Adaptive, Health, Secret, WorkerConfig};
 
 fn config(edge: &PlayedEdge, origin: SocketAddr) -> WorkerConfig {
     worker_config(edge.address, origin, Secret::bearer("token"))
@@ -292,6 +292,34 @@ fn the_h2_crates_client_and_our_own_edge_follow() {
         worker.drain();
         assert!(common::within_hang(worker, |worker| worker.wait().expect("no panic")));
     }
+}
+
+#[test]
+fn an_adaptive_concurrency_is_told_as_it_moves_and_stays_in_its_bounds() {
+    let origin = serving(|request| ok(request.target()));
+    let edge = setting().pool("per_link_max = 1000").start();
+    let worker = edge.worker_of(origin, |config| {
+        config.concurrency = 8;
+        config.adaptive = Some(Adaptive { min: 4, max: 12 });
+    });
+    // A server that answers at once has no knee here: what is offered rises, and falls to a half for each probe.
+    let mut client = edge.client();
+    let mut seen = std::collections::BTreeSet::new();
+    let from = std::time::Instant::now();
+    let mut clients: Vec<_> = (0..7).map(|_| edge.client()).collect();
+    while seen.len() < 2 && from.elapsed() < HANG {
+        for _ in 0..10 {
+            clients.iter_mut().for_each(|client| client.get("/"));
+            client.get("/");
+            assert!(clients.iter_mut().all(|client| client.response().status() == 200));
+            assert_eq!(client.response().status(), 200);
+        }
+        seen.insert(edge.until(|status| status["pools"][0]["in_flight"] == 0)["pools"][0]["credits"].as_u64());
+    }
+    assert!(seen.len() > 1, "it never moves: {seen:?}");
+    assert!(seen.iter().all(|credits| (4..=12).contains(&credits.expect("a number"))), "{seen:?}");
+    worker.drain();
+    assert!(worker.wait());
 }
 
 // ---- whether the server is well ----

@@ -24,8 +24,17 @@ pub struct WorkerConfig {
     pub links: u32,
     /// Credits in all, shared over the links.
     pub concurrency: u32,
+    /// `concurrency` is only where it begins.
+    pub adaptive: Option<Adaptive>,
     /// How the server is asked whether it is well.
     pub health: Option<Health>,
+}
+
+/// Between what the concurrency may move with the server's latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adaptive {
+    pub min: u32,
+    pub max: u32,
 }
 
 /// How the server is asked whether it is well.
@@ -78,14 +87,15 @@ impl WorkerConfig {
             tls: TlsFiles::NONE,
             links: limits::WORKER_LINKS,
             concurrency: limits::WORKER_CONCURRENCY,
+            adaptive: None,
             health: None,
         }
     }
 }
 
 impl WorkerConfig {
-    /// Whether links of the one are as good as links of the other, and their server is the same: all but `concurrency` and
-    /// `health`.
+    /// Whether links of the one are as good as links of the other, and their server is the same: all but `concurrency`,
+    /// `adaptive` and `health`.
     #[must_use]
     pub fn links_as(&self, other: &WorkerConfig) -> bool {
         let files = |config: &WorkerConfig| {
@@ -227,6 +237,9 @@ const TOP: Shape = Shape {
         "to_ca_file",
         "links",
         "concurrency",
+        "adaptive",
+        "concurrency_min",
+        "concurrency_max",
         "health",
     ],
     later: &[("via", "remove the key; the worker dials its edges directly")],
@@ -295,6 +308,9 @@ struct Given {
     to_ca_file: Option<At<PathBuf>>,
     links: Option<At<u64>>,
     concurrency: Option<At<u64>>,
+    adaptive: Option<At<bool>>,
+    concurrency_min: Option<At<u64>>,
+    concurrency_max: Option<At<u64>>,
     health: Option<Health>,
     /// Keys that were there and had a wrong type: reported, and not missing.
     broken: Vec<&'static str>,
@@ -332,11 +348,17 @@ impl Given {
         for (key, limit, example, number) in [
             ("links", limits::WORKER_LINKS_LIMIT, "2", &mut self.links),
             ("concurrency", limits::WORKER_CONCURRENCY_LIMIT, "64", &mut self.concurrency),
+            ("concurrency_min", limits::WORKER_CONCURRENCY_LIMIT, "1", &mut self.concurrency_min),
+            ("concurrency_max", limits::WORKER_CONCURRENCY_LIMIT, "1000", &mut self.concurrency_max),
         ] {
             let Some(entry) = root.entry(key) else { continue };
             *number = entry.number(1..=limit, example, mistakes).map(|value| At { value, place: entry.place() });
         }
         self.broken = broken;
+        self.adaptive = root.entry("adaptive").and_then(|entry| {
+            let value = entry.flag(mistakes)?;
+            Some(At { value, place: entry.place() })
+        });
         let health = root.entry("health").and_then(|entry| entry.table(HEALTH_EXAMPLE, mistakes));
         self.health = health.and_then(|health| read_health(&health, mistakes));
     }
@@ -441,6 +463,7 @@ impl Given {
             let what = format!("{concurrency} credits for {links} links leave some links without work");
             mistakes.warning(place, what, "make `concurrency` at least `links`");
         }
+        let adaptive = self.adaptive_bounds(concurrency, mistakes);
         Some(WorkerConfig {
             edges: edges?,
             serve: scope?,
@@ -449,8 +472,28 @@ impl Given {
             tls: tls?,
             links,
             concurrency,
+            adaptive,
             health: self.health.clone(),
         })
+    }
+
+    fn adaptive_bounds(&self, concurrency: u32, mistakes: &mut Mistakes) -> Option<Adaptive> {
+        let bounds = [&self.concurrency_min, &self.concurrency_max];
+        if !self.adaptive.is_some_and(|adaptive| adaptive.value) {
+            for at in bounds.into_iter().flatten() {
+                mistakes.warning(at.place, "nobody needs this bound", "add adaptive = true, or remove the key");
+            }
+            return None;
+        }
+        let limit = limits::WORKER_CONCURRENCY_LIMIT;
+        let min = number(self.concurrency_min.as_ref(), limit, limits::ADAPT_MIN, mistakes);
+        let max = number(self.concurrency_max.as_ref(), limit, limits::ADAPT_MAX.max(concurrency), mistakes);
+        let place = bounds.into_iter().flatten().next().or(self.concurrency.as_ref()).map_or(Place::File, |at| at.place);
+        if !(min..=max).contains(&concurrency) {
+            let what = format!("`concurrency` is {concurrency}, and has to stay from {min} to {max}");
+            mistakes.error(place, what, "make concurrency_min <= concurrency <= concurrency_max");
+        }
+        Some(Adaptive { min, max })
     }
 
     fn tls_files(

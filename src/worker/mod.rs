@@ -14,6 +14,7 @@ mod resolve;
 mod service;
 mod setup;
 mod shares;
+mod tuner;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use self::config::{Health, WorkerConfig, WorkerFlags};
+use self::config::{Adaptive, Health, WorkerConfig, WorkerFlags};
 use self::links::Links;
 use self::origin::Dialer;
 use self::places::Places;
@@ -30,6 +31,7 @@ use self::resolve::Resolver;
 use self::service::WorkerService;
 use self::shares::Shares;
 use self::tls::Tls;
+use self::tuner::Tuner;
 use crate::clock;
 use crate::exchange::Latch;
 use crate::io::{self, Doorbell};
@@ -87,6 +89,7 @@ struct Work {
     drain: Latch,
     places: Rc<Places>,
     shares: Rc<Shares>,
+    tuner: Rc<Tuner>,
     in_flight: Rc<Cell<usize>>,
     alive: Rc<Cell<u32>>,
     resolver: Resolver,
@@ -104,6 +107,8 @@ struct Now {
     /// The certificate that they show.
     shown: Option<Vec<u8>>,
     health: Option<Health>,
+    /// How many requests, or between which bounds.
+    takes: (u32, Option<Adaptive>),
 }
 
 impl Worker {
@@ -195,11 +200,15 @@ async fn life(checked: Checked, post: Post<Order>, bell: Doorbell, started: mpsc
             return false;
         }
     };
-    let concurrency = checked.config.concurrency;
+    let places = Rc::new(Places::new(checked.config.concurrency));
+    let shares = Rc::new(Shares::new(checked.config.concurrency));
+    let tuner = Rc::new(Tuner::new(places.clone(), shares.clone()));
+    tuner.set(checked.config.concurrency, checked.config.adaptive);
     let work = Rc::new(Work {
         drain: Latch::default(),
-        places: Rc::new(Places::new(concurrency)),
-        shares: Rc::new(Shares::new(concurrency)),
+        places,
+        shares,
+        tuner,
         in_flight: Rc::default(),
         alive: Rc::default(),
         resolver,
@@ -223,9 +232,12 @@ async fn life(checked: Checked, post: Post<Order>, bell: Doorbell, started: mpsc
 impl Work {
     /// Takes a configuration that differs from the one that holds, or may differ.
     fn change(self: &Rc<Work>, checked: Checked) {
-        self.places.set_limit(checked.config.concurrency);
-        self.shares.set_concurrency(checked.config.concurrency);
         let Some(now) = self.now.borrow().clone() else { return self.replace(checked) };
+        let takes = (checked.config.concurrency, checked.config.adaptive);
+        if takes != now.takes {
+            self.tuner.set(takes.0, takes.1);
+            self.now.replace(Some(Now { takes, ..now.clone() }));
+        }
         if !now.links.config.links_as(&checked.config) || now.shown != checked.tls.shown {
             return self.replace(checked);
         }
@@ -234,7 +246,7 @@ impl Work {
         now.links.service.dialer().set_tls(checked.tls.origin);
         if now.health != checked.config.health {
             self.watch_health(&now.links.service, checked.config.health.clone());
-            self.now.replace(Some(Now { health: checked.config.health, ..now }));
+            self.now.replace(Some(Now { takes, health: checked.config.health, ..now }));
         }
     }
 
@@ -263,9 +275,9 @@ impl Work {
         let Checked { config, tls } = checked;
         let dialer = Dialer::new(config.to.clone(), self.resolver.clone(), tls.origin);
         let service =
-            Rc::new(WorkerService::new(dialer, self.places.clone(), self.shares.clone(), self.in_flight.clone()));
+            Rc::new(WorkerService::new(dialer, self.places.clone(), self.shares.clone(), self.tuner.clone(), self.in_flight.clone()));
         io::spawn(WorkerService::reap(Rc::downgrade(&service)));
-        let health = config.health.clone();
+        let (health, takes) = (config.health.clone(), (config.concurrency, config.adaptive));
         self.watch_health(&service, health.clone());
         let links = Rc::new(Links {
             config: Rc::new(config),
@@ -279,7 +291,7 @@ impl Work {
             up: Cell::new(0),
         });
         links.start();
-        let before = self.now.replace(Some(Now { links: links.clone(), shown: tls.shown, health }));
+        let before = self.now.replace(Some(Now { links: links.clone(), shown: tls.shown, health, takes }));
         if let Some(Now { links: before, .. }) = before {
             tracing::info!("links are replaced: the old ones end when the new ones are there");
             io::spawn(succeed(before, links));

@@ -46,6 +46,11 @@ impl Places {
         self.give();
     }
 
+    /// Requests that the server has now.
+    pub fn taken(&self) -> u32 {
+        self.taken.get()
+    }
+
     fn has_free(&self) -> bool {
         self.taken.get() < self.limit.get()
     }

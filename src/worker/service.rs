@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::{Rc, Weak};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http::header::{HOST, USER_AGENT};
 use http::uri::{Authority, PathAndQuery};
@@ -14,10 +14,11 @@ use super::h2c::H2Pool;
 use super::origin::{Dialer, Kept, Taken};
 use super::places::Places;
 use super::shares::Shares;
+use super::tuner::Tuner;
 use crate::client::Service;
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::exchange::{
-    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, Replay, RequestBody, flush,
+    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, Piece, Replay, Reply, RequestBody, Sink, flush,
 };
 use crate::fault::Fault;
 use crate::io::{self, Timer};
@@ -37,14 +38,15 @@ pub struct WorkerService {
     streams: Rc<H2Pool>,
     places: Rc<Places>,
     shares: Rc<Shares>,
+    tuner: Rc<Tuner>,
     in_flight: Rc<Cell<usize>>,
 }
 
 impl WorkerService {
     /// The server sees at most as many requests at once as there are places. `in_flight` counts those that run, or wait for
     /// a place.
-    pub fn new(dialer: Dialer, places: Rc<Places>, shares: Rc<Shares>, in_flight: Rc<Cell<usize>>) -> WorkerService {
-        WorkerService { dialer, kept: Kept::default(), streams: Rc::default(), places, shares, in_flight }
+    pub fn new(dialer: Dialer, places: Rc<Places>, shares: Rc<Shares>, tuner: Rc<Tuner>, in_flight: Rc<Cell<usize>>) -> WorkerService {
+        WorkerService { dialer, kept: Kept::default(), streams: Rc::default(), places, shares, tuner, in_flight }
     }
 
     pub fn dialer(&self) -> &Dialer {
@@ -102,6 +104,53 @@ impl Service for OverLink {
     }
 }
 
+/// An answer whose head is waited for, and how long.
+struct Timed<'a, A> {
+    answer: &'a mut A,
+    tuner: &'a Tuner,
+    since: Now,
+}
+
+impl<A: Answer> Answer for Timed<'_, A> {
+    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
+        self.answer.interim(status, headers)
+    }
+
+    fn head(&mut self, reply: Reply) -> Result<(), Fault> {
+        // What fails may fail fast; that is no speed.
+        if self.tuner.is_on() && !reply.status.is_server_error() {
+            self.tuner.answered(self.since);
+        }
+        self.answer.head(reply)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.answer.has_begun()
+    }
+
+    fn tells_id(&mut self, id: HeaderValue) {
+        self.answer.tells_id(id);
+    }
+}
+
+impl<A: Answer> Sink for Timed<'_, A> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.answer.poll_ready(cx)
+    }
+
+    fn put(&mut self, piece: Piece) -> Result<(), Fault> {
+        self.answer.put(piece)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.answer.poll_flush(cx)
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        self.answer.delivered()
+    }
+}
+
 struct Running<'a>(&'a Cell<usize>);
 
 impl Drop for Running<'_> {
@@ -127,9 +176,10 @@ impl WorkerService {
         });
         let place = place.await?;
         let replay = Replay::new(body);
+        let mut timed = Timed { answer: &mut *answer, tuner: &self.tuner, since: clock::now() };
         match self.dialer.target() {
-            Target::H2c { .. } => self.over_h2(ask, replay, answer, timer).await?,
-            _ => self.over_h1(&ask, replay, answer, timer).await?,
+            Target::H2c { .. } => self.over_h2(ask, replay, &mut timed, timer).await?,
+            _ => self.over_h1(&ask, replay, &mut timed, timer).await?,
         }
         drop(place); // the server is free for the next one
         flush(answer, timer, 0).await
