@@ -982,6 +982,10 @@ fn the_worker_file() {
         &format!("{GOOD}adaptive = true\nconcurrency_max = ¦63\n"),
         &["`concurrency` is 64, and has to stay from 1 to 63; make concurrency_min <= concurrency"],
     );
+    let via = secret.good("via = \"http://[::1]:3128\"\nvia_credential_file = \"web-1.secret\"", &[]).via.unwrap();
+    assert_eq!((via.host.as_str(), via.port), ("::1", 3128));
+    assert_eq!(via.authorization.unwrap().header_value(), "Basic d2ViLTE6czNjcmV0");
+    secret.good("via_credential_file = ¦\"web-1.secret\"", &["warning: there is no proxy that needs this; add via ="]);
     let health = secret.good("health = { path = \"/up?deep\", timeout = \"1s\", fall = 4 }", &[]).health.unwrap();
     assert_eq!((health.path.as_str(), health.every_ms, health.timeout_ms), ("/up?deep", 5_000, 1_000));
     assert_eq!((health.rise, health.fall), (1, 4));
@@ -1043,7 +1047,9 @@ fn the_worker_file() {
         ),
         ("health = { path = \"/\", fall = ¦0 }", "`fall` is 0; write a number from 1 to 100"),
         ("health = { path = \"/\", ¦evry = \"1s\" }", "unknown key `evry` in health; did you mean `every`?"),
-        ("¦via = \"http://proxy:3128\"", "`via` is not available in this version; remove the key"),
+        ("via = ¦\"proxy:3128\"", "not a proxy's address, it does not begin with http://"),
+        ("via = ¦\"https://proxy:3128\"", "a proxy is spoken to without TLS; write \"http://proxy.example:3128\""),
+        ("via = \"http://proxy\"\nvia_credential_file = ¦\"web-1.token\"", "web-1.token is not user:password; write one"),
         ("certificate = ¦\"a.pem\"", "`certificate` without `key`; add key = \"web-1.key\""),
         ("key = ¦\"a.key\"", "`key` without `certificate`; add certificate = \"web-1.pem\""),
         ("ca_file = ¦3", "`ca_file` is an integer; write \"edge-ca.pem\""),

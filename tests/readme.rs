@@ -115,6 +115,8 @@ fn example(key: &str, default: &str) -> String {
         "serve" => "[\"http://app.example.com\"]",
         "to" => "\"http://127.0.0.1:3000\"",
         "credential_file" => "\"web-1.secret\"",
+        "via" => "\"http://proxy.example:3128\"",
+        "via_credential_file" => "\"web-1.secret\"",
         "health" => "{ path = \"/healthz\" }",
         "certificate" | "key" | "ca_file" | "to_ca_file" => "\"some.pem\"",
         "bearer_file" => return format!("\"{}\"", token_file()),
@@ -152,7 +154,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, _, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 36 && worker.len() == 16, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 36 && worker.len() == 18, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);

@@ -200,6 +200,12 @@ struct WorkerArguments {
     /// A PEM file with the authorities of the server's certificate [default: the system's]
     #[arg(long, value_name = "FILE")]
     to_ca_file: Option<PathBuf>,
+    /// An HTTP proxy to reach edges through, such as http://proxy.example:3128
+    #[arg(long, value_name = "URL")]
+    via: Option<String>,
+    /// A file with one line, user:password, for that proxy
+    #[arg(long, value_name = "FILE")]
+    via_credential_file: Option<PathBuf>,
     /// Connections to each address of an edge [default: 2]
     #[arg(long, value_name = "N")]
     links: Option<u32>,
@@ -279,6 +285,8 @@ impl WorkerArguments {
             key,
             ca_file,
             to_ca_file,
+            via,
+            via_credential_file,
             links,
             concurrency,
         } = self;
@@ -293,6 +301,8 @@ impl WorkerArguments {
             certificate,
             key,
             to_ca_file,
+            via,
+            via_credential_file,
             links,
             concurrency,
         }

@@ -20,6 +20,8 @@ pub struct WorkerConfig {
     /// `None`: the certificate alone says who this is.
     pub authorization: Option<Secret>,
     pub tls: TlsFiles,
+    /// Edges are reached through this proxy.
+    pub via: Option<Via>,
     /// For each address behind each edge.
     pub links: u32,
     /// Credits in all, shared over the links.
@@ -68,6 +70,16 @@ impl TlsFiles {
         TlsFiles { ca_file: None, identity: None, to_ca_file: None, edges_at: Place::File, to_at: Place::File };
 }
 
+/// An HTTP proxy that connects to edges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    /// A name or an IP address; an IPv6 address has no brackets.
+    pub host: String,
+    pub port: u16,
+    /// `Proxy-Authorization`.
+    pub authorization: Option<Secret>,
+}
+
 /// A certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -85,6 +97,7 @@ impl WorkerConfig {
             to,
             authorization,
             tls: TlsFiles::NONE,
+            via: None,
             links: limits::WORKER_LINKS,
             concurrency: limits::WORKER_CONCURRENCY,
             adaptive: None,
@@ -108,6 +121,7 @@ impl WorkerConfig {
             && self.to == other.to
             && self.authorization == other.authorization
             && self.links == other.links
+            && self.via == other.via
             && files(self) == files(other)
     }
 }
@@ -218,6 +232,8 @@ pub struct WorkerFlags {
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
     pub to_ca_file: Option<PathBuf>,
+    pub via: Option<String>,
+    pub via_credential_file: Option<PathBuf>,
     pub links: Option<u32>,
     pub concurrency: Option<u32>,
 }
@@ -235,6 +251,8 @@ const TOP: Shape = Shape {
         "key",
         "ca_file",
         "to_ca_file",
+        "via",
+        "via_credential_file",
         "links",
         "concurrency",
         "adaptive",
@@ -242,7 +260,7 @@ const TOP: Shape = Shape {
         "concurrency_max",
         "health",
     ],
-    later: &[("via", "remove the key; the worker dials its edges directly")],
+    later: &[],
 };
 
 const HEALTH: Shape = Shape { name: "health", keys: &["path", "every", "timeout", "rise", "fall"], later: &[] };
@@ -254,6 +272,7 @@ pub fn is_worker_key(key: &str) -> bool {
     key != "pool" && (TOP.keys.contains(&key) || TOP.later.iter().any(|(later, _)| *later == key))
 }
 
+const VIA: &str = "\"http://proxy.example:3128\"";
 const EDGES: &str = r#"["https://edge.example:8443"]"#;
 const SERVE: &str = r#"["https://app.example.com"]"#;
 const TO: &str = "\"http://127.0.0.1:3000\" (or https://, h2c://), or \"unix:/run/app.sock\"";
@@ -306,6 +325,8 @@ struct Given {
     certificate: Option<At<PathBuf>>,
     key: Option<At<PathBuf>>,
     to_ca_file: Option<At<PathBuf>>,
+    via: Option<At<String>>,
+    via_credential_file: Option<At<PathBuf>>,
     links: Option<At<u64>>,
     concurrency: Option<At<u64>>,
     adaptive: Option<At<bool>>,
@@ -331,6 +352,7 @@ impl Given {
         };
         self.pool = text("pool", "\"app\"", mistakes);
         self.to = text("to", TO, mistakes);
+        self.via = text("via", VIA, mistakes);
         let path = |at: At<String>| At { value: directory.join(at.value), place: at.place };
         self.credential_file = text("credential_file", "\"web-1.secret\"", mistakes).map(path);
         self.bearer_file = text("bearer_file", "\"web-1.token\"", mistakes).map(path);
@@ -338,6 +360,7 @@ impl Given {
         self.certificate = text("certificate", "\"web-1.pem\"", mistakes).map(path);
         self.key = text("key", "\"web-1.key\"", mistakes).map(path);
         self.to_ca_file = text("to_ca_file", "\"server-ca.pem\"", mistakes).map(path);
+        self.via_credential_file = text("via_credential_file", "\"proxy.secret\"", mistakes).map(path);
         for (key, example, list) in [("edges", EDGES, &mut self.edges), ("serve", SERVE, &mut self.serve)] {
             let Some(entry) = root.entry(key) else { continue };
             *list = entry.texts(example, mistakes).map(|texts| texts.into_iter().map(owned).collect());
@@ -390,10 +413,14 @@ impl Given {
             (&mut self.certificate, &flags.certificate, "--certificate"),
             (&mut self.key, &flags.key, "--key"),
             (&mut self.to_ca_file, &flags.to_ca_file, "--to-ca-file"),
+            (&mut self.via_credential_file, &flags.via_credential_file, "--via-credential-file"),
         ] {
             if let Some(given) = path(given, flag) {
                 *own = Some(given);
             }
+        }
+        if let Some(value) = flags.via.clone() {
+            self.via = Some(At { value, place: Place::Flag("--via") });
         }
         if let Some(links) = flags.links {
             self.links = Some(At { value: links.into(), place: Place::Flag("--links") });
@@ -463,6 +490,7 @@ impl Given {
             let what = format!("{concurrency} credits for {links} links leave some links without work");
             mistakes.warning(place, what, "make `concurrency` at least `links`");
         }
+        let via = self.via_proxy(mistakes);
         let adaptive = self.adaptive_bounds(concurrency, mistakes);
         Some(WorkerConfig {
             edges: edges?,
@@ -470,11 +498,42 @@ impl Given {
             to: to?,
             authorization: authorization?,
             tls: tls?,
+            via,
             links,
             concurrency,
             adaptive,
             health: self.health.clone(),
         })
+    }
+
+    fn via_proxy(&self, mistakes: &mut Mistakes) -> Option<Via> {
+        let authorization = self.via_credential_file.as_ref().and_then(|file| {
+            let line = secret_line(file, mistakes)?;
+            let Some((user, password)) = line.split_once(':').filter(|(user, _)| !user.is_empty()) else {
+                let what = format!("{} is not user:password", plain(&file.value.display().to_string(), 200));
+                mistakes.error(file.place, what, "write one line, as the proxy's operator gave it to you");
+                return None;
+            };
+            Some(Secret::basic(user, password))
+        });
+        match (&self.via, &self.via_credential_file) {
+            (Some(via), _) => match address(&via.value) {
+                Ok((Scheme::Http, host, port)) => Some(Via { host, port, authorization }),
+                Ok((Scheme::Https, ..)) => {
+                    mistakes.error(via.place, "a proxy is spoken to without TLS", format_args!("write {VIA}"));
+                    None
+                }
+                Err(reason) => {
+                    mistakes.error(via.place, format_args!("not a proxy's address, {reason}"), format_args!("write {VIA}"));
+                    None
+                }
+            },
+            (None, Some(file)) => {
+                mistakes.warning(file.place, "there is no proxy that needs this", format_args!("add via = {VIA}"));
+                None
+            }
+            (None, None) => None,
+        }
     }
 
     fn adaptive_bounds(&self, concurrency: u32, mistakes: &mut Mistakes) -> Option<Adaptive> {

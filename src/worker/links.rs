@@ -14,7 +14,7 @@ use super::config::{EdgeAddress, WorkerConfig};
 use super::resolve::Resolver;
 use super::service::{OverLink, WorkerService};
 use super::shares::{Share, Shares};
-use super::{setup, tls};
+use super::{setup, tls, via};
 use crate::client;
 use crate::clock;
 use crate::exchange::Latch;
@@ -51,7 +51,10 @@ impl Links {
     /// Dials all edges, until `ends` is set.
     pub fn start(self: &Rc<Links>) {
         for edge in &self.config.edges {
-            io::spawn(follow(self.clone(), edge.clone(), Wanted::new(self)));
+            match self.config.via {
+                Some(_) => through_proxy(self.clone(), edge.clone()),
+                None => io::spawn(follow(self.clone(), edge.clone(), Wanted::new(self))),
+            }
         }
     }
 }
@@ -69,6 +72,31 @@ impl Wanted {
 impl Drop for Wanted {
     fn drop(&mut self) {
         self.0.wanted.set(self.0.wanted.get() - 1);
+    }
+}
+
+/// Behind a proxy there is one way to an edge, whatever addresses its name has: the proxy resolves it.
+fn through_proxy(links: Rc<Links>, edge: EdgeAddress) {
+    for _ in 0..links.config.links {
+        let never = Rc::<Latch>::default();
+        io::spawn(keep(Wanted::new(&links), edge.clone(), Way::Proxy, links.shares.join(), never));
+    }
+}
+
+/// Where a link is dialed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Address(SocketAddr),
+    /// The one of the configuration.
+    Proxy,
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Way::Address(address) => address.fmt(f),
+            Way::Proxy => f.write_str("via the proxy"),
+        }
     }
 }
 
@@ -95,8 +123,8 @@ async fn follow(links: Rc<Links>, edge: EdgeAddress, unknown: Wanted) {
                     }
                     let gone = Rc::new(Latch::default());
                     for _ in 0..links.config.links {
-                        let address = SocketAddr::new(ip, edge.port);
-                        io::spawn(keep(Wanted::new(&links), edge.clone(), address, links.shares.join(), gone.clone()));
+                        let way = Way::Address(SocketAddr::new(ip, edge.port));
+                        io::spawn(keep(Wanted::new(&links), edge.clone(), way, links.shares.join(), gone.clone()));
                     }
                     known.insert(ip, gone);
                 }
@@ -139,7 +167,7 @@ async fn any_of(latches: &[&Latch]) {
 /// Dialing --failed--> Pausing --over--> Dialing;   Linked --lost--> Pausing
 /// every state --ends, or the address is gone--> (over)
 /// ```
-async fn keep(wanted: Wanted, edge: EdgeAddress, address: SocketAddr, share: Share, gone: Rc<Latch>) {
+async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: Rc<Latch>) {
     let links = &wanted.0;
     let mut pause = Pause::new();
     // A link ends by a drain of the worker, or because its edge's name no longer has this address.
@@ -155,9 +183,9 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, address: SocketAddr, share: Sha
             continue;
         }
         let dialed = clock::now();
-        let (why, leaves) = match dial(links, &edge, address, &share).await {
+        let (why, leaves) = match dial(links, &edge, way, &share).await {
             Ok(life) => {
-                tracing::debug!(edge = %edge.host, %address, "linked");
+                tracing::debug!(edge = %edge.host, address = %way, "linked");
                 io::spawn(serve(links.clone(), life.clone(), ends.clone()));
                 let _up = Counted::new(&links.up);
                 any_of(&[&life.over.leaves, &life.is_over]).await;
@@ -176,13 +204,13 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, address: SocketAddr, share: Sha
         }
         if leaves && may_hurry {
             may_hurry = false;
-            tracing::info!(edge = %edge.host, %address, "the edge leaves: a new link is dialed");
+            tracing::info!(edge = %edge.host, address = %way, "the edge leaves: a new link is dialed");
             continue;
         }
         let ms = pause.next_ms();
         // While it is worth waiting for, its share is kept.
         share.counts(pause.is_short());
-        tracing::warn!(edge = %edge.host, %address, why, redial_ms = ms, "no link");
+        tracing::warn!(edge = %edge.host, address = %way, why, redial_ms = ms, "no link");
         sleep_or(ms, &[&ends]).await;
     }
 }
@@ -207,11 +235,15 @@ struct Life {
 }
 
 /// A connection to the edge, turned. The error says why there is none.
-async fn dial(links: &Rc<Links>, edge: &EdgeAddress, address: SocketAddr, share: &Share) -> Result<Rc<Life>, String> {
-    let mut conn = match io::timeout(CONNECT_MS_MAX, Conn::connect(address)).await {
-        Some(Ok(conn)) => conn,
-        Some(Err(error)) => return Err(format!("cannot connect: {error}")),
-        None => return Err("cannot connect: no answer in time".into()),
+async fn dial(links: &Rc<Links>, edge: &EdgeAddress, way: Way, share: &Share) -> Result<Rc<Life>, String> {
+    let mut conn = match (way, &links.config.via) {
+        (Way::Address(address), _) => match io::timeout(CONNECT_MS_MAX, Conn::connect(address)).await {
+            Some(Ok(conn)) => conn,
+            Some(Err(error)) => return Err(format!("cannot connect: {error}")),
+            None => return Err("cannot connect: no answer in time".into()),
+        },
+        (Way::Proxy, Some(via)) => via::connect(via, edge, &links.resolver).await?,
+        (Way::Proxy, None) => return Err("there is no proxy".into()),
     };
     conn.keepalive(LINK_PING_MS);
     let config = links.tls.borrow().clone();
@@ -220,7 +252,7 @@ async fn dial(links: &Rc<Links>, edge: &EdgeAddress, address: SocketAddr, share:
     }
     let (conn, version) = setup::set_up(conn, edge, &links.config).await?;
     let offer = share.offer();
-    tracing::info!(edge = %edge.host, %address, ?version, credits = offer.get(), "link up");
+    tracing::info!(edge = %edge.host, address = %way, ?version, credits = offer.get(), "link up");
     Ok(Rc::new(Life {
         conn: RefCell::new(Some(conn)),
         version,

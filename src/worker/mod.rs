@@ -15,6 +15,7 @@ mod service;
 mod setup;
 mod shares;
 mod tuner;
+mod via;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! The worker's half of a setup (wire-formats §1): the request that turns the connection, and the edge's answer to it.
 //! What is served over the link afterwards never enters.
 
+use bytes::Bytes;
+
 use super::config::{EdgeAddress, Secret, WorkerConfig};
 use super::tls;
 use crate::io::{self, Conn};
@@ -18,32 +20,35 @@ pub async fn set_up(
     let authorization = config.authorization.as_ref().map(Secret::header_value);
     wire::setup::put_setup_request(out, &edge.to_string(), &config.serve, authorization, &versions, Dialect::Ptth);
     let answered = async {
-        conn.writer
-            .flush()
-            .await
-            .map_err(|error| format!("the setup could not be sent: {}", tls::reason(&error, "ca_file")))?;
-        let mut scan = HeadScan::response();
-        loop {
-            match scan.scan(conn.reader.buffer()) {
-                Ok(Some(range)) => {
-                    conn.reader.consume(range.start);
-                    return Ok(conn.reader.take(range.len()));
-                }
-                Ok(None) => {}
-                Err(fault) => return Err(format!("this is no edge: {fault}")),
-            }
-            match conn.reader.fill().await {
-                Ok(0) => return Err("the edge closed the connection during the setup".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(format!("the setup was not answered: {}", tls::reason(&error, "ca_file"))),
-            }
-        }
+        let sent = conn.writer.flush().await;
+        sent.map_err(|error| format!("the setup could not be sent: {}", tls::reason(&error, "ca_file")))?;
+        read_head(&mut conn, "edge").await
     };
     let head = io::timeout(SETUP_MS_MAX, answered).await.ok_or("the setup was not answered in time")??;
     match wire::setup::parse_setup_answer(head) {
         Ok(SetupAnswer::Accepted(version)) => Ok((conn, version)),
         Ok(SetupAnswer::Refused { status, .. }) => Err(refused(status)),
         Err(fault) => Err(format!("this is no edge: {fault}")),
+    }
+}
+
+/// The head of what `who` answers. What comes behind it stays in the connection.
+pub async fn read_head(conn: &mut Conn, who: &str) -> Result<Bytes, String> {
+    let mut scan = HeadScan::response();
+    loop {
+        match scan.scan(conn.reader.buffer()) {
+            Ok(Some(range)) => {
+                conn.reader.consume(range.start);
+                return Ok(conn.reader.take(range.len()));
+            }
+            Ok(None) => {}
+            Err(fault) => return Err(format!("this is no {who}: {fault}")),
+        }
+        match conn.reader.fill().await {
+            Ok(0) => return Err(format!("the {who} closed the connection instead of an answer")),
+            Ok(_) => {}
+            Err(error) => return Err(format!("the {who} did not answer: {}", tls::reason(&error, "ca_file"))),
+        }
     }
 }
 
