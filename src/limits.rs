@@ -366,6 +366,9 @@ pub const CERTIFICATE_EXPIRY_WARNING_S: i64 = 14 * 24 * 3600;
 pub const SECRET_FILE_BYTES_MAX: usize = 4 * 1024;
 /// A pool's name or a credential's id. Both become labels, log fields and parts of a path.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Labels of a worker, and the bytes of a label's name and of its value: 2 KiB for each link at most.
+pub const LABELS_MAX: usize = 16;
+pub const LABEL_BYTES_MAX: usize = 64;
 /// Cores of one edge: one 64-bit word holds a bit for each.
 pub const CORES_MAX: u16 = 64;
 /// Largest CPU number that `cores` may name (Linux knows at most 8192).

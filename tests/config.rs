@@ -975,13 +975,17 @@ fn the_worker_file() {
     secret.bad(&alone.replace("\"a.pem\"", "¦\"a.pem\""), &["a certificate is shown over TLS only, and no edge"]);
     assert_eq!(c(&format!("{GOOD}adaptive = false\n")).adaptive, None);
     assert_eq!(secret.good("adaptive = true", &[]).adaptive, Some(Adaptive { min: 1, max: 1_024 }));
-    let bounds = secret.good("adaptive = true\nconcurrency = 5\nconcurrency_min = 2\nconcurrency_max = 9", &[]).adaptive;
+    let bounds =
+        secret.good("adaptive = true\nconcurrency = 5\nconcurrency_min = 2\nconcurrency_max = 9", &[]).adaptive;
     assert_eq!(bounds, Some(Adaptive { min: 2, max: 9 }));
     secret.good("concurrency_min = ¦2", &["warning: nobody needs this bound; add adaptive = true"]);
     secret.bad(
         &format!("{GOOD}adaptive = true\nconcurrency_max = ¦63\n"),
         &["`concurrency` is 64, and has to stay from 1 to 63; make concurrency_min <= concurrency"],
     );
+    let about = secret.good("worker_id = \"w_1.x\"\nlabels = { zone = \"a\", \"rack.1\" = \"7 b\" }", &[]).about;
+    let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!((about.id.as_deref(), about.labels), (Some("w_1.x"), vec![label("zone", "a"), label("rack.1", "7 b")]));
     let via = secret.good("via = \"http://[::1]:3128\"\nvia_credential_file = \"web-1.secret\"", &[]).via.unwrap();
     assert_eq!((via.host.as_str(), via.port), ("::1", 3128));
     assert_eq!(via.authorization.unwrap().header_value(), "Basic d2ViLTE6czNjcmV0");
@@ -1047,9 +1051,16 @@ fn the_worker_file() {
         ),
         ("health = { path = \"/\", fall = ¦0 }", "`fall` is 0; write a number from 1 to 100"),
         ("health = { path = \"/\", ¦evry = \"1s\" }", "unknown key `evry` in health; did you mean `every`?"),
+        ("worker_id = ¦\"a b\"", "\"a b\" cannot be a worker's id; write 1 to 64 letters"),
+        ("labels = { ¦Zone = \"a\" }", "\"Zone\" cannot be a label's name; write lower-case letters first"),
+        ("labels = { zone = ¦\"ä\" }", "\"ä\" cannot be a label's value; write at most 64 printable"),
+        ("labels = { zone = ¦1 }", "`labels` is an integer; write { zone = \"a\" }"),
         ("via = ¦\"proxy:3128\"", "not a proxy's address, it does not begin with http://"),
         ("via = ¦\"https://proxy:3128\"", "a proxy is spoken to without TLS; write \"http://proxy.example:3128\""),
-        ("via = \"http://proxy\"\nvia_credential_file = ¦\"web-1.token\"", "web-1.token is not user:password; write one"),
+        (
+            "via = \"http://proxy\"\nvia_credential_file = ¦\"web-1.token\"",
+            "web-1.token is not user:password; write one",
+        ),
         ("certificate = ¦\"a.pem\"", "`certificate` without `key`; add key = \"web-1.key\""),
         ("key = ¦\"a.key\"", "`key` without `certificate`; add certificate = \"web-1.pem\""),
         ("ca_file = ¦3", "`ca_file` is an integer; write \"edge-ca.pem\""),

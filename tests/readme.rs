@@ -115,6 +115,8 @@ fn example(key: &str, default: &str) -> String {
         "serve" => "[\"http://app.example.com\"]",
         "to" => "\"http://127.0.0.1:3000\"",
         "credential_file" => "\"web-1.secret\"",
+        "worker_id" => "\"host-1\"",
+        "labels" => "{ zone = \"a\" }",
         "via" => "\"http://proxy.example:3128\"",
         "via_credential_file" => "\"web-1.secret\"",
         "health" => "{ path = \"/healthz\" }",
@@ -154,7 +156,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, _, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 36 && worker.len() == 18, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 36 && worker.len() == 20, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);

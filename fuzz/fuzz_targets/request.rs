@@ -142,7 +142,7 @@ fn check_setup(head: &RequestHead) {
     }
     let Ok(setup) = parse_setup(head) else { return };
     let mut out = Vec::new();
-    put_setup_request(&mut out, "edge", &setup.scope, None, &setup.versions, setup.dialect);
+    put_setup_request(&mut out, "edge", &setup.scope, None, &ptth::wire::About::default(), &setup.versions, setup.dialect);
     if setup.versions.is_empty() || out.len() > HEAD_BYTES_MAX / 2 {
         return;
     }

@@ -206,6 +206,12 @@ struct WorkerArguments {
     /// A file with one line, user:password, for that proxy
     #[arg(long, value_name = "FILE")]
     via_credential_file: Option<PathBuf>,
+    /// What edges show this worker as [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    worker_id: Option<String>,
+    /// What edges show beside it, such as zone=a; may be given again
+    #[arg(long = "label", visible_alias = "labels", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
     /// Connections to each address of an edge [default: 2]
     #[arg(long, value_name = "N")]
     links: Option<u32>,
@@ -287,6 +293,8 @@ impl WorkerArguments {
             to_ca_file,
             via,
             via_credential_file,
+            worker_id,
+            labels,
             links,
             concurrency,
         } = self;
@@ -303,6 +311,8 @@ impl WorkerArguments {
             to_ca_file,
             via,
             via_credential_file,
+            worker_id,
+            labels,
             links,
             concurrency,
         }

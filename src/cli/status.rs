@@ -3,6 +3,7 @@
 use super::{Stop, admin};
 use crate::clock;
 use crate::edge::report::{Amount, HistogramReport, PoolReport, Report};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The tables, or the JSON as the edge sent it.
@@ -43,12 +44,16 @@ fn tables(report: &Report, now_unix: u64) -> String {
             wait(pool, 0.99),
         ]);
     }
-    let mut links =
-        Table::new(&["LINK", "WORKER", "ADDRESS", "PROTOCOL", "POOLS", "CORE", "CREDITS", "IN FLIGHT", "UP"], 5);
+    let mut links = Table::new(
+        &["LINK", "WORKER", "ID", "LABELS", "ADDRESS", "PROTOCOL", "POOLS", "CORE", "CREDITS", "IN FLIGHT", "UP"],
+        7,
+    );
     for link in &report.links {
         links.row(vec![
             visible(&link.id),
             visible(&link.worker),
+            visible(if link.worker_id.is_empty() { "-" } else { &link.worker_id }),
+            visible(&labels(&link.labels)),
             visible(&link.address),
             visible(&link.protocol),
             visible(&link.pools.join(",")),
@@ -68,6 +73,11 @@ fn tables(report: &Report, now_unix: u64) -> String {
         table.write(&mut out);
     }
     out
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> String {
+    let shown: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if shown.is_empty() { "-".into() } else { shown.join(",") }
 }
 
 /// Waiting times since the start, as the histogram knows them: at most this.
@@ -161,6 +171,8 @@ mod tests {
             links: vec![LinkReport {
                 id: "0-1".into(),
                 worker: "web-1\u{1b}[2J".into(),
+                worker_id: "host-1".into(),
+                labels: [("rack".into(), "7".into()), ("zone".into(), "a".into())].into(),
                 address: "192.0.2.1:4000".into(),
                 protocol: "h2".into(),
                 pools: vec!["app".into(), "api".into()],
@@ -179,8 +191,8 @@ POOL           QUEUED  BYTES  LINKS  CREDITS  IN FLIGHT  WAIT P50  WAIT P99
 app             12345   2KiB      0        0          0         -         -
 a-longer-name       0   2KiB      0        0          0         -         -
 
-LINK  WORKER     ADDRESS         PROTOCOL  POOLS    CORE  CREDITS  IN FLIGHT     UP
-0-1   web-1?[2J  192.0.2.1:4000  h2        app,api     0       60          4  1m00s
+LINK  WORKER     ID      LABELS         ADDRESS         PROTOCOL  POOLS    CORE  CREDITS  IN FLIGHT     UP
+0-1   web-1?[2J  host-1  rack=7,zone=a  192.0.2.1:4000  h2        app,api     0       60          4  1m00s
 
 CORE  CPU  CONNECTIONS  PANICS
    0    3            0       0

@@ -28,7 +28,7 @@ use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::io;
 use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
-use crate::wire::RequestIds;
+use crate::wire::{About, RequestIds};
 use crate::xcore::{
     Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Seats, Source,
 };
@@ -93,6 +93,8 @@ struct LinkEntry {
 #[derive(Clone, Debug)]
 pub struct LinkAbout {
     pub worker: String,
+    /// What it says about itself.
+    pub said: About,
     pub address: SocketAddr,
     pub protocol: &'static str,
     pub since_unix: u64,
@@ -321,6 +323,7 @@ impl Core {
             parts.push(LinkPart {
                 id,
                 worker: entry.about.worker.clone(),
+                said: entry.about.said.clone(),
                 address: entry.about.address,
                 protocol: entry.about.protocol,
                 pools: entry.about.pools.clone(),

@@ -17,7 +17,7 @@ use crate::ids::{CredentialId, LinkId, PoolId};
 use crate::io::{self, Conn, Detached};
 use crate::limits::{DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX};
 use crate::link::h2::{H2Link, News};
-use crate::wire::{self, ChannelVersion, RequestHead, Scope, Setup};
+use crate::wire::{self, About, ChannelVersion, RequestHead, Scope, Setup};
 use crate::xcore::{Placement, Seat};
 
 /// A connection whose setup was accepted, on its way to the core where it will live.
@@ -25,6 +25,7 @@ pub struct Turned {
     conn: Detached,
     version: ChannelVersion,
     pools: Vec<PoolId>,
+    said: About,
     address: SocketAddr,
     credential: CredentialId,
     seat: Seat,
@@ -70,10 +71,10 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, cou
         }
     };
     drop(counted); // links are bounded by their credentials
-    let Accepted { version, pools, credential, seat, .. } = setup;
+    let Accepted { version, pools, said, credential, seat, .. } = setup;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
-    let turned = Turned { conn, version, pools, address, credential, seat, placement };
+    let turned = Turned { conn, version, pools, said, address, credential, seat, placement };
     if home == core.id {
         live(core, turned).await;
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
@@ -86,6 +87,7 @@ struct Accepted {
     dialect: wire::Dialect,
     version: ChannelVersion,
     pools: Vec<PoolId>,
+    said: About,
     credential: CredentialId,
     seat: Seat,
 }
@@ -96,6 +98,7 @@ fn check(core: &Rc<Core>, head: &RequestHead, accepts_workers: bool) -> Result<A
         return Err(Fault::NoPool);
     }
     let Setup { dialect, scope, presented, versions } = wire::parse_setup(head)?;
+    let said = About::read(&head.headers).map_err(Fault::SetupMalformed)?;
     let shared = &core.shared;
     let checked = shared.credentials.check(presented.as_ref(), clock::unix_seconds());
     let credential = checked.map_err(|_| Fault::SetupUnauthorized)?;
@@ -110,7 +113,7 @@ fn check(core: &Rc<Core>, head: &RequestHead, accepts_workers: bool) -> Result<A
     }
     let links_max = shared.credentials.get(credential).links_max;
     let seat = shared.seats[usize::from(credential.0)].try_take(links_max).ok_or(Fault::SetupLimit)?;
-    Ok(Accepted { dialect, version, pools, credential, seat })
+    Ok(Accepted { dialect, version, pools, said, credential, seat })
 }
 
 /// The pools that this worker will serve. Every origin must be covered by the credential and by a pool.
@@ -146,7 +149,7 @@ fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<
 
 /// A link's life on its own core.
 pub async fn live(core: Rc<Core>, turned: Turned) {
-    let Turned { conn, version, pools, address, credential, seat, placement } = turned;
+    let Turned { conn, version, pools, said, address, credential, seat, placement } = turned;
     let conn = match Conn::attach(conn) {
         Ok(conn) => conn,
         Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
@@ -154,6 +157,7 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
     let worker = core.shared.credentials.get(credential).id.clone();
     let about = LinkAbout {
         worker: worker.clone(),
+        said,
         address,
         protocol: match version {
             ChannelVersion::H2 => "h2",
@@ -162,7 +166,9 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
         since_unix: clock::unix_seconds(),
         pools,
     };
-    tracing::info!(worker, %address, core = core.id.0, protocol = about.protocol, "link up");
+    let id = about.said.id.clone().unwrap_or_default();
+    let labels = about.said.shown();
+    tracing::info!(worker, id, labels, %address, core = core.id.0, protocol = about.protocol, "link up");
     let ends = Rc::new(Latch::default());
     io::spawn(watch_end(core.clone(), ends.clone(), core.shared.credentials.get(credential).expires_unix));
     let why = {
@@ -185,7 +191,7 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
         .await
     };
     ends.set();
-    tracing::info!(worker, %address, core = core.id.0, why, "link down");
+    tracing::info!(worker, id, labels, %address, core = core.id.0, why, "link down");
     drop(seat);
 }
 

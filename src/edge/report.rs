@@ -3,6 +3,7 @@
 
 use crate::events::{CoreCounters, Counted as _, Counters, Durations, Family, Kind, PoolCounters, Reading};
 use crate::ids::{CoreId, LinkId, PoolId};
+use crate::wire::About;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -85,6 +86,9 @@ pub struct LinkReport {
     pub id: String,
     /// The id of its credential.
     pub worker: String,
+    /// What it calls itself; empty if it does not.
+    pub worker_id: String,
+    pub labels: BTreeMap<String, String>,
     pub address: String,
     pub core: u16,
     /// `h2` or `http/1.1`.
@@ -169,6 +173,7 @@ pub struct PoolPart {
 pub struct LinkPart {
     pub id: LinkId,
     pub worker: String,
+    pub said: About,
     pub address: SocketAddr,
     /// `h2` or `http/1.1`.
     pub protocol: &'static str,
@@ -284,6 +289,8 @@ fn link_reports<'p>(part: &'p CorePart, pool_names: &'p [String]) -> impl Iterat
     part.links.iter().map(move |link| LinkReport {
         id: format!("{}-{}", part.core.0, link.id.0),
         worker: link.worker.clone(),
+        worker_id: link.said.id.clone().unwrap_or_default(),
+        labels: link.said.labels.iter().cloned().collect(),
         address: link.address.to_string(),
         core: part.core.0,
         protocol: link.protocol.to_owned(),
@@ -488,6 +495,7 @@ mod tests {
                 links: vec![LinkPart {
                     id: LinkId(7),
                     worker: "web-1".into(),
+                    said: About { id: Some("host-1".into()), labels: vec![("zone".into(), "a".into())] },
                     address: "192.0.2.1:4000".parse().unwrap(),
                     protocol: "h2",
                     pools: vec![PoolId(0)],
@@ -633,6 +641,7 @@ mod tests {
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
         assert_eq!(report.links[0].id, "0-7");
+        assert_eq!((report.links[0].worker_id.as_str(), report.links[0].labels["zone"].as_str()), ("host-1", "a"));
         assert_eq!((report.cores[1].core, report.cores[1].cpu), (1, Some(2)));
         let newer = json.replacen("{", "{\"not_yet\":{},", 1);
         assert_eq!(serde_json::from_str::<Report>(&newer).unwrap(), report);

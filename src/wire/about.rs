@@ -58,6 +58,13 @@ impl About {
         out.extend_from_slice(text.as_bytes());
     }
 
+    /// The labels on a log line: `zone=a rack=b`.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let labels: Vec<_> = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        labels.join(" ")
+    }
+
     /// Reads the fields of a setup; both may be missing.
     ///
     /// # Errors
@@ -145,11 +152,16 @@ mod tests {
 
     use super::*;
 
+    type Want<'a> = Option<(Option<&'a str>, &'a [(&'a str, &'a str)])>;
+
     #[track_caller]
-    fn check(ids: &[&'static str], labels: &[&'static str], want: Option<(Option<&str>, &[(&str, &str)])>) {
+    fn check(ids: &[&'static str], labels: &[&'static str], want: Want) {
         let mut headers = HeaderMap::new();
-        ids.iter().for_each(|id| drop(headers.append(&WORKER_ID, HeaderValue::from_static(id))));
-        labels.iter().for_each(|value| drop(headers.append(&WORKER_LABELS, HeaderValue::from_static(value))));
+        for (name, values) in [(&WORKER_ID, ids), (&WORKER_LABELS, labels)] {
+            for value in values {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+        }
         let want = want.map(|(id, labels)| About {
             id: id.map(str::to_owned),
             labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),

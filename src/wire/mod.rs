@@ -3,6 +3,7 @@
 //!
 //! Everything here reads bytes from outside: a wrong byte becomes a [`Fault`](crate::fault::Fault), never a panic.
 
+pub mod about;
 pub mod authority;
 pub mod body;
 pub mod forwarded;
@@ -21,6 +22,7 @@ pub mod trailer;
 pub mod websocket;
 pub mod write;
 
+pub use about::About;
 pub use authority::{Authority, Scheme};
 pub use body::{BodyDecoder, Found, Step, put_chunk, put_chunk_end, put_last_chunk};
 pub use forwarded::{Told, told};

@@ -10,6 +10,7 @@ use http::header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
+use super::about::About;
 use super::head::{Asked, RequestHead, Version, parse_response};
 use super::origin::Origin;
 use super::token::{is_token, list};
@@ -190,12 +191,13 @@ pub fn basic_authorization(id: &str, secret: &str) -> String {
 }
 
 /// Appends a worker's setup request. `authorization` is the field's whole value, or `None` where a client certificate
-/// says who the worker is.
+/// says who the worker is; what it says `about` itself are fields of our own.
 pub fn put_setup_request(
     out: &mut Vec<u8>,
     edge_host: &str,
     scope: &Scope,
     authorization: Option<&str>,
+    about: &About,
     versions: &[ChannelVersion],
     dialect: Dialect,
 ) {
@@ -204,6 +206,7 @@ pub fn put_setup_request(
     if let Some(authorization) = authorization {
         put(out, &["Authorization: ", authorization, "\r\n"]);
     }
+    about.put(out);
     for (index, version) in versions.iter().enumerate() {
         put(out, &[if index == 0 { "ALPN: " } else { ", " }, version.id()]);
     }

@@ -3,6 +3,7 @@
 use crate::limits;
 use crate::settings::{At, Document, Mistakes, Place, Section, Shape, io_reason, plain, read_bounded, read_text};
 use crate::wire::Scheme;
+use crate::wire::about::{About, is_label_name, is_label_value, is_worker_id};
 use crate::wire::origin::Origin;
 use crate::wire::setup::{Scope, basic_authorization};
 use http::uri::{Authority, PathAndQuery};
@@ -19,6 +20,8 @@ pub struct WorkerConfig {
     pub to: Target,
     /// `None`: the certificate alone says who this is.
     pub authorization: Option<Secret>,
+    /// What edges are told about this worker.
+    pub about: About,
     pub tls: TlsFiles,
     /// Edges are reached through this proxy.
     pub via: Option<Via>,
@@ -96,6 +99,7 @@ impl WorkerConfig {
             serve,
             to,
             authorization,
+            about: About::default(),
             tls: TlsFiles::NONE,
             via: None,
             links: limits::WORKER_LINKS,
@@ -122,6 +126,7 @@ impl WorkerConfig {
             && self.authorization == other.authorization
             && self.links == other.links
             && self.via == other.via
+            && self.about == other.about
             && files(self) == files(other)
     }
 }
@@ -234,6 +239,9 @@ pub struct WorkerFlags {
     pub to_ca_file: Option<PathBuf>,
     pub via: Option<String>,
     pub via_credential_file: Option<PathBuf>,
+    pub worker_id: Option<String>,
+    /// Each `name=value`.
+    pub labels: Vec<String>,
     pub links: Option<u32>,
     pub concurrency: Option<u32>,
 }
@@ -253,6 +261,8 @@ const TOP: Shape = Shape {
         "to_ca_file",
         "via",
         "via_credential_file",
+        "worker_id",
+        "labels",
         "links",
         "concurrency",
         "adaptive",
@@ -327,6 +337,8 @@ struct Given {
     to_ca_file: Option<At<PathBuf>>,
     via: Option<At<String>>,
     via_credential_file: Option<At<PathBuf>>,
+    worker_id: Option<At<String>>,
+    labels: Vec<(At<String>, At<String>)>,
     links: Option<At<u64>>,
     concurrency: Option<At<u64>>,
     adaptive: Option<At<bool>>,
@@ -353,6 +365,7 @@ impl Given {
         self.pool = text("pool", "\"app\"", mistakes);
         self.to = text("to", TO, mistakes);
         self.via = text("via", VIA, mistakes);
+        self.worker_id = text("worker_id", "\"host-1\"", mistakes);
         let path = |at: At<String>| At { value: directory.join(at.value), place: at.place };
         self.credential_file = text("credential_file", "\"web-1.secret\"", mistakes).map(path);
         self.bearer_file = text("bearer_file", "\"web-1.token\"", mistakes).map(path);
@@ -378,6 +391,12 @@ impl Given {
             *number = entry.number(1..=limit, example, mistakes).map(|value| At { value, place: entry.place() });
         }
         self.broken = broken;
+        let labels = root.entry("labels").and_then(|entry| entry.table("{ zone = \"a\" }", mistakes));
+        for (name, entry) in labels.iter().flat_map(|labels| labels.members("labels")) {
+            if let Some(value) = entry.text("{ zone = \"a\" }", mistakes) {
+                self.labels.push((owned(name), owned(value)));
+            }
+        }
         self.adaptive = root.entry("adaptive").and_then(|entry| {
             let value = entry.flag(mistakes)?;
             Some(At { value, place: entry.place() })
@@ -421,6 +440,15 @@ impl Given {
         }
         if let Some(value) = flags.via.clone() {
             self.via = Some(At { value, place: Place::Flag("--via") });
+        }
+        if let Some(value) = flags.worker_id.clone() {
+            self.worker_id = Some(At { value, place: Place::Flag("--worker-id") });
+        }
+        if !flags.labels.is_empty() {
+            let at = |value: &str| At { value: value.to_owned(), place: Place::Flag("--label") };
+            let label =
+                |text: &String| text.split_once('=').map_or((at(text), at("")), |(name, value)| (at(name), at(value)));
+            self.labels = flags.labels.iter().map(label).collect();
         }
         if let Some(links) = flags.links {
             self.links = Some(At { value: links.into(), place: Place::Flag("--links") });
@@ -490,13 +518,14 @@ impl Given {
             let what = format!("{concurrency} credits for {links} links leave some links without work");
             mistakes.warning(place, what, "make `concurrency` at least `links`");
         }
-        let via = self.via_proxy(mistakes);
+        let (via, about) = (self.via_proxy(mistakes), self.about(mistakes));
         let adaptive = self.adaptive_bounds(concurrency, mistakes);
         Some(WorkerConfig {
             edges: edges?,
             serve: scope?,
             to: to?,
             authorization: authorization?,
+            about,
             tls: tls?,
             via,
             links,
@@ -504,6 +533,39 @@ impl Given {
             adaptive,
             health: self.health.clone(),
         })
+    }
+
+    fn about(&self, mistakes: &mut Mistakes) -> About {
+        let id = match &self.worker_id {
+            Some(id) if is_worker_id(&id.value) => Some(id.value.clone()),
+            Some(id) => {
+                let what = format!("\"{}\" cannot be a worker's id", plain(&id.value, 80));
+                mistakes.error(id.place, what, "write 1 to 64 letters, digits, '.', '_' or '-'");
+                None
+            }
+            None => host_name().filter(|name| is_worker_id(name)),
+        };
+        if let Some((name, _)) = self.labels.get(limits::LABELS_MAX) {
+            mistakes.error(name.place, "too many labels", format_args!("a worker has at most {}", limits::LABELS_MAX));
+        }
+        for (index, (name, value)) in self.labels.iter().enumerate() {
+            if !is_label_name(&name.value) {
+                let what = format!("\"{}\" cannot be a label's name", plain(&name.value, 80));
+                mistakes.error(
+                    name.place,
+                    what,
+                    "write lower-case letters first, then also digits, '_', '-', '.' or '*'",
+                );
+            } else if self.labels[..index].iter().any(|(other, _)| other.value == name.value) {
+                mistakes.error(name.place, format_args!("label {} is there twice", name.value), "name it once");
+            }
+            if !is_label_value(&value.value) {
+                let what = format!("\"{}\" cannot be a label's value", plain(&value.value, 80));
+                mistakes.error(value.place, what, "write at most 64 printable ASCII characters");
+            }
+        }
+        let labels = self.labels.iter().map(|(name, value)| (name.value.clone(), value.value.clone())).collect();
+        About { id, labels }
     }
 
     fn via_proxy(&self, mistakes: &mut Mistakes) -> Option<Via> {
@@ -524,7 +586,11 @@ impl Given {
                     None
                 }
                 Err(reason) => {
-                    mistakes.error(via.place, format_args!("not a proxy's address, {reason}"), format_args!("write {VIA}"));
+                    mistakes.error(
+                        via.place,
+                        format_args!("not a proxy's address, {reason}"),
+                        format_args!("write {VIA}"),
+                    );
                     None
                 }
             },
@@ -547,7 +613,8 @@ impl Given {
         let limit = limits::WORKER_CONCURRENCY_LIMIT;
         let min = number(self.concurrency_min.as_ref(), limit, limits::ADAPT_MIN, mistakes);
         let max = number(self.concurrency_max.as_ref(), limit, limits::ADAPT_MAX.max(concurrency), mistakes);
-        let place = bounds.into_iter().flatten().next().or(self.concurrency.as_ref()).map_or(Place::File, |at| at.place);
+        let place =
+            bounds.into_iter().flatten().next().or(self.concurrency.as_ref()).map_or(Place::File, |at| at.place);
         if !(min..=max).contains(&concurrency) {
             let what = format!("`concurrency` is {concurrency}, and has to stay from {min} to {max}");
             mistakes.error(place, what, "make concurrency_min <= concurrency <= concurrency_max");
@@ -629,6 +696,12 @@ fn read_health(health: &Section, mistakes: &mut Mistakes) -> Option<Health> {
     };
     let (rise, fall) = (count("rise", limits::HEALTH_RISE), count("fall", limits::HEALTH_FALL));
     Some(Health { path: path?, every_ms: every?, timeout_ms: timeout?, rise: rise?, fall: fall? })
+}
+
+/// What this machine is called.
+fn host_name() -> Option<String> {
+    let name = read_bounded(Path::new("/proc/sys/kernel/hostname"), limits::SECRET_FILE_BYTES_MAX).ok()??;
+    Some(String::from_utf8(name).ok()?.trim_end().to_owned())
 }
 
 /// A number out of its range is reported for a flag here; for a file it was reported when it was read.

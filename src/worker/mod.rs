@@ -275,8 +275,13 @@ impl Work {
     fn replace(self: &Rc<Work>, checked: Checked) {
         let Checked { config, tls } = checked;
         let dialer = Dialer::new(config.to.clone(), self.resolver.clone(), tls.origin);
-        let service =
-            Rc::new(WorkerService::new(dialer, self.places.clone(), self.shares.clone(), self.tuner.clone(), self.in_flight.clone()));
+        let service = Rc::new(WorkerService::new(
+            dialer,
+            self.places.clone(),
+            self.shares.clone(),
+            self.tuner.clone(),
+            self.in_flight.clone(),
+        ));
         io::spawn(WorkerService::reap(Rc::downgrade(&service)));
         let (health, takes) = (config.health.clone(), (config.concurrency, config.adaptive));
         self.watch_health(&service, health.clone());

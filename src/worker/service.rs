@@ -18,7 +18,8 @@ use super::tuner::Tuner;
 use crate::client::Service;
 use crate::clock::{self, Now};
 use crate::exchange::{
-    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, Piece, Replay, Reply, RequestBody, Sink, flush,
+    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, Piece, Replay, Reply, RequestBody, Sink,
+    flush,
 };
 use crate::fault::Fault;
 use crate::io::{self, Timer};
@@ -45,7 +46,13 @@ pub struct WorkerService {
 impl WorkerService {
     /// The server sees at most as many requests at once as there are places. `in_flight` counts those that run, or wait for
     /// a place.
-    pub fn new(dialer: Dialer, places: Rc<Places>, shares: Rc<Shares>, tuner: Rc<Tuner>, in_flight: Rc<Cell<usize>>) -> WorkerService {
+    pub fn new(
+        dialer: Dialer,
+        places: Rc<Places>,
+        shares: Rc<Shares>,
+        tuner: Rc<Tuner>,
+        in_flight: Rc<Cell<usize>>,
+    ) -> WorkerService {
         WorkerService { dialer, kept: Kept::default(), streams: Rc::default(), places, shares, tuner, in_flight }
     }
 

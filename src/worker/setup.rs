@@ -18,7 +18,8 @@ pub async fn set_up(
     let versions = [ChannelVersion::H2, ChannelVersion::H1];
     let out = conn.writer.buf();
     let authorization = config.authorization.as_ref().map(Secret::header_value);
-    wire::setup::put_setup_request(out, &edge.to_string(), &config.serve, authorization, &versions, Dialect::Ptth);
+    let (host, about) = (edge.to_string(), &config.about);
+    wire::setup::put_setup_request(out, &host, &config.serve, authorization, about, &versions, Dialect::Ptth);
     let answered = async {
         let sent = conn.writer.flush().await;
         sent.map_err(|error| format!("the setup could not be sent: {}", tls::reason(&error, "ca_file")))?;

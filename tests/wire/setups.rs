@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ptth::fault::Fault;
 use ptth::wire::setup::{basic_authorization, parse_setup_answer, put_setup_accept, put_setup_request};
 use ptth::wire::{
-    ChannelVersion, Dialect, HeadScan, Origin, Presented, RequestHead, Scope, Setup, SetupAnswer, is_setup,
+    About, ChannelVersion, Dialect, HeadScan, Origin, Presented, RequestHead, Scope, Setup, SetupAnswer, is_setup,
     parse_request, parse_setup,
 };
 
@@ -245,7 +245,15 @@ fn an_edge_reads_what_a_worker_writes() {
             for versions in [vec![H2], vec![H2, H1], vec![H1, H2]] {
                 let mut out = Vec::new();
                 let authorization = basic_authorization("web-1", "s3:cret");
-                put_setup_request(&mut out, "edge.example:8443", &scope, Some(&authorization), &versions, dialect);
+                put_setup_request(
+                    &mut out,
+                    "edge.example:8443",
+                    &scope,
+                    Some(&authorization),
+                    &About::default(),
+                    &versions,
+                    dialect,
+                );
                 let presented = Some(Presented::Basic { id: "web-1".to_owned(), secret: b"s3:cret".to_vec() });
                 let want = Setup { dialect, scope: scope.clone(), presented, versions };
                 let head = head(&out);
@@ -255,7 +263,15 @@ fn an_edge_reads_what_a_worker_writes() {
         }
     }
     let mut out = Vec::new();
-    put_setup_request(&mut out, "edge", &origins(&["https://app.example.com"]), None, &[H2, H1], Dialect::Ptth);
+    put_setup_request(
+        &mut out,
+        "edge",
+        &origins(&["https://app.example.com"]),
+        None,
+        &About::default(),
+        &[H2, H1],
+        Dialect::Ptth,
+    );
     let want = "GET /.well-known/ptth/https%3A%2F%2Fapp.example.com/ HTTP/1.1\r\nHost: edge\r\nConnection: upgrade\r\n\
                 Upgrade: ptth\r\nALPN: h2, http%2F1.1\r\n\r\n";
     assert_eq!(String::from_utf8(out).unwrap(), want);
