@@ -387,6 +387,8 @@ pub const CREDENTIAL_LINKS: u32 = 16;
 pub const CREDENTIAL_LINKS_LIMIT: u64 = 10_000;
 /// Edges of one worker.
 pub const WORKER_EDGES_MAX: usize = 64;
+/// Services of one worker: `links` connections to each edge for each of them.
+pub const WORKER_SERVICES_MAX: usize = 64;
 /// Largest `links` of a worker, for each edge address.
 pub const WORKER_LINKS_LIMIT: u64 = 64;
 /// Largest `concurrency` of a worker.

@@ -75,8 +75,12 @@ impl Mistakes {
     }
 
     fn push(&mut self, place: Place, weight: Weight, text: String) {
+        let mistake = Mistake { place, weight, text };
+        if self.list.contains(&mistake) {
+            return; // of a key that several tables inherit
+        }
         let index = self.list.partition_point(|m| m.place <= place); // two mistakes of one place stay in order
-        self.list.insert(index, Mistake { place, weight, text });
+        self.list.insert(index, mistake);
     }
 
     #[must_use]

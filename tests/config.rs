@@ -12,7 +12,7 @@ use ptth::settings::{Mistakes, Weight};
 use ptth::wire::Scheme;
 use ptth::wire::origin::{Origin, OriginPattern};
 use ptth::wire::setup::Scope;
-use ptth::worker::config::{Adaptive, EdgeAddress, Target, WorkerConfig, WorkerFlags};
+use ptth::worker::config::{Adaptive, EdgeAddress, Services, Target, WorkerConfig, WorkerFlags};
 use std::path::{Path, PathBuf};
 
 /// 2026-01-01T00:00:00Z.
@@ -905,6 +905,10 @@ impl Secret {
     }
 
     fn parse(&self, text: &str) -> Result<(WorkerConfig, Mistakes), Mistakes> {
+        self.parse_all(text).map(|(services, mistakes)| (only(services), mistakes))
+    }
+
+    fn parse_all(&self, text: &str) -> Result<(Services, Mistakes), Mistakes> {
         WorkerConfig::parse(Some((&self.toml(), text)), &WorkerFlags::default())
     }
 
@@ -928,6 +932,49 @@ impl Drop for Secret {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+fn only(services: Services) -> WorkerConfig {
+    let Ok([service]) = <[WorkerConfig; 1]>::try_from(services.0) else { panic!("more than one service") };
+    service
+}
+
+#[test]
+fn a_worker_has_a_service_for_each_block_and_one_of_its_own() {
+    let secret = Secret::new("web-1:s3cret\n");
+    let token = "bearer_file = \"web-1.token\"\nhealth = { path = \"/\" }\nconcurrency = 5\n";
+    let block = |serve: &str, more: &str| format!("[[service]]\nserve = [\"{serve}\"]\nto = \"http://h:1\"\n{more}");
+    let two = format!("{GOOD}concurrency = 9\n{}{}", block("http://b", ""), block("http://c", token));
+    let (services, mistakes) = secret.parse_all(&two).unwrap();
+    assert_eq!(mistakes.lines().count(), 0, "{mistakes}");
+    let [own, b, c] = &services.0[..] else { panic!("{services:?}") };
+    assert_eq!((own.concurrency, b.concurrency, c.concurrency), (9, 64, 5));
+    assert!(own.edges == b.edges && b.edges == c.edges && own.authorization == b.authorization);
+    assert_eq!(c.authorization.as_ref().unwrap().header_value(), "Bearer to-ken_1.~+/==");
+    assert!(own.health.is_none() && b.health.is_none() && c.health.is_some());
+    // The top level may hold only what they share.
+    let shared = "edges = [\"http://edge.example\"]\ncredential_file = \"web-1.secret\"\n";
+    let (services, _) = secret.parse_all(&format!("{shared}{}", block("http://b", ""))).unwrap();
+    assert_eq!(only(services).to, Target::Http { host: "h".into(), port: 1 });
+    let check = |marked: String, want: &[&str]| {
+        let mistakes = secret.parse_all(&unmark(&marked).0).expect_err(&marked);
+        check_lines(&secret.toml().display().to_string(), &marked, &mistakes, want);
+    };
+    check(
+        format!("{GOOD}¦[[service]]\nto = \"http://h:1\"\n"),
+        &["`serve` is missing; add serve = [\"https://app.example.com\"]"],
+    );
+    check(
+        format!("{GOOD}[[service]]\nserve = [\"http://b\"]\nto = ¦\"h\"\n¦links = 3\n"),
+        &["not a server's address", "unknown key `links` in [[service]]; it belongs in worker.toml"],
+    );
+    check(
+        format!("{GOOD}¦{}", block("https://app.example", "")),
+        &["another service serves the same; put it into one, or start a second worker"],
+    );
+    // What they share is wrong once.
+    let broken = but("edges", "edges = [¦\"edge.example\"]");
+    check(format!("{broken}{}", block("http://b", "")), &["not an edge's address"]);
 }
 
 /// `GOOD` with the line of one key replaced.
@@ -1088,7 +1135,7 @@ fn a_flag_wins_over_the_file() {
         concurrency: Some(9),
         ..WorkerFlags::default()
     };
-    let (config, _) = parse(&flags).unwrap();
+    let config = only(parse(&flags).unwrap().0);
     assert_eq!(config.edges, [EdgeAddress { scheme: Scheme::Http, host: "other.example".into(), port: 81 }]);
     assert_eq!(config.serve, Scope::Pool("app".into()));
     assert_eq!(config.to, Target::Unix(PathBuf::from("/run/x")));
@@ -1127,6 +1174,7 @@ fn the_samples_are_in_order() {
     assert_eq!(mistakes.lines().count(), 0, "{mistakes}");
     let (worker, mistakes) = WorkerConfig::read(Some(&data.join("worker.toml")), &WorkerFlags::default()).unwrap();
     assert_eq!(mistakes.lines().count(), 0, "{mistakes}");
+    let worker = only(worker);
     let Scope::Origins(origins) = &worker.serve else { panic!("the sample serves origins") };
     assert!(edge.pools[0].origins[0].covers(&origins[0]) && edge.credentials[0].origins[0].covers(&origins[0]));
 }

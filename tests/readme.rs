@@ -86,7 +86,8 @@ fn worker_with(key: &str, value: &str) -> Result<WorkerConfig, Mistakes> {
     };
     let text = format!("{}\n{key} = {value}\n{other}\n", kept.join("\n"));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/worker.toml"); // its secret lies beside it
-    let (mut config, _) = WorkerConfig::parse(Some((&file, &text)), &WorkerFlags::default())?;
+    let (mut services, _) = WorkerConfig::parse(Some((&file, &text)), &WorkerFlags::default())?;
+    let mut config = services.0.remove(0);
     // Where a key stands makes no other worker.
     (config.tls.edges_at, config.tls.to_at) = (Place::File, Place::File);
     Ok(config)
@@ -116,6 +117,7 @@ fn example(key: &str, default: &str) -> String {
         "to" => "\"http://127.0.0.1:3000\"",
         "credential_file" => "\"web-1.secret\"",
         "worker_id" => "\"host-1\"",
+        "service" => "[{ pool = \"api\", to = \"http://127.0.0.1:3001\" }]",
         "labels" => "{ zone = \"a\" }",
         "via" => "\"http://proxy.example:3128\"",
         "via_credential_file" => "\"web-1.secret\"",
@@ -156,7 +158,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, _, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 36 && worker.len() == 20, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 36 && worker.len() == 21, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);

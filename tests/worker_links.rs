@@ -15,7 +15,7 @@ use common::tls::Files;
 use common::worker::{PlayedEdge, Program, ask, offer};
 use common::{CORES, HANG, HOST, SECRET, get, ok, setting, worker_config};
 use ptth::worker::Worker;
-use ptth::worker::config::{Adaptive, Health, Secret, WorkerConfig};
+use ptth::worker::config::{Adaptive, Health, Secret, Services, WorkerConfig};
 
 fn config(edge: &PlayedEdge, origin: SocketAddr) -> WorkerConfig {
     worker_config(edge.address, origin, Secret::bearer("token"))
@@ -445,4 +445,56 @@ fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     program.says("the edge refused the setup with 401");
     let mut client = edge.sent(get("/still"));
     assert_eq!(client.response().text(), "/still");
+}
+
+// ---- several services ----
+
+#[test]
+fn one_worker_serves_several_servers_each_with_its_own_terms() {
+    for cores in CORES {
+        let more = format!(
+            r#"
+            [[pool]]
+            name = "other"
+            origins = ["other.example"]
+            [[credential]]
+            id = "both"
+            secret_hash = "{}"
+            origins = ["*"]
+            "#,
+            common::secret_hash("both secret")
+        );
+        let edge = setting().cores(cores).more(&more).start();
+        let (first, second) = (serving(|_| ok("first")), Origin::start());
+        let secret = || Secret::basic("both", "both secret");
+        let one = WorkerConfig { concurrency: 3, ..worker_config(edge.address, first, secret()) };
+        let other = WorkerConfig {
+            serve: ptth::wire::Scope::Pool("other".into()),
+            concurrency: 1,
+            ..worker_config(edge.address, second.address, secret())
+        };
+        let credits = |status: &serde_json::Value| {
+            (status["pools"][0]["credits"].as_u64().unwrap(), status["pools"][1]["credits"].as_u64().unwrap())
+        };
+        let worker = Worker::start(Services(vec![one.clone(), other.clone()])).expect("a worker");
+        edge.until(|status| credits(status) == (3, 1));
+        let to_other = "GET / HTTP/1.1\r\nHost: other.example\r\n\r\n";
+        let mut waits = edge.sent(to_other);
+        let mut server = second.accept();
+        server.request();
+        // One that is busy does not hold up the other.
+        let mut client = edge.sent(get("/"));
+        assert_eq!(client.response().text(), "first");
+        // What changes of one is nothing to the other; and one that goes finishes what it has.
+        worker.change(Services(vec![WorkerConfig { concurrency: 5, ..one.clone() }, other])).expect("it hears");
+        edge.until(|status| credits(status) == (5, 0));
+        worker.change(WorkerConfig { concurrency: 5, ..one }).expect("it hears");
+        server.ok("second");
+        assert_eq!(waits.response().text(), "second");
+        edge.until(|status| status["pools"][1]["links"] == 0);
+        let mut client = edge.sent(get("/"));
+        assert_eq!(client.response().text(), "first");
+        worker.drain();
+        assert!(common::within_hang(worker, |worker| worker.wait().expect("no panic")));
+    }
 }

@@ -45,8 +45,10 @@ fn mistakes(file: &Path) -> Mistakes {
     if worker > edge {
         let flags = WorkerFlags::default();
         return match WorkerConfig::parse(Some((file, &text)), &flags) {
-            Ok((config, mut warnings)) => {
-                worker::tls::load(&config, &mut warnings);
+            Ok((services, mut warnings)) => {
+                for config in &services.0 {
+                    worker::tls::load(config, &mut warnings);
+                }
                 warnings
             }
             Err(mistakes) => mistakes,

@@ -13,7 +13,7 @@ use crate::edge::tls;
 use crate::limits;
 use crate::settings::Mistakes;
 use crate::worker;
-use crate::worker::config::{WorkerConfig, WorkerFlags};
+use crate::worker::config::{Services, WorkerFlags};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 #[derive(Clone, Copy)]
 pub struct Programs {
     pub edge: fn(EdgeConfig) -> Result<(), String>,
-    pub worker: fn(worker::Source, WorkerConfig) -> Result<(), String>,
+    pub worker: fn(worker::Source, Services) -> Result<(), String>,
     pub demo: fn(DemoOptions) -> Result<(), String>,
 }
 

@@ -10,7 +10,17 @@ use http::uri::{Authority, PathAndQuery};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A checked `worker.toml`, flags included.
+/// What a checked `worker.toml`, flags included, asks for: at least one service, none twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services(pub Vec<WorkerConfig>);
+
+impl From<WorkerConfig> for Services {
+    fn from(config: WorkerConfig) -> Services {
+        Services(vec![config])
+    }
+}
+
+/// One server behind the worker, and the edges that it is offered to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerConfig {
     /// At least one, none twice.
@@ -269,9 +279,33 @@ const TOP: Shape = Shape {
         "concurrency_min",
         "concurrency_max",
         "health",
+        "service",
     ],
     later: &[],
 };
+
+/// What else a block needs it has from the top level.
+const SERVICE: Shape = Shape {
+    name: "[[service]]",
+    keys: &[
+        "serve",
+        "pool",
+        "to",
+        "credential_file",
+        "bearer_file",
+        "certificate",
+        "key",
+        "to_ca_file",
+        "concurrency",
+        "adaptive",
+        "concurrency_min",
+        "concurrency_max",
+        "health",
+    ],
+    later: &[],
+};
+
+const SHAPES: &[Shape] = &[TOP, SERVICE, HEALTH];
 
 const HEALTH: Shape = Shape { name: "health", keys: &["path", "every", "timeout", "rise", "fall"], later: &[] };
 const HEALTH_EXAMPLE: &str = "{ path = \"/healthz\", every = \"5s\" }";
@@ -293,7 +327,7 @@ impl WorkerConfig {
     ///
     /// # Errors
     /// Every mistake, with the warnings.
-    pub fn read(path: Option<&Path>, flags: &WorkerFlags) -> Result<(WorkerConfig, Mistakes), Mistakes> {
+    pub fn read(path: Option<&Path>, flags: &WorkerFlags) -> Result<(Services, Mistakes), Mistakes> {
         match path {
             Some(path) => WorkerConfig::parse(Some((path, &read_text(path)?)), flags),
             None => WorkerConfig::parse(None, flags),
@@ -304,27 +338,54 @@ impl WorkerConfig {
     ///
     /// # Errors
     /// Every mistake, with the warnings.
-    pub fn parse(file: Option<(&Path, &str)>, flags: &WorkerFlags) -> Result<(WorkerConfig, Mistakes), Mistakes> {
+    pub fn parse(file: Option<(&Path, &str)>, flags: &WorkerFlags) -> Result<(Services, Mistakes), Mistakes> {
         let mut mistakes = Mistakes::new(&file.map_or_else(String::new, |(path, _)| path.display().to_string()));
         let mut given = Given::default();
-        if let Some((path, text)) = file {
-            let Some(document) = Document::parse(text, &mut mistakes) else {
-                return Err(mistakes);
-            };
-            given.take_file(&document.root(), path.parent().unwrap_or(Path::new("")), &mut mistakes);
+        let mut blocks = Vec::new();
+        match file {
+            Some((path, text)) => {
+                let Some(document) = Document::parse(text, &mut mistakes) else {
+                    return Err(mistakes);
+                };
+                let directory = path.parent().unwrap_or(Path::new(""));
+                given.take_table(&document.root(), &TOP, directory, &mut mistakes);
+                given.take_flags(flags);
+                let tables = document.root().entry("service").map(|entry| entry.tables("[[service]]", &mut mistakes));
+                for table in tables.unwrap_or_default() {
+                    let mut block = given.inherited(table.place);
+                    block.take_table(&table, &SERVICE, directory, &mut mistakes);
+                    blocks.push(block);
+                }
+            }
+            None => given.take_flags(flags),
         }
-        given.take_flags(flags);
-        let config = given.check(file.is_some(), &mut mistakes);
-        match config {
-            Some(config) if !mistakes.has_errors() => Ok((config, mistakes)),
-            _ => Err(mistakes),
+        // The top level is a service of its own, unless it only holds what the blocks share.
+        if blocks.is_empty() || given.serve.is_some() || given.pool.is_some() || given.to.is_some() {
+            blocks.insert(0, given);
         }
+        if blocks.len() > limits::WORKER_SERVICES_MAX {
+            let what = format!("{} services", blocks.len());
+            let mend = format!("a worker has at most {}; start another one", limits::WORKER_SERVICES_MAX);
+            mistakes.error(blocks[0].at, what, mend);
+        }
+        let mut services: Vec<WorkerConfig> = Vec::new();
+        for block in &blocks {
+            let Some(service) = block.check(file.is_some(), &mut mistakes) else { continue };
+            if services.iter().any(|other| other.serve == service.serve && other.edges == service.edges) {
+                let what = "another service serves the same";
+                mistakes.error(block.at, what, "put it into one, or start a second worker for a second server");
+            }
+            services.push(service);
+        }
+        if mistakes.has_errors() { Err(mistakes) } else { Ok((Services(services), mistakes)) }
     }
 }
 
 /// Every key with the place that it came from, before any value is looked at.
-#[derive(Default)]
+#[derive(Clone)]
 struct Given {
+    /// Where what is missing is reported.
+    at: Place,
     edges: Option<Vec<At<String>>>,
     serve: Option<Vec<At<String>>>,
     pool: Option<At<String>>,
@@ -349,9 +410,55 @@ struct Given {
     broken: Vec<&'static str>,
 }
 
+impl Default for Given {
+    fn default() -> Given {
+        Given {
+            at: Place::TOP,
+            edges: None,
+            serve: None,
+            pool: None,
+            to: None,
+            credential_file: None,
+            bearer_file: None,
+            ca_file: None,
+            certificate: None,
+            key: None,
+            to_ca_file: None,
+            via: None,
+            via_credential_file: None,
+            worker_id: None,
+            labels: Vec::new(),
+            links: None,
+            concurrency: None,
+            adaptive: None,
+            concurrency_min: None,
+            concurrency_max: None,
+            health: None,
+            broken: Vec::new(),
+        }
+    }
+}
+
 impl Given {
-    fn take_file(&mut self, root: &Section, directory: &Path, mistakes: &mut Mistakes) {
-        root.check_keys(&TOP, &[TOP, HEALTH], mistakes);
+    /// What a block at this place has from the top level before it says anything itself.
+    fn inherited(&self, at: Place) -> Given {
+        Given {
+            at,
+            serve: None,
+            pool: None,
+            to: None,
+            to_ca_file: None,
+            concurrency: None,
+            adaptive: None,
+            concurrency_min: None,
+            concurrency_max: None,
+            health: None,
+            ..self.clone()
+        }
+    }
+
+    fn take_table(&mut self, root: &Section, shape: &Shape, directory: &Path, mistakes: &mut Mistakes) {
+        root.check_keys(shape, SHAPES, mistakes);
         let owned = |at: At<&str>| At { value: at.value.to_owned(), place: at.place };
         let mut broken = Vec::new();
         let mut text = |key, example: &str, mistakes: &mut Mistakes| {
@@ -362,18 +469,37 @@ impl Given {
             }
             text
         };
-        self.pool = text("pool", "\"app\"", mistakes);
-        self.to = text("to", TO, mistakes);
-        self.via = text("via", VIA, mistakes);
-        self.worker_id = text("worker_id", "\"host-1\"", mistakes);
+        for (key, example, place) in [
+            ("pool", "\"app\"", &mut self.pool),
+            ("to", TO, &mut self.to),
+            ("via", VIA, &mut self.via),
+            ("worker_id", "\"host-1\"", &mut self.worker_id),
+        ] {
+            if root.has(key) {
+                *place = text(key, example, mistakes);
+            }
+        }
         let path = |at: At<String>| At { value: directory.join(at.value), place: at.place };
-        self.credential_file = text("credential_file", "\"web-1.secret\"", mistakes).map(path);
-        self.bearer_file = text("bearer_file", "\"web-1.token\"", mistakes).map(path);
-        self.ca_file = text("ca_file", "\"edge-ca.pem\"", mistakes).map(path);
-        self.certificate = text("certificate", "\"web-1.pem\"", mistakes).map(path);
-        self.key = text("key", "\"web-1.key\"", mistakes).map(path);
-        self.to_ca_file = text("to_ca_file", "\"server-ca.pem\"", mistakes).map(path);
-        self.via_credential_file = text("via_credential_file", "\"proxy.secret\"", mistakes).map(path);
+        // A block's own credential is not put beside the one of the top level, but in its place.
+        if root.has("credential_file") || root.has("bearer_file") {
+            (self.credential_file, self.bearer_file) = (None, None);
+        }
+        if root.has("certificate") || root.has("key") {
+            (self.certificate, self.key) = (None, None);
+        }
+        for (key, example, place) in [
+            ("credential_file", "\"web-1.secret\"", &mut self.credential_file),
+            ("bearer_file", "\"web-1.token\"", &mut self.bearer_file),
+            ("ca_file", "\"edge-ca.pem\"", &mut self.ca_file),
+            ("certificate", "\"web-1.pem\"", &mut self.certificate),
+            ("key", "\"web-1.key\"", &mut self.key),
+            ("to_ca_file", "\"server-ca.pem\"", &mut self.to_ca_file),
+            ("via_credential_file", "\"proxy.secret\"", &mut self.via_credential_file),
+        ] {
+            if root.has(key) {
+                *place = text(key, example, mistakes).map(path);
+            }
+        }
         for (key, example, list) in [("edges", EDGES, &mut self.edges), ("serve", SERVE, &mut self.serve)] {
             let Some(entry) = root.entry(key) else { continue };
             *list = entry.texts(example, mistakes).map(|texts| texts.into_iter().map(owned).collect());
@@ -390,7 +516,7 @@ impl Given {
             let Some(entry) = root.entry(key) else { continue };
             *number = entry.number(1..=limit, example, mistakes).map(|value| At { value, place: entry.place() });
         }
-        self.broken = broken;
+        self.broken.extend(broken);
         let labels = root.entry("labels").and_then(|entry| entry.table("{ zone = \"a\" }", mistakes));
         for (name, entry) in labels.iter().flat_map(|labels| labels.members("labels")) {
             if let Some(value) = entry.text("{ zone = \"a\" }", mistakes) {
@@ -464,7 +590,7 @@ impl Given {
                 return;
             }
             if with_file {
-                mistakes.error(Place::TOP, format_args!("`{key}` is missing"), format_args!("add {key} = {example}"));
+                mistakes.error(self.at, format_args!("`{key}` is missing"), format_args!("add {key} = {example}"));
             } else {
                 mistakes.error(Place::Flag(flag), "missing", "add it, or name a file with --config");
             }
@@ -671,7 +797,7 @@ impl Given {
 }
 
 fn read_health(health: &Section, mistakes: &mut Mistakes) -> Option<Health> {
-    health.check_keys(&HEALTH, &[TOP, HEALTH], mistakes);
+    health.check_keys(&HEALTH, SHAPES, mistakes);
     let path = health.required("path", "\"/healthz\"", mistakes);
     let path = path.and_then(|entry| {
         let text = entry.text("\"/healthz\"", mistakes)?;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use self::config::{Adaptive, Health, WorkerConfig, WorkerFlags};
+use self::config::{Adaptive, Health, Services, WorkerConfig, WorkerFlags};
 use self::links::Links;
 use self::origin::Dialer;
 use self::places::Places;
@@ -49,7 +49,7 @@ pub struct Worker {
 /// What the worker's thread can be told.
 enum Order {
     Drain,
-    Change(Box<Checked>),
+    Change(Vec<Checked>),
 }
 
 /// A configuration without mistakes, and what its files hold.
@@ -59,10 +59,14 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(config: WorkerConfig) -> Result<Checked, String> {
+    fn all(services: Services) -> Result<Vec<Checked>, String> {
         let mut mistakes = Mistakes::new("worker");
-        let tls = tls::load(&config, &mut mistakes);
-        if mistakes.has_errors() { Err(mistakes.to_string()) } else { Ok(Checked { config, tls }) }
+        let mut checked = Vec::with_capacity(services.0.len());
+        for config in services.0 {
+            let tls = tls::load(&config, &mut mistakes);
+            checked.push(Checked { config, tls });
+        }
+        if mistakes.has_errors() { Err(mistakes.to_string()) } else { Ok(checked) }
     }
 }
 
@@ -78,16 +82,49 @@ impl Source {
     ///
     /// # Errors
     /// Every mistake, with the warnings.
-    pub fn read(&self) -> Result<(WorkerConfig, Mistakes), Mistakes> {
-        let (config, mut mistakes) = WorkerConfig::read(self.file.as_deref(), &self.flags)?;
-        tls::load(&config, &mut mistakes);
-        if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
+    pub fn read(&self) -> Result<(Services, Mistakes), Mistakes> {
+        let (services, mut mistakes) = WorkerConfig::read(self.file.as_deref(), &self.flags)?;
+        for config in &services.0 {
+            tls::load(config, &mut mistakes);
+        }
+        if mistakes.has_errors() { Err(mistakes) } else { Ok((services, mistakes)) }
     }
 }
 
-/// What outlives every configuration of the worker.
-struct Work {
+/// The services of a worker, and what they share.
+struct All {
     drain: Latch,
+    in_flight: Rc<Cell<usize>>,
+    alive: Rc<Cell<u32>>,
+    resolver: Resolver,
+    /// In the order of the configuration.
+    services: RefCell<Vec<Rc<Work>>>,
+}
+
+impl All {
+    /// Each service changes, in their order; those that are new begin, and those that are no longer there end.
+    fn change(&self, checked: Vec<Checked>) {
+        let services = &mut *self.services.borrow_mut();
+        for gone in services.drain(checked.len().min(services.len())..) {
+            gone.drain();
+        }
+        let mut known = services.clone().into_iter();
+        for checked in checked {
+            match known.next() {
+                Some(work) => work.change(checked),
+                None => services.push(Work::start(self, checked)),
+            }
+        }
+    }
+
+    fn drain(&self) {
+        self.drain.set();
+        self.services.borrow().iter().for_each(|work| work.drain());
+    }
+}
+
+/// What outlives every configuration of one service.
+struct Work {
     places: Rc<Places>,
     shares: Rc<Shares>,
     tuner: Rc<Tuner>,
@@ -113,8 +150,8 @@ struct Now {
 }
 
 impl Worker {
-    pub fn start(config: WorkerConfig) -> Result<Worker, String> {
-        let checked = Checked::new(config)?;
+    pub fn start(services: impl Into<Services>) -> Result<Worker, String> {
+        let checked = Checked::all(services.into())?;
         let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
         let post = Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()), io::at_turn_end);
         let (started, starts) = mpsc::channel();
@@ -149,8 +186,8 @@ impl Worker {
     ///
     /// # Errors
     /// Nothing changes: a file cannot be used, or the worker is too busy to hear it.
-    pub fn change(&self, config: WorkerConfig) -> Result<(), String> {
-        change(&self.post, config)
+    pub fn change(&self, services: impl Into<Services>) -> Result<(), String> {
+        change(&self.post, services.into())
     }
 
     /// Until it has ended. True: everything was finished in time.
@@ -159,20 +196,20 @@ impl Worker {
     }
 }
 
-fn change(post: &Post<Order>, config: WorkerConfig) -> Result<(), String> {
-    let checked = Box::new(Checked::new(config)?);
+fn change(post: &Post<Order>, services: Services) -> Result<(), String> {
+    let checked = Checked::all(services)?;
     post.send(Order::Change(checked)).map_err(|_| "the worker has too many orders already".to_owned())
 }
 
 /// Runs a worker until it was drained. SIGHUP reads its configuration again.
-pub fn run(source: Source, config: WorkerConfig) -> Result<(), String> {
+pub fn run(source: Source, services: Services) -> Result<(), String> {
     let signals = crate::signals::watch()?;
     io::raise_fd_limit();
-    let worker = Worker::start(config)?;
+    let worker = Worker::start(services)?;
     let (post, changed) = (worker.post.clone(), worker.post.clone());
     signals.on_hangup(move || {
         let (read, warnings) = match source.read() {
-            Ok((config, warnings)) => (change(&changed, config), warnings),
+            Ok((services, warnings)) => (change(&changed, services), warnings),
             Err(mistakes) => (Err("there are mistakes in it".into()), mistakes),
         };
         warnings.lines().for_each(|line| tracing::warn!("{line}"));
@@ -191,7 +228,12 @@ pub fn run(source: Source, config: WorkerConfig) -> Result<(), String> {
     }
 }
 
-async fn life(checked: Checked, post: Post<Order>, bell: Doorbell, started: mpsc::Sender<Result<(), String>>) -> bool {
+async fn life(
+    checked: Vec<Checked>,
+    post: Post<Order>,
+    bell: Doorbell,
+    started: mpsc::Sender<Result<(), String>>,
+) -> bool {
     let home = post.move_in();
     let wakers: HomeWakers = home.wakers().clone();
     let resolver = match Resolver::start(wakers) {
@@ -201,29 +243,21 @@ async fn life(checked: Checked, post: Post<Order>, bell: Doorbell, started: mpsc
             return false;
         }
     };
-    let places = Rc::new(Places::new(checked.config.concurrency));
-    let shares = Rc::new(Shares::new(checked.config.concurrency));
-    let tuner = Rc::new(Tuner::new(places.clone(), shares.clone()));
-    tuner.set(checked.config.concurrency, checked.config.adaptive);
-    let work = Rc::new(Work {
+    let all = Rc::new(All {
         drain: Latch::default(),
-        places,
-        shares,
-        tuner,
         in_flight: Rc::default(),
         alive: Rc::default(),
         resolver,
-        now: RefCell::default(),
-        health_stop: RefCell::default(),
+        services: RefCell::default(),
     });
-    work.replace(checked);
-    io::spawn(read_orders(work.clone(), home, bell.hang()));
+    all.change(checked);
+    io::spawn(read_orders(all.clone(), home, bell.hang()));
     let _ = started.send(Ok(()));
     drop(started);
-    let mut drained = work.drain.wait();
+    let mut drained = all.drain.wait();
     std::future::poll_fn(|cx| drained.poll(cx)).await;
     let idle = async {
-        while work.alive.get() > 0 || work.in_flight.get() > 0 {
+        while all.alive.get() > 0 || all.in_flight.get() > 0 {
             io::sleep_ms(TICK_MS).await;
         }
     };
@@ -231,6 +265,25 @@ async fn life(checked: Checked, post: Post<Order>, bell: Doorbell, started: mpsc
 }
 
 impl Work {
+    fn start(all: &All, checked: Checked) -> Rc<Work> {
+        let places = Rc::new(Places::new(checked.config.concurrency));
+        let shares = Rc::new(Shares::new(checked.config.concurrency));
+        let tuner = Rc::new(Tuner::new(places.clone(), shares.clone()));
+        tuner.set(checked.config.concurrency, checked.config.adaptive);
+        let work = Rc::new(Work {
+            places,
+            shares,
+            tuner,
+            in_flight: all.in_flight.clone(),
+            alive: all.alive.clone(),
+            resolver: all.resolver.clone(),
+            now: RefCell::default(),
+            health_stop: RefCell::default(),
+        });
+        work.replace(checked);
+        work
+    }
+
     /// Takes a configuration that differs from the one that holds, or may differ.
     fn change(self: &Rc<Work>, checked: Checked) {
         let Some(now) = self.now.borrow().clone() else { return self.replace(checked) };
@@ -305,7 +358,6 @@ impl Work {
     }
 
     fn drain(&self) {
-        self.drain.set();
         if let Some(now) = &*self.now.borrow() {
             now.links.ends.set();
         }
@@ -328,13 +380,13 @@ async fn succeed(old: Rc<Links>, new: Rc<Links>) {
     }
 }
 
-async fn read_orders(work: Rc<Work>, home: crate::xcore::Home<Order>, mut bell: io::Bell) {
+async fn read_orders(all: Rc<All>, home: crate::xcore::Home<Order>, mut bell: io::Bell) {
     loop {
         while let Some(order) = home.pop() {
             match order {
-                Order::Drain => work.drain(),
-                Order::Change(_) if work.drain.is_set() => {}
-                Order::Change(checked) => work.change(*checked),
+                Order::Drain => all.drain(),
+                Order::Change(_) if all.drain.is_set() => {}
+                Order::Change(checked) => all.change(checked),
             }
         }
         home.run_wakes();
