@@ -121,6 +121,69 @@ fn a_restarted_edge_has_its_links_again() {
     assert_eq!(client.response().text(), "/back");
 }
 
+/// An edge in a process of its own. It is killed when the test is over, or sooner.
+struct EdgeProcess(std::process::Child);
+
+impl EdgeProcess {
+    fn start(files: &Files, address: SocketAddr) -> EdgeProcess {
+        let text = format!(
+            "[edge]\ncores = 1\n[[listen]]\naddress = \"{address}\"\naccept = [\"clients\", \"workers\"]\n\
+             [[pool]]\nname = \"app\"\norigins = [\"{HOST}\"]\n\
+             [[credential]]\nid = \"web-1\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\n",
+            common::secret_hash(SECRET)
+        );
+        files.write("edge.toml", &text);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ptth"));
+        command.args(["edge", "--config", &files.path("edge.toml")]).stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        EdgeProcess(command.spawn().expect("the program"))
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("its state").is_some()
+    }
+}
+
+impl Drop for EdgeProcess {
+    /// SIGKILL.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_edge_that_was_killed_and_is_started_again_has_its_links_again() {
+    let (files, origin) = (Files::new(), serving(|request| ok(request.target())));
+    let address = common::closed_port();
+    let worker = Worker::start(worker_config(address, origin, Secret::basic("web-1", SECRET))).expect("a worker");
+    for path in ["/one", "/two", "/three"] {
+        let from = std::time::Instant::now();
+        let mut edge = EdgeProcess::start(&files, address);
+        // The kernel takes connections for a killed process a moment longer, and resets them then.
+        let answer = loop {
+            assert!(from.elapsed() < HANG, "no answer comes");
+            if edge.has_ended() {
+                edge = EdgeProcess::start(&files, address); // its port was not free yet
+            }
+            let Ok(stream) = std::net::TcpStream::connect(address) else {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                continue;
+            };
+            let mut client = common::Peer::new(stream);
+            // It waits in the edge until the worker is there.
+            client.send_if_open(get(path));
+            if let Some(mut answer) = client.try_head_or_cut() {
+                client.body(&mut answer).expect("all of it");
+                break answer;
+            }
+        };
+        assert_eq!(answer.text(), path);
+    }
+    worker.drain();
+    assert!(common::within_hang(worker, |worker| worker.wait().expect("no panic")));
+}
+
 // ---- what is offered ----
 
 #[test]

@@ -55,6 +55,20 @@ pub enum Scope {
     Pool(String),
 }
 
+/// For a log line: the pool, or the first origin and how many more.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scope::Pool(name) => write!(f, "pool {name}"),
+            Scope::Origins(origins) => match &origins[..] {
+                [] => Ok(()),
+                [one] => one.fmt(f),
+                [first, more @ ..] => write!(f, "{first} and {} more", more.len()),
+            },
+        }
+    }
+}
+
 /// The credential of a setup. Its secret is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Presented {

@@ -210,7 +210,7 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: R
         let ms = pause.next_ms();
         // While it is worth waiting for, its share is kept.
         share.counts(pause.is_short());
-        tracing::warn!(edge = %edge.host, address = %way, why, redial_ms = ms, "no link");
+        tracing::warn!(edge = %edge.host, address = %way, serves = %links.config.serve, why, redial_ms = ms, "no link");
         sleep_or(ms, &[&ends]).await;
     }
 }
@@ -252,7 +252,7 @@ async fn dial(links: &Rc<Links>, edge: &EdgeAddress, way: Way, share: &Share) ->
     }
     let (conn, version) = setup::set_up(conn, edge, &links.config).await?;
     let offer = share.offer();
-    tracing::info!(edge = %edge.host, address = %way, ?version, credits = offer.get(), "link up");
+    tracing::info!(edge = %edge.host, address = %way, serves = %links.config.serve, ?version, credits = offer.get(), "link up");
     Ok(Rc::new(Life {
         conn: RefCell::new(Some(conn)),
         version,
