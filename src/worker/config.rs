@@ -8,7 +8,9 @@ use crate::wire::origin::Origin;
 use crate::wire::setup::{Scope, basic_authorization};
 use http::uri::{Authority, PathAndQuery};
 use std::fmt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a checked `worker.toml`, flags included, asks for: at least one service, none twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,14 +164,66 @@ impl fmt::Display for EdgeAddress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// HTTP/1.1 over TCP. An IPv6 address has no brackets.
-    Http { host: String, port: u16 },
+    Http {
+        host: String,
+        port: u16,
+    },
     /// HTTP/1.1 over TLS.
-    Https { host: String, port: u16 },
+    Https {
+        host: String,
+        port: u16,
+    },
     /// HTTP/2 over TCP, from its preface on.
-    H2c { host: String, port: u16 },
+    H2c {
+        host: String,
+        port: u16,
+    },
     /// HTTP/1.1 over a Unix socket.
     Unix(PathBuf),
+    Within(Within),
 }
+
+/// A server in this process: each connection to it is one end of a pair of sockets.
+#[derive(Clone)]
+pub struct Within {
+    speaks_h2: bool,
+    takes: Arc<Takes>,
+}
+
+/// Takes the server's end of a connection; the error says why not.
+type Takes = dyn Fn(UnixStream) -> Result<(), String> + Send + Sync;
+
+impl Within {
+    /// `takes` hands the server its end of a new connection.
+    pub fn new(speaks_h2: bool, takes: impl Fn(UnixStream) -> Result<(), String> + Send + Sync + 'static) -> Within {
+        Within { speaks_h2, takes: Arc::new(takes) }
+    }
+
+    /// Our end of a new connection.
+    ///
+    /// # Errors
+    /// The server has ended, or there is no descriptor left.
+    pub fn connect(&self) -> Result<UnixStream, String> {
+        let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+        (self.takes)(theirs)?;
+        Ok(ours)
+    }
+}
+
+impl fmt::Debug for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Within").field("speaks_h2", &self.speaks_h2).finish_non_exhaustive()
+    }
+}
+
+/// The same server.
+impl PartialEq for Within {
+    fn eq(&self, other: &Within) -> bool {
+        Arc::ptr_eq(&self.takes, &other.takes)
+    }
+}
+
+impl Eq for Within {}
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,11 +232,18 @@ impl fmt::Display for Target {
             Target::Https { host, port } => write_url(f, "https", host, *port),
             Target::H2c { host, port } => write_url(f, "h2c", host, *port),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
+            Target::Within(_) => f.write_str("a server in this process"),
         }
     }
 }
 
 impl Target {
+    /// HTTP/2 from the first byte on.
+    #[must_use]
+    pub fn speaks_h2(&self) -> bool {
+        matches!(self, Target::H2c { .. } | Target::Within(Within { speaks_h2: true, .. }))
+    }
+
     /// What stands in `Host` where nobody asked for another.
     #[must_use]
     pub fn authority(&self) -> Authority {

@@ -2,7 +2,8 @@
 //! the server behind it. One thread; clone the process to scale.
 
 pub mod config;
-
+#[cfg(feature = "embed")]
+mod embed;
 pub mod tls;
 
 mod h2c;
@@ -16,6 +17,9 @@ mod setup;
 mod shares;
 mod tuner;
 mod via;
+
+#[cfg(feature = "embed")]
+pub use embed::{Edges, serve, serve_until};
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustls::client::ClientConfig;
 
 use super::config::Target;
@@ -52,6 +53,10 @@ impl Dialer {
     pub async fn connect(&self) -> Result<Conn, String> {
         let (host, port) = match &self.target {
             Target::Unix(path) => return Conn::connect_unix(path).await.map_err(|error| error.to_string()),
+            Target::Within(within) => {
+                let ours = within.connect()?;
+                return Conn::from_fd(ours.into(), Bytes::new()).map_err(|error| error.to_string());
+            }
             Target::Http { host, port } | Target::Https { host, port } | Target::H2c { host, port } => (host, *port),
         };
         let found = self.resolver.lookup(host).await?;

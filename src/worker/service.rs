@@ -184,9 +184,9 @@ impl WorkerService {
         let place = place.await?;
         let replay = Replay::new(body);
         let mut timed = Timed { answer: &mut *answer, tuner: &self.tuner, since: clock::now() };
-        match self.dialer.target() {
-            Target::H2c { .. } => self.over_h2(ask, replay, &mut timed, timer).await?,
-            _ => self.over_h1(&ask, replay, &mut timed, timer).await?,
+        match self.dialer.target().speaks_h2() {
+            true => self.over_h2(ask, replay, &mut timed, timer).await?,
+            false => self.over_h1(&ask, replay, &mut timed, timer).await?,
         }
         drop(place); // the server is free for the next one
         flush(answer, timer, 0).await
@@ -210,13 +210,13 @@ impl WorkerService {
             expects_continue: false,
             upgrade: None,
         };
-        let heard = match target {
-            Target::H2c { .. } => {
+        let heard = match target.speaks_h2() {
+            true => {
                 let mut place = self.streams.take(&self.dialer).await.map_err(|fault| fault.to_string())?;
                 let back = H2Back::send(&mut place.send, &ask, nameless());
                 final_status(&mut back.map_err(|lost| lost.fault.to_string())?).await
             }
-            _ => {
+            false => {
                 let mut conn = self.dialer.connect().await?;
                 final_status(&mut H1Back::new(&mut conn, &ask)).await
             }
