@@ -26,7 +26,18 @@ const FIELDS_MAX: usize = HEAD_FIELDS_MAX / 2;
 pub fn request_from_h1(bytes: &[u8]) -> Option<()> {
     let range = HeadScan::request().scan(bytes).ok()??;
     let head = wire::parse_request(Bytes::copy_from_slice(&bytes[range])).ok()?;
-    arrives(&client::h1::ask_of(head, &mut client::h1::LastHost::default()))
+    let sent = Sent {
+        method: head.method.clone(),
+        path: head.uri.path_and_query()?.as_str().to_owned(),
+        fields: end_to_end(&head.headers),
+        length: match head.body {
+            BodyPlan::Exact { bytes } if bytes > 0 => Length::Exact(bytes),
+            BodyPlan::Empty | BodyPlan::Exact { .. } => Length::None,
+            BodyPlan::Chunked | BodyPlan::UntilClose => Length::Unknown,
+        },
+    };
+    let ask = client::h1::ask_of(head, &mut client::h1::LastHost::default());
+    arrives(&ask, &sent)
 }
 
 /// As [`request_from_h1`], over HTTP/2: a line for each field, `name: value`, the pseudo-header fields first. What HTTP/2's
@@ -66,9 +77,22 @@ pub fn request_from_h2(text: &[u8], ends: bool) -> Option<()> {
     if !is_checked || !is_of_h2(&fields) {
         return None; // the engine refuses it
     }
+    let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let tunnels = head.method == Method::CONNECT;
+    let sent = Sent {
+        method: if tunnels { Method::GET } else { head.method.clone() }, // RFC 8441 §4
+        path: head.uri.path_and_query()?.as_str().to_owned(),
+        fields: end_to_end(&fields),
+        length: match length {
+            _ if ends || tunnels => Length::None,
+            Some(bytes) => Length::Exact(bytes),
+            None => Length::Unknown,
+        },
+    };
     head.headers = fields;
     let known = &mut client::h2::KnownHosts::default();
-    arrives(&client::h2::ask_of(head, ends, client::h2::Peer::Anybody, known).ok()?)
+    let ask = client::h2::ask_of(head, ends, client::h2::Peer::Anybody, known).ok()?;
+    arrives(&ask, &sent)
 }
 
 /// A response in HTTP/1.1 from a server to clients of every version. `None`: it is no response, or is refused.
@@ -81,15 +105,29 @@ pub fn response_from_h1(bytes: &[u8], asked: Asked) -> Option<()> {
     if bytes.len() > BYTES_MAX || head.headers.len() > FIELDS_MAX {
         return None;
     }
+    let sent = end_to_end(&head.headers);
     match link::h1::heard_of(head, None).ok()? {
-        Heard::Final(reply) => returns(&reply, asked),
+        Heard::Final(reply) => {
+            assert_eq!(end_to_end(&reply.headers), sent);
+            returns(&reply, asked)
+        }
         Heard::Interim(..) | Heard::Dispatched => None,
     }
 }
 
 // ---- requests ----
 
-fn arrives(ask: &Ask) -> Option<()> {
+/// A request as its client meant it.
+struct Sent {
+    method: Method,
+    path: String,
+    fields: Vec<(String, Vec<u8>)>,
+    length: Length,
+}
+
+fn arrives(ask: &Ask, sent: &Sent) -> Option<()> {
+    assert_eq!((&ask.method, ask.path.as_str(), ask.length), (&sent.method, &*sent.path, sent.length));
+    assert_eq!(end_to_end(&ask.headers), sent.fields);
     let bytes: usize = ask.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes + ask.path.as_str().len() > BYTES_MAX || ask.headers.len() > FIELDS_MAX {
         return None;
@@ -111,7 +149,7 @@ fn arrives(ask: &Ask) -> Option<()> {
     let known = &mut client::h2::KnownHosts::default();
     let again = client::h2::ask_of(head, ends, client::h2::Peer::Edge, known);
     let again = again.unwrap_or_else(|fault| panic!("a worker refuses {ask:?}: {fault:?}"));
-    let told = |ask: &Ask| (ask.method.clone(), ask.path.clone(), ask.length, protocol_of(ask));
+    let told = |ask: &Ask| (ask.method.clone(), ask.path.clone(), ask.length, protocol_of(ask), ask.secure);
     assert_eq!(told(&again), told(ask));
     assert_eq!(again.authority.as_ref(), Some(ask.authority.as_ref().unwrap_or(&nameless)));
     assert_eq!(end_to_end(&again.headers), end_to_end(&ask.headers));
@@ -161,14 +199,39 @@ fn is_of_h2(fields: &HeaderMap) -> bool {
 /// What has to arrive, in one order: all but framing, Host and what belongs to a connection or to a WebSocket's handshake.
 /// Over HTTP/2 cookies come in pieces, and go on as one (RFC 9113 §8.2.3).
 fn end_to_end(fields: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    let mut fields = fields.clone();
-    wire::strip_hop_by_hop(&mut fields);
+    // What `Connection` names is its sender's alone (RFC 9110 §7.6.1); of TE only one word goes on.
+    let named = fields.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let named: Vec<Vec<u8>> = named.map(|name| name.trim_ascii().to_ascii_lowercase()).collect();
+    let takes_trailers = fields.get_all(TE).iter().any(|value| {
+        let mut words = value.as_bytes().split(|byte| *byte == b',');
+        words.any(|word| {
+            word.split(|byte| *byte == b';')
+                .next()
+                .is_some_and(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        })
+    });
     let crumbs: Vec<&[u8]> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     let whole: Vec<&[u8]> = crumbs.iter().copied().filter(|crumb| !crumb.is_empty()).collect();
     let cookies = (!crumbs.is_empty()).then(|| whole.join(&b"; "[..]));
-    let left_out = ["host", "content-length", "cookie", "sec-websocket-key", "sec-websocket-accept"];
-    let all = fields.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
+    let left_out = [
+        "host",
+        "content-length",
+        "cookie",
+        "expect",
+        "sec-websocket-key",
+        "sec-websocket-accept",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    ];
+    let goes_on = |name: &str| !left_out.contains(&name) && !named.iter().any(|named| named == name.as_bytes());
+    let all = fields.iter().filter(|(name, _)| goes_on(name.as_str()));
     let mut all: Vec<_> = all.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    all.extend(takes_trailers.then(|| ("te".to_owned(), b"trailers".to_vec())));
     all.extend(cookies.map(|cookies| ("cookie".to_owned(), cookies)));
     all.sort_by(|(one, _), (other, _)| one.cmp(other)); // stable: lines of one name keep their order
     all

@@ -1383,8 +1383,10 @@ fn a_connection_that_rests_ends_after_its_time_and_with_a_drain() {
     assert_eq!(used.response().status(), 404);
     rest();
     fresh.is_quiet();
+    let mut line = edge.sent("\r\n"); // no request
     fresh.ends();
     used.ends();
+    line.ends();
 
     let edge = setting().more("[limits]\nidle_max_wait = \"1h\"").drain_max("1h").start();
     let mut resting: Vec<Peer> = (0..5).map(|_| edge.client()).collect();

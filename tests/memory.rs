@@ -1,11 +1,17 @@
 //! An edge that holds nearly all that it may: what it refuses, what it leaves in the kernel, and that it comes back. One
 //! test, alone in its binary, for the memory that is measured is the process's.
 
+#![allow(clippy::disallowed_methods)] // peers are no cores: they may sleep
+
 mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::origin::serving;
 use common::peer::End;
-use common::{Message, assert_own, get, ok, setting};
+use common::{Message, Peer, assert_own, get, ok, setting};
 
 /// Far above what this binary holds, and small against any machine.
 const MEMORY_MAX: u64 = 256 << 20;
@@ -29,9 +35,25 @@ fn a_nearly_full_edge_refuses_requests_then_connections_and_takes_both_again() {
     let mut link = edge.h1_link();
     let mut hoarder = edge.sent(get("/large"));
     link.request();
-    std::thread::spawn(move || {
+    let pours = |mut link: Peer| {
         link.send("HTTP/1.1 200 OK\r\n\r\n");
-        while link.try_send([b'x'; 65_536]).is_ok() {}
+        std::thread::spawn(move || while link.try_send([b'x'; 65_536]).is_ok() {});
+    };
+    pours(link);
+    // Another one reads all the time, at its own pace.
+    let mut link = edge.h1_link();
+    let mut steady = edge.sent(get("/large"));
+    link.request();
+    pours(link);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let stops = is_over.clone();
+    let reader = std::thread::spawn(move || {
+        let mut read = 0;
+        while !stops.load(Ordering::Relaxed) {
+            read += steady.read(100_000).len();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        read
     });
     let _worker = edge.worker(serving(|request: &Message| ok(request.target())));
     let mut client = edge.client();
@@ -48,9 +70,13 @@ fn a_nearly_full_edge_refuses_requests_then_connections_and_takes_both_again() {
         assert!(!refused.connection("close"), "{refused:?}");
     }
     assert_own(&edge.client().ask("/tight"), 503, "connection_limit_reached");
-    // Whoever does not read is ended now.
-    edge.until_links(1);
+    // Whoever does not read is ended; whoever does is not.
+    edge.until_links(2);
     assert_eq!(hoarder.end().1, End::Reset, "what came is not all");
+    is_over.store(true, Ordering::Relaxed);
+    let read = reader.join().expect("a steady reader is not ended");
+    assert!(read > 0, "it had read something");
+    edge.until_links(1);
     let status = edge.status();
     assert!(status["counters"]["refusals"]["memory_full"].as_u64() >= Some(4), "{status:#}");
     assert_eq!(status["counters"]["accept_pauses"]["memory_max"], 0, "connections are still taken");

@@ -10,7 +10,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::{Clocks, Service};
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::{
     Answer, Ask, FaultAnswer, Latch, LatchWait, Length, Piece, Reply, RequestBody, Sink, Source, Upgrade, fault_answer,
@@ -50,14 +50,18 @@ pub async fn serve<S: Service>(mut conn: Box<Conn>, service: &S, drain: &Latch, 
     // Out of a listener's backlog: nobody has read what it sent, and a close would look like a crash. With TLS its handshake has
     // just ended, and its request is on its way.
     let mut speaks = drain.is_set() && (conn.is_secure() || !conn.is_silent());
+    let mut idle_by = None;
     loop {
         // Boxed: a request takes kilobytes, and most connections are idle.
-        conn = match Box::pin(serve_while_busy(conn, speaks, service, drain, clocks)).await {
+        let by = match Box::pin(serve_while_busy(conn, speaks, idle_by, service, drain, clocks)).await {
             Busy::Over(ended) => return ended,
-            Busy::Parked(conn) => conn,
+            Busy::Parked(parked, by) => {
+                conn = parked;
+                by
+            }
         };
-        match parked(&conn, drain, clocks).await {
-            Next::Speaks => speaks = drain.is_set(),
+        match parked(&conn, by, drain).await {
+            Next::Speaks => (speaks, idle_by) = (drain.is_set(), Some(by)),
             Next::Ends => {
                 Box::pin(conn.close()).await;
                 return Ended::Closed;
@@ -69,14 +73,16 @@ pub async fn serve<S: Service>(mut conn: Box<Conn>, service: &S, drain: &Latch, 
 /// How a connection stopped being busy.
 enum Busy {
     Over(Ended),
-    /// It asks nothing, and holds no buffer.
-    Parked(Box<Conn>),
+    /// It asks nothing, and holds no buffer; and when that has been long enough.
+    Parked(Box<Conn>, Now),
 }
 
 /// Serves a connection until it is over or has been idle for `PARK_MS`. `speaks`: its first request is on its way, drain or not.
+/// `idle_by`: when it has been idle for too long, if it is so already.
 async fn serve_while_busy<S: Service>(
     mut conn: Box<Conn>,
     mut speaks: bool,
+    mut idle_by: Option<Now>,
     service: &S,
     drain: &Latch,
     clocks: &Clocks,
@@ -87,14 +93,20 @@ async fn serve_while_busy<S: Service>(
     let mut drained = drain.wait();
     loop {
         let until = if std::mem::take(&mut speaks) { None } else { Some(&mut drained) };
-        let head = match read_head(&mut conn, &mut scan, &mut timer, until, clocks).await {
+        let head = match read_head(&mut conn, &mut scan, &mut timer, until, &mut idle_by, clocks).await {
             Ok(Heading::Head(head)) => head,
             Ok(Heading::End) => break,
-            Ok(Heading::Idle) => match conn.park().await {
-                Ok(true) => return Busy::Parked(conn),
-                Ok(false) => continue,
-                Err(_) => break,
-            },
+            Ok(Heading::Idle(by)) => {
+                // Empty lines behind the last request are all that is there: anything else would begin a head.
+                let bytes = conn.reader.buffer().len();
+                conn.reader.consume(bytes);
+                match conn.park().await {
+                    Ok(true) => return Busy::Parked(conn, by),
+                    Ok(false) => {}
+                    Err(_) => break,
+                }
+                continue;
+            }
             Err(Refused { fault, is_head }) => {
                 service.refused(fault);
                 refuse(&mut conn.writer, fault, is_head, &mut timer, clocks).await;
@@ -108,7 +120,7 @@ async fn serve_while_busy<S: Service>(
             service.peer_leaves();
         }
         match serve_one(&mut conn, head, &mut hosts, service, drain, &mut timer, clocks).await {
-            After::Next => {}
+            After::Next => idle_by = None,
             After::Close => break,
             After::Cut => {
                 conn.abort();
@@ -127,12 +139,12 @@ enum Next {
     Ends,
 }
 
-/// Waits for the next request of a connection that has been idle for `PARK_MS`.
-async fn parked(conn: &Conn, drain: &Latch, clocks: &Clocks) -> Next {
+/// Waits for the next request of a connection that rests, until `by` at the latest.
+async fn parked(conn: &Conn, by: Now, drain: &Latch) -> Next {
     let mut drained = drain.wait();
     let mut readable = pin!(conn.readable());
     let mut timer = Timer::new();
-    timer.set(clock::now().plus_ms(clocks.idle_ms.saturating_sub(PARK_MS)));
+    timer.set(by);
     std::future::poll_fn(|cx| {
         if readable.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Next::Speaks);
@@ -185,16 +197,18 @@ enum Heading {
     Head(RequestHead),
     /// The connection ends between two requests, or `until` was set there.
     End,
-    /// Nothing came for `PARK_MS`, and may for longer.
-    Idle,
+    /// Nothing came for `PARK_MS`, and nothing has to before this moment.
+    Idle(Now),
 }
 
-/// The next head. Without `until` something has arrived.
+/// The next head. Without `until` something has arrived. `idle_by` is when the connection has been idle for too long; it is found
+/// here where it is not known yet.
 async fn read_head(
     conn: &mut Conn,
     scan: &mut HeadScan,
     timer: &mut Timer,
     mut until: Option<&mut LatchWait<'_>>,
+    idle_by: &mut Option<Now>,
     clocks: &Clocks,
 ) -> Result<Heading, Refused> {
     scan.reset();
@@ -217,9 +231,11 @@ async fn read_head(
                 is_armed = false;
             }
             if !is_armed {
-                let is_waiting = is_idle && until.is_some();
-                let wait_ms = if is_waiting { clocks.idle_ms.min(PARK_MS) } else { clocks.head_ms };
-                timer.set(clock::now().plus_ms(wait_ms));
+                let now = clock::now();
+                timer.set(match is_idle && until.is_some() {
+                    true => now.plus_ms(PARK_MS).min(*idle_by.get_or_insert(now.plus_ms(clocks.idle_ms))),
+                    false => now.plus_ms(clocks.head_ms),
+                });
                 is_armed = true;
             }
             match conn.reader.poll_fill(cx) {
@@ -230,11 +246,11 @@ async fn read_head(
                         return Poll::Ready(Ok(Heading::End));
                     }
                     std::task::ready!(timer.poll_expired(cx));
-                    let may_rest = until.is_some() && clocks.idle_ms > PARK_MS;
-                    return Poll::Ready(match is_idle {
-                        true if may_rest => Ok(Heading::Idle),
-                        true => Ok(Heading::End),
-                        false => Err(Fault::HeadTimeout.into()),
+                    let rests = until.as_ref().and(*idle_by).filter(|by| *by > clock::now());
+                    return Poll::Ready(match (is_idle, rests) {
+                        (true, Some(by)) => Ok(Heading::Idle(by)),
+                        (true, None) => Ok(Heading::End),
+                        (false, _) => Err(Fault::HeadTimeout.into()),
                     });
                 }
             }

@@ -30,9 +30,9 @@ use crate::limits::{
     CLIENT_FRAME_BYTES_MAX, CLIENT_GOODBYE_MS_MAX, CLIENT_LIST_BYTES_MAX, CLIENT_PING_MS, CLIENT_READS_BYTES_MIN,
     CLIENT_RESETS_KEPT, CLIENT_RESETS_PENDING_MAX, CLIENT_SEND_BYTES_MAX, CLIENT_SMALL_FRAMES_BYTES,
     CLIENT_WINDOW_BYTES, CONTENT_LENGTH_MAX, DISCARD_BYTES_MAX, EDGE_RESETS_PENDING_MAX, HEAD_BYTES_MAX,
-    HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX, HOARD_LOOK_MS, LINE_BYTES_MAX, LINK_FRAME_BYTES_MAX, LINK_LEAVE_MS,
-    LINK_PING_MS, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
-    TRAILER_BYTES_MAX, WORKER_CONCURRENCY_LIMIT,
+    HEAD_FIELDS_MAX, HEADER_LIST_BYTES_MAX, HOARD_LOOK_MS, HOARD_MS_MAX, LINE_BYTES_MAX, LINK_FRAME_BYTES_MAX,
+    LINK_LEAVE_MS, LINK_PING_MS, LOCAL_RESETS_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX,
+    STREAM_WINDOW_BYTES, TRAILER_BYTES_MAX, WORKER_CONCURRENCY_LIMIT,
 };
 use crate::wire::token::{decimal, is_field_name, is_token};
 use crate::wire::trailer::may_be_trailer;
@@ -145,6 +145,7 @@ struct Shared<S> {
     /// Requests whose task runs.
     running: Cell<usize>,
     hosts: RefCell<KnownHosts>,
+    watch: Rc<Watch>,
 }
 
 /// Every stream's window at once: a body that nobody reads stops its own stream and no other.
@@ -191,8 +192,9 @@ async fn serve_watched<S: Service + 'static>(
         discard_ms: profile.clocks.head_ms,
         running: Cell::new(0),
         hosts: RefCell::default(),
+        watch,
     });
-    let ended = drive(&mut connection, &pulse, &watch, &shared, &profile, offer, drain).await;
+    let ended = drive(&mut connection, &pulse, &shared, &profile, offer, drain).await;
     drop(connection);
     ended
 }
@@ -200,7 +202,6 @@ async fn serve_watched<S: Service + 'static>(
 async fn drive<S: Service + 'static>(
     connection: &mut Connection<Watched, Bytes>,
     pulse: &Pulse,
-    watch: &Watch,
     shared: &Rc<Shared<S>>,
     profile: &Profile,
     offer: Option<&Rc<Offer>>,
@@ -209,6 +210,7 @@ async fn drive<S: Service + 'static>(
     let mut keepalive = pin!(keepalive(connection.ping_pong(), profile.ping_ms, || pulse.silent_ms()));
     let mut drained = drain.wait();
     let mut life = Life::new(profile);
+    let watch = &*shared.watch;
     let mut window_bytes = profile.window_bytes;
     let mut was_told = false;
     std::future::poll_fn(|cx| {
@@ -467,7 +469,8 @@ impl Life {
             return true;
         }
         before.look_at = now.look_at;
-        now.since < before.since.plus_ms(stall_ms) && !is_memory_tight()
+        let bound_ms = if is_memory_tight() { stall_ms.min(HOARD_MS_MAX) } else { stall_ms };
+        now.since < before.since.plus_ms(bound_ms)
     }
 }
 
@@ -489,7 +492,7 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     let source = H2Source::new(stream, Side::Request);
     let ask = ask_of(head, source.has_ended_with_its_head(), shared.peer, &mut shared.hosts.borrow_mut());
     let mut body = H2Body { source: RefCell::new(source), send: send.clone() };
-    let mut answer = H2Answer { send, is_head, is_tunnel, has_begun: false, id: None };
+    let mut answer = H2Answer { watch: &shared.watch, send, is_head, is_tunnel, has_begun: false, id: None };
     let fault = match ask {
         Ok(ask) => shared.service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
         Err(fault) => {
@@ -507,7 +510,7 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
 }
 
 /// Says what went wrong, by an answer or by a reset; true if it was an answer, and its client has it.
-async fn refuse<S>(fault: Fault, answer: &mut H2Answer, shared: &Shared<S>, timer: &mut Timer) -> bool {
+async fn refuse<S>(fault: Fault, answer: &mut H2Answer<'_>, shared: &Shared<S>, timer: &mut Timer) -> bool {
     {
         let mut send = answer.send.borrow_mut();
         let reset = match fault {
@@ -807,7 +810,8 @@ impl RequestBody for H2Body {
     }
 }
 
-struct H2Answer {
+struct H2Answer<'a> {
+    watch: &'a Watch,
     send: Rc<RefCell<Send>>,
     is_head: bool,
     /// An extended CONNECT: any 2xx says that the tunnel is there (RFC 8441 §5).
@@ -817,7 +821,12 @@ struct H2Answer {
     id: Option<HeaderValue>,
 }
 
-impl Answer for H2Answer {
+impl Answer for H2Answer<'_> {
+    fn moved(&self) -> Option<u64> {
+        let taken = self.send.borrow().body.delivered().unwrap_or_default();
+        Some(taken.wrapping_add(self.watch.written() / CLIENT_READS_BYTES_MIN)) // PONGs are no reading
+    }
+
     fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
         let mut response = Response::new(());
         *response.status_mut() = status;
@@ -874,7 +883,7 @@ pub(crate) fn response_of(reply: Reply, is_head: bool) -> (Response<()>, bool) {
     (response, ends)
 }
 
-impl Sink for H2Answer {
+impl Sink for H2Answer<'_> {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.send.borrow_mut().body.poll_ready(cx)
     }

@@ -10,7 +10,7 @@ use super::{Again, Answer, Back, Heard, Length, Lost, Pump, PumpEnd, Replay, Rep
 use crate::clock::{self, Now};
 use crate::fault::Fault;
 use crate::io::Timer;
-use crate::limits::{HOARD_LOOK_MS, INTERIM_MAX};
+use crate::limits::{HOARD_LOOK_MS, HOARD_MS_MAX, INTERIM_MAX};
 use crate::xcore::is_memory_tight;
 
 /// The clocks of one exchange. 0 is none.
@@ -166,13 +166,13 @@ impl Carry {
             return Poll::Ready(Ok(self.carried()));
         }
         if self.holds.is_none() && self.phase == Phase::Streaming && self.down.waits_for_sink() {
-            self.holds = Some(Holds { look_at: clock::now().plus_ms(HOARD_LOOK_MS), taken: None });
+            self.holds = Some(Holds::new(clock::now(), answer.moved()));
             self.arm(timer);
         }
         while timer.poll_expired(cx).is_ready() {
             let now = clock::now();
             if self.hoards(now, answer) {
-                return lost(Fault::ClientGone, Again::Never);
+                return lost(Fault::MemoryFull, Again::Never);
             }
             if self.due_at.is_some_and(|due| due <= now) {
                 if let Some(fault) = self.overdue(now, [back.up().delivered(), answer.delivered()]) {
@@ -262,7 +262,7 @@ impl Carry {
         }
     }
 
-    /// While memory is short, a client that takes less of its response than is due lets go of it at once.
+    /// While memory is short, a client that has taken nothing of its response for a while lets go of it.
     fn hoards(&mut self, now: Now, answer: &impl Answer) -> bool {
         let waits = self.phase == Phase::Streaming && self.down.waits_for_sink();
         let Some(holds) = self.holds.as_mut().filter(|holds| holds.look_at <= now) else { return false };
@@ -270,10 +270,15 @@ impl Carry {
             self.holds = None;
             return false;
         }
+        let moved = answer.moved();
+        if holds.moved != moved {
+            *holds = Holds::new(now, moved);
+            return false;
+        }
         holds.look_at = now.plus_ms(HOARD_LOOK_MS);
-        let taken = answer.delivered();
-        let before = holds.taken.replace(taken);
-        is_memory_tight() && !self.spares_client && !took(before, taken, self.bounds.body_rate_min, HOARD_LOOK_MS)
+        // Who cannot tell leaves it to whoever is nearer to the client.
+        let is_told = moved.is_some() && !self.spares_client;
+        is_told && now >= holds.since.plus_ms(HOARD_MS_MAX) && is_memory_tight()
     }
 
     fn next_due(&mut self, now: Now) -> Option<Now> {
@@ -348,7 +353,7 @@ fn took(before: Option<Option<u64>>, after: Option<u64>, rate_min: u64, ms: u64)
     took >= i64::try_from(due.max(1)).unwrap_or(i64::MAX)
 }
 
-/// Brings what is in `answer` to its client, as long as that takes some of it within `stall_ms`, and within `HOARD_LOOK_MS`
+/// Brings what is in `answer` to its client, as long as that takes some of it within `stall_ms`, and within `HOARD_MS_MAX`
 /// while memory is short; 0: for as long as it is there. The timer is free again afterwards.
 pub async fn flush(answer: &mut impl Sink, timer: &mut Timer, stall_ms: u64) -> Result<(), Fault> {
     let mut is_armed = false;
@@ -367,10 +372,12 @@ pub async fn flush(answer: &mut impl Sink, timer: &mut Timer, stall_ms: u64) -> 
                 match seen {
                     Some((before, _)) if before != taken => seen = Some((taken, now)),
                     None => seen = Some((taken, now)),
-                    Some((_, since)) if is_memory_tight() || since.plus_ms(stall_ms) <= now => {
-                        return Poll::Ready(Err(Fault::ClientGone));
+                    Some((_, since)) => {
+                        let bound_ms = if is_memory_tight() { stall_ms.min(HOARD_MS_MAX) } else { stall_ms };
+                        if since.plus_ms(bound_ms) <= now {
+                            return Poll::Ready(Err(Fault::ClientGone));
+                        }
                     }
-                    Some(_) => {}
                 }
             }
             is_armed = true;
@@ -393,12 +400,18 @@ enum WaitsFor {
     WorkerToRead,
 }
 
-/// What a client that does not read keeps here.
+/// A client that does not read, since when, and what [`Answer::moved`] said then.
 #[derive(Clone, Copy, Debug)]
 struct Holds {
+    since: Now,
+    moved: Option<u64>,
     look_at: Now,
-    /// What [`Sink::delivered`] said last; `None` before it was asked first.
-    taken: Option<Option<u64>>,
+}
+
+impl Holds {
+    fn new(now: Now, moved: Option<u64>) -> Holds {
+        Holds { since: now, moved, look_at: now.plus_ms(HOARD_LOOK_MS) }
+    }
 }
 
 /// How far both bodies had come.

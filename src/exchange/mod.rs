@@ -130,6 +130,11 @@ pub trait Answer: Sink {
     fn head(&mut self, reply: Reply) -> Result<(), Fault>;
     /// A final head was put: nothing else can be answered any more.
     fn has_begun(&self) -> bool;
+    /// As [`Sink::delivered`], but also changed by what its client takes of other answers on the same connection: whoever takes
+    /// those is no hoarder.
+    fn moved(&self) -> Option<u64> {
+        self.delivered()
+    }
     /// What the request is called: the final head tells it (`X-Request-Id`), whoever makes it. Called before it, or never.
     fn tells_id(&mut self, _id: HeaderValue) {}
 }

@@ -182,8 +182,8 @@ impl Conn {
         let _ = socket.set_tcp_user_timeout(Some(every * 2));
     }
 
-    /// Sends a FIN behind what waits, reads and throws away what still comes, [`LINGER_BYTES_MAX`] and [`LINGER_MS_MAX`] at
-    /// most, and closes. Without that, bytes that arrive after the close make the kernel send a reset, which can destroy the
+    /// Sends a FIN behind what waits, within [`LINGER_MS_MAX`], reads and throws away what still comes, [`LINGER_BYTES_MAX`] and
+    /// once more [`LINGER_MS_MAX`] at most, and closes. Without that, bytes that arrive after the close make the kernel send a reset, which can destroy the
     /// last response, or the reason for which TLS failed, on its way (RFC 9112 §9.6).
     pub async fn close(mut self) {
         if !matches!(timeout(LINGER_MS_MAX, self.writer.shutdown()).await, Some(Ok(()))) {

@@ -68,9 +68,11 @@ impl AsyncRead for Duplex {
         let Duplex { conn, is_thrifty, .. } = self.get_mut();
         let reader = &mut conn.reader;
         if reader.buffer().is_empty() {
-            let bytes = ready!(reader.poll_fill(cx))?;
+            let before = reader.bytes_in();
+            ready!(reader.poll_fill(cx))?;
             if *is_thrifty {
-                reader.large(bytes > READ_BYTES_SMALL / 2); // a record of TLS is a little smaller than what it came in
+                // The socket had at least as much as was asked for: it may have more.
+                reader.large(reader.bytes_in() - before >= READ_BYTES_SMALL as u64);
             }
         }
         // Nothing is in it when the peer ended its side; to put nothing says that.

@@ -233,10 +233,10 @@ impl Reader {
         Ok(())
     }
 
-    /// As [`Reader::halt`], and gives every buffer back. False: something has arrived that nobody has consumed.
+    /// As [`Reader::halt`], and gives every buffer back. False: something has arrived that nobody has consumed, or the end.
     pub(super) async fn park(&mut self) -> io::Result<bool> {
         self.halt().await?;
-        if !self.visible.is_empty() {
+        if !self.visible.is_empty() || self.session.as_ref().is_some_and(Session::is_ended) {
             return Ok(false);
         }
         self.visible = BytesMut::new();

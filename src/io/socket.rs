@@ -1,4 +1,4 @@
-//! One socket and what is asked of it directly. The only file with `unsafe`; buffers and waiting never enter.
+//! One socket and what is asked of it directly. The only file with `unsafe`, but for the call to the allocator in main.rs; buffers and waiting never enter.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;

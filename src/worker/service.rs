@@ -131,6 +131,10 @@ impl<A: Answer> Answer for Timed<'_, A> {
         self.answer.head(reply)
     }
 
+    fn moved(&self) -> Option<u64> {
+        self.answer.moved()
+    }
+
     fn has_begun(&self) -> bool {
         self.answer.has_begun()
     }
