@@ -20,8 +20,8 @@ use crate::clock;
 use crate::exchange::Latch;
 use crate::io::{self, Conn};
 use crate::limits::{
-    CONNECT_MS_MAX, LINK_PING_MS, LINK_STEADY_MS, REDIAL_MS_LONG, REDIAL_MS_MAX, REDIAL_MS_MIN, REDIALS_SHORT,
-    RESOLVE_AGAIN_MS_MAX, RESOLVE_MS_MIN,
+    CONNECT_MS_MAX, DURATION_MS_MAX, LINK_PING_MS, LINK_STEADY_MS, REDIAL_MS_LONG, REDIAL_MS_MAX, REDIAL_MS_MIN,
+    REDIALS_SHORT, RESOLVE_AGAIN_MS_MAX, RESOLVE_MS_MIN,
 };
 use crate::wire::{ChannelVersion, Scheme};
 
@@ -185,7 +185,6 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: R
         let dialed = clock::now();
         let (why, leaves) = match dial(links, &edge, way, &share).await {
             Ok(life) => {
-                tracing::debug!(edge = %edge.host, address = %way, "linked");
                 io::spawn(serve(links.clone(), life.clone(), ends.clone()));
                 let _up = Counted::new(&links.up);
                 any_of(&[&life.over.leaves, &life.is_over]).await;
@@ -197,6 +196,9 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: R
         };
         if ends.is_set() {
             break;
+        }
+        if was_http1 && links.shares.is_paused() {
+            continue; // that was why
         }
         if clock::now().ms_since(dialed) >= LINK_STEADY_MS {
             pause = Pause::new();
@@ -265,6 +267,9 @@ async fn dial(links: &Rc<Links>, edge: &EdgeAddress, way: Way, share: &Share) ->
     }))
 }
 
+/// An HTTP/1.1 link that has nothing to do is as good as any: its edge, or a dead peer's silence, ends it.
+const LINK_CLOCKS: client::Clocks = client::Clocks { idle_ms: DURATION_MS_MAX, ..client::Clocks::USUAL };
+
 /// Serves a link to its end.
 async fn serve(links: Rc<Links>, life: Rc<Life>, ends: Rc<Latch>) {
     let Some(conn) = life.conn.borrow_mut().take() else { return };
@@ -277,8 +282,12 @@ async fn serve(links: Rc<Links>, life: Rc<Life>, ends: Rc<Latch>) {
         },
         ChannelVersion::H1 => {
             let over = Rc::new(Latch::default());
-            io::spawn(forward(links.shares.paused(), ends.clone(), over.clone()));
-            client::h1::serve(Box::new(conn), &*life.over, &over, &client::Clocks::USUAL).await;
+            let (ends, paused, linked, told) = (ends.clone(), links.shares.paused(), life.clone(), over.clone());
+            io::spawn(async move {
+                any_of(&[&ends, &paused, &linked.is_over]).await;
+                told.set();
+            });
+            client::h1::serve(Box::new(conn), &*life.over, &over, &LINK_CLOCKS).await;
             life.ended_well.set(true);
             "the edge closed it".into()
         }
