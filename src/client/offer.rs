@@ -266,3 +266,107 @@ fn put_streams(frame: &mut Vec<u8>, streams: u32) {
     debug_assert!(frame.len() - FRAME_HEAD_BYTES < 256);
     frame[2] = (frame.len() - FRAME_HEAD_BYTES) as u8;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::io::{self as core_io, Conn, Leaves};
+    use crate::wire::frames::{DATA, END_HEADERS, HEADERS, PING};
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let bytes = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&bytes[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// What an edge sends, and what of it the engine gets.
+    fn conversation() -> (Vec<u8>, Vec<u8>) {
+        let ack = frame(SETTINGS, ACK, 0, b"");
+        let leaves = frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0and why");
+        let breaks = frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\x01");
+        // Frames in a body are none.
+        let body = frame(DATA, 0, 1, &[&ack[..], &leaves, &ack].concat());
+        let first = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])].concat();
+        let last = [body, frame(PING, 0, 0, b"01234567"), frame(HEADERS, END_HEADERS, 3, b"block"), breaks].concat();
+        let sent = [&first[..], &ack, &leaves, &last, &ack].concat();
+        // The second answer answers nothing of ours, so the engine judges it.
+        let got = [&first[..], &last, &ack].concat();
+        (sent, got)
+    }
+
+    /// Reads as an engine does, so many bytes at a time; the second part arrives by a read of its own.
+    async fn read(parts: [&[u8]; 2], room: usize) -> (Vec<u8>, bool) {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let conn = Conn::from_fd(near.into(), Bytes::copy_from_slice(parts[0])).unwrap();
+        far.write_all(parts[1]).unwrap();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut inner = Duplex::new(conn, Leaves::Last);
+        let mut offering = Offering::new(Rc::new(Offer::new(1)));
+        offering.unanswered = Unanswered::Ours;
+        let (mut got, mut buffer) = (Vec::new(), vec![0; room]);
+        loop {
+            let mut into = ReadBuf::new(&mut buffer);
+            std::future::poll_fn(|cx| offering.poll_read(&mut inner, cx, &mut into)).await.unwrap();
+            if into.filled().is_empty() {
+                return (got, offering.has_goaway());
+            }
+            got.extend_from_slice(into.filled());
+        }
+    }
+
+    #[test]
+    fn the_engine_gets_all_but_what_is_ours_however_it_arrives() {
+        let (sent, want) = conversation();
+        core_io::run(|| async {
+            for room in [1, 7, 4_096] {
+                assert_eq!(read([&sent, b""], room).await, (want.clone(), true), "whole, {room} bytes at a time");
+            }
+            for cut in 0..sent.len() {
+                let (got, has_goaway) = read([&sent[..cut], &sent[cut..]], 4_096).await;
+                assert!(has_goaway && got == want, "cut {cut}: {got:?}");
+            }
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_by_the_end_is_the_engines_to_judge() {
+        let (sent, _) = conversation();
+        core_io::run(|| async {
+            for cut in 0..sent.len() {
+                // Nothing is lost but what is ours, and the end always comes.
+                let (got, _) = read([&sent[..cut], b""], 4_096).await;
+                assert!(got.len() <= cut, "cut {cut}");
+            }
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn the_offer_stands_in_the_first_settings_in_the_place_of_the_engines() {
+        for (settings, want) in [
+            (&[][..], &[0, 3, 0, 0, 0, 9][..]),
+            (&[0, 3, 0, 1, 0, 0], &[0, 3, 0, 0, 0, 9]),
+            (&[0, 4, 0, 0, 0, 7], &[0, 4, 0, 0, 0, 7, 0, 3, 0, 0, 0, 9]),
+            (&[0, 3, 0, 1, 0, 0, 0, 4, 0, 0, 0, 7], &[0, 3, 0, 0, 0, 9, 0, 4, 0, 0, 0, 7]),
+        ] {
+            let whole = frame(SETTINGS, 0, 0, settings);
+            let rest = frame(PING, 0, 0, b"01234567");
+            for cut in 0..whole.len() {
+                let mut first = Vec::new();
+                let taken = collect(&mut first, &[IoSlice::new(&whole[..cut])]);
+                assert!(taken == cut && !is_whole(&first), "cut {cut}");
+                let taken = collect(&mut first, &[IoSlice::new(&whole[cut..]), IoSlice::new(&rest)]);
+                assert!(taken == whole.len() - cut && is_whole(&first), "cut {cut}: no byte of the next frame");
+                put_streams(&mut first, 9);
+                assert_eq!(first, frame(SETTINGS, 0, 0, want));
+            }
+        }
+    }
+}
