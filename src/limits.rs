@@ -381,6 +381,18 @@ pub const QUEUE_REQUESTS_LIMIT: u64 = 1_000_000;
 pub const QUEUE_BYTES_LIMIT: u64 = 64 << 30;
 /// Largest `retries_max`. More dispatches of one request would only spread what kills workers.
 pub const RETRIES_LIMIT: u64 = 10;
+/// Credentials of one edge, those of `credentials_dir` among them. A setup is held against all of them (some 40 ns each), so
+/// that its time tells nothing about which was close; each takes some 300 bytes.
+pub const CREDENTIALS_MAX: usize = 4096;
+/// Secrets of one credential that are good at once. A rotation needs two.
+pub const SECRETS_MAX: usize = 8;
+/// How often the files behind the credentials are looked at: one `stat` for each.
+pub const CREDENTIALS_LOOK_MS: u64 = 1_000;
+/// A file that was changed so shortly before it was read may change again without another time stamp, and is read again: the
+/// coarsest file systems keep times of two seconds.
+pub const FILE_FRESH_S: i64 = 2;
+/// A file of `credentials_dir`: one credential with a hundred origins takes some 4 KiB.
+pub const CREDENTIAL_FILE_BYTES_MAX: usize = 64 * 1024;
 /// Default of `links_max`.
 pub const CREDENTIAL_LINKS: u32 = 16;
 /// Largest `links_max`.

@@ -3,8 +3,8 @@
 
 use http::{HeaderName, HeaderValue, Method};
 use ptth::edge::config::{
-    Clamp, ClientHeader, Cores, EdgeConfig, FieldWanted, Limits, Listen, Match, MemoryMax, PoolPriority, QueueBounds,
-    Rule, SecretHash,
+    Clamp, ClientHeader, Cores, EdgeConfig, FieldWanted, Limits, Listen, Match, MemoryMax, PoolPriority, Proof,
+    QueueBounds, Rule, SecretHash,
 };
 use ptth::edge::patterns::{HostPattern, Network, PathPattern};
 use ptth::limits;
@@ -737,7 +737,8 @@ fn the_credential_tables() {
     let default = c("");
     assert_eq!((default.id.as_str(), default.links_max, default.expires_unix), ("web-1", 16, None));
     let half = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
-    assert_eq!(default.secret_hash, SecretHash([half, half].concat().try_into().unwrap()));
+    let hash = SecretHash([half, half].concat().try_into().unwrap());
+    assert_eq!(default.proof, Proof::Secrets(vec![hash]));
     assert_eq!(c("links_max = 3").links_max, 3);
     for expires in
         ["\"2027-01-01T00:00:00Z\"", "2027-01-01T00:00:00Z", "\"2027-01-01T01:00:00+01:00\"", "2027-01-01 00:00:00Z"]
@@ -759,10 +760,7 @@ fn the_credential_tables() {
         ("expires = ¦1798761600", "`expires` is an integer; write \"2027-01-01T00:00:00Z\""),
         ("¦name = \"web-1\"", "unknown key `name` in [[credential]]; it belongs in [[pool]]"),
         ("¦secret = \"s3cret\"", "unknown key `secret` in [[credential]]; known are id, secret_hash"),
-        (
-            "¦certificate_name = \"web-1.example\"",
-            "`certificate_name` is not available in this version; remove the key",
-        ),
+        ("certificate_name = ¦\"web-1.example\"", "both `secret_hash` and `certificate_name`; keep one"),
     ] {
         edge_bad(&own(lines), &[want]);
     }
@@ -780,6 +778,13 @@ fn the_credential_tables() {
             format!("id = \"a\"\nsecret_hash = ¦\"sha256:{}g\"\n{origins}", "0".repeat(63)),
             "`secret_hash` is not 64 hex digits",
         ),
+        (format!("id = \"a\"\nsecret_hash = ¦[]\n{origins}"), "`secret_hash` is empty; write \"sha256:\" and 64"),
+        (format!("id = \"a\"\nsecret_hash = [¦7]\n{origins}"), "`secret_hash` is an integer; write \"sha256:\" and 64"),
+        (format!("id = \"a\"\nsecret_hash = [¦\"\"]\n{origins}"), "`secret_hash` does not begin with \"sha256:\""),
+        (
+            format!("id = \"a\"\nsecret_hash = [\"sha256:{0}\", ¦\"sha256:{0}\"]\n{origins}", "0".repeat(64)),
+            "this secret_hash is there already (line 9); make a secret for each",
+        ),
         (format!("id = \"a\"\n{HASH}origins = ¦[]"), "`origins` is empty"),
         (format!("id = \"a\"\n{HASH}origins = [¦\"b.example\"]"), "no pool covers b.example; add it to the `origins`"),
         (format!("id = \"a\"\n{HASH}origins = [\"app.example\", ¦\"*.b.example\"]"), "no pool covers *.b.example"),
@@ -796,7 +801,15 @@ fn the_credential_tables() {
     );
     edge_bad(
         &format!("{}[[credential]]\nid = \"web-2\"\n{}{origins}\n", own(""), HASH.replace("= ", "= ¦")),
-        &["another credential has this secret_hash (line 9); make a secret for each"],
+        &["this secret_hash is there already (line 9); make a secret for each"],
+    );
+    let ten: Vec<String> = (0..10).map(|n| format!("\"sha256:{}{n}\"", "0".repeat(63))).collect();
+    let (eight, nine) = (ten[..8].join(", "), ten[..9].join(", "));
+    let list = edge_good(&with(&format!("id = \"a\"\nsecret_hash = [{eight}]\n{origins}")), &[]).credentials.remove(0);
+    assert!(matches!(list.proof, Proof::Secrets(hashes) if hashes.len() == 8));
+    edge_bad(
+        &with(&format!("id = \"a\"\nsecret_hash = ¦[{nine}]\n{origins}")),
+        &["`secret_hash` has 9 secrets; write at most 8"],
     );
     // Any origin that both cover is enough.
     for origins in ["[\"http://app.example\"]", "[\"*.example\"]", "[\"*\"]"] {
@@ -813,6 +826,70 @@ fn the_credential_tables() {
         ),
         &["warning: a worker with this credential gets every request of pool `both`; cover all of the pool's origins"],
     );
+}
+
+/// A listener that knows certificates of workers, and a credential with these lines.
+fn with_certificates(lines: &str) -> String {
+    let tls = "tls = { certificate = \"a\", key = \"k\", worker_ca = \"ca\" }\n";
+    format!("{LISTEN}{tls}{POOL}[[credential]]\n{lines}\norigins = [\"app.example\"]\n")
+}
+
+#[test]
+fn the_name_in_a_certificate() {
+    let named = |name: &str| format!("id = \"a\"\ncertificate_name = {name}");
+    for (name, want) in [("\"web-1.workers.internal\"", "web-1.workers.internal"), ("\"Web-1\"", "web-1")] {
+        let credential = edge_good(&with_certificates(&named(name)), &[]).credentials.remove(0);
+        assert_eq!(credential.proof, Proof::Certificate(want.into()), "{name}");
+    }
+    for name in ["\"\"", "\"*\"", "\"*.workers.internal\"", "\"https://web-1\"", "\"web-1:443\"", "\"a b\""] {
+        let want = "`certificate_name` is not a host name; write a DNS name of the certificate";
+        edge_bad(&with_certificates(&named(&format!("¦{name}"))), &[want]);
+    }
+    edge_bad(&with_certificates(&named("¦[\"web-1\"]")), &["`certificate_name` is a list"]);
+    let twice = format!(
+        "{}[[credential]]\nid = \"b\"\ncertificate_name = ¦\"WEB-1\"\norigins = [\"app.example\"]\n",
+        with_certificates(&named("\"web-1\""))
+    );
+    edge_bad(&twice, &["certificate name `web-1` is there twice (line 10); rename one of them"]);
+    for listen in [LISTEN.to_owned(), format!("{LISTEN}tls = {{ certificate = \"a\", key = \"k\" }}\n")] {
+        let text = format!("{listen}{POOL}[[credential]]\n{}\norigins = [\"app.example\"]\n", named("¦\"web-1\""));
+        edge_bad(&text, &["no [[listen]] for workers has a `worker_ca`, so nobody can show such a certificate; add"]);
+    }
+}
+
+#[test]
+fn a_folder_of_credentials() {
+    let folder = |value: &str| format!("[edge]\ncredentials_dir = {value}\n{LISTEN}{POOL}");
+    let config = EdgeConfig::parse("/etc/ptth/edge.toml", &folder("\"credentials\""), NOW_UNIX).unwrap();
+    assert_eq!(config.0.credentials_dir.unwrap().value, Path::new("/etc/ptth/credentials"));
+    assert!(config.1.list().is_empty(), "no [[credential]] is needed then: {}", config.1);
+    for (value, want) in [("\"\"", "is empty; write \"credentials\", a folder"), ("1", "is an integer")] {
+        edge_bad(&edge_section(&format!("credentials_dir = ¦{value}")), &[&format!("`credentials_dir` {want}")]);
+    }
+
+    let config = edge_good(&folder("\"/etc/ptth/credentials\""), &[]);
+    let good = format!("id = \"web-1\"\n{HASH}origins = [\"app.example\"]\n");
+    for text in [good.clone(), format!("[[credential]]\n{good}")] {
+        let (credential, warnings) = config.parse_credential("web-1.toml", &text, NOW_UNIX).unwrap();
+        assert_eq!((credential.id.as_str(), credential.links_max), ("web-1", 16));
+        assert!(warnings.list().is_empty(), "{warnings}");
+    }
+    for (marked, want) in [
+        ("¦id = \"web-1\"\n".to_owned(), &["`secret_hash` is missing", "`origins` is missing"][..]),
+        (format!("{good}¦name = \"web-1\"\n"), &["unknown key `name` in a credential's file; it belongs in [[pool]]"]),
+        (format!("{good}¦zzz = 1\n"), &["unknown key `zzz` in a credential's file; known are id, secret_hash"]),
+        ("credential = ¦[]\n".to_owned(), &["0 credentials; give each its own file"]),
+        (
+            format!("[[credential]]\n{good}[[credential]]\n{}", good.replace(HASH, HASH_2)).replacen("[[", "¦[[", 1),
+            &["2 credentials; give each its own file"],
+        ),
+        (good.replace("[\"app", "[¦\"nobody"), &["no pool covers nobody.example"]),
+    ] {
+        let (text, _) = unmark(&marked);
+        let mistakes = config.parse_credential("web-1.toml", &text, NOW_UNIX).unwrap_err();
+        let marks = marked.replacen('¦', &"¦".repeat(want.len()), 1);
+        check_lines("web-1.toml", &marks, &mistakes, want);
+    }
 }
 
 #[test]

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 
 use super::config::{EdgeConfig, Limits};
-use super::credentials::Credentials;
 use super::far::{self, FarAsk, FarBack, FarEnds};
-use super::links::{H1Slot, Turned};
+use super::links::{H1Slot, Holders, Turned};
 use super::priority::Classifier;
+use super::register::Register;
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
 use super::tls;
@@ -29,23 +29,19 @@ use crate::io;
 use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::wire::{About, RequestIds};
-use crate::xcore::{
-    Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Seats, Source,
-};
+use crate::xcore::{Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Source};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
 pub struct Shared {
     pub config: EdgeConfig,
     pub routes: Routes,
-    pub credentials: Credentials,
+    pub register: Register,
     /// How urgent a request is; one for each pool.
     pub classifiers: Vec<Classifier>,
     /// What waits, which cores have links of a pool, and which have idle credits.
     pub dispatch: Arc<dispatch::Shared<FarAsk>>,
     /// Waiting requests and their bytes, over all cores; one for each pool.
     pub books: Vec<Arc<PoolBooks>>,
-    /// Links that each credential holds, over all cores.
-    pub seats: Vec<Arc<Seats>>,
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
     pub tls: tls::Addresses,
@@ -66,6 +62,8 @@ pub enum Message {
     Turned(Box<Turned>),
     /// The last link of this pool, over all cores, has gone.
     NoLinks(PoolId),
+    /// The credentials have changed.
+    Credentials,
     /// Stop taking new work, finish what runs, end.
     Drain,
     /// A core that drains has no client left, and will send no request over another's links.
@@ -112,6 +110,8 @@ pub struct Core {
     /// No core has a client any more: the links may go.
     pub links_drain: Latch,
     idle_cores: Cell<usize>,
+    /// Whose the links are.
+    pub holders: Holders,
     pub counters: RefCell<Counters>,
     pub connections: Cell<usize>,
     /// Requests that wait and are in no pool's books.
@@ -171,6 +171,7 @@ impl Core {
             drain: Latch::default(),
             links_drain: Latch::default(),
             idle_cores: Cell::new(0),
+            holders: Holders::default(),
             counters: RefCell::new(counters),
             connections: Cell::new(0),
             unbooked: Cell::new(0),

@@ -7,14 +7,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use slab::Slab;
+
 use super::core::{Core, Counted, Line, LinkAbout, Message, Shared};
+use super::credentials::{Badge, Shown, Standing};
+use super::tls::Vouched;
 use super::wait_for;
 use crate::client::h1::{TakenOver, refuse};
 use crate::clock;
 use crate::exchange::Latch;
 use crate::fault::Fault;
-use crate::ids::{CredentialId, LinkId, PoolId};
-use crate::io::{self, Conn, Detached};
+use crate::ids::{LinkId, PoolId};
+use crate::io::{self, Conn, Detached, Pulse};
 use crate::limits::{DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX};
 use crate::link::h2::{H2Link, News};
 use crate::wire::{self, About, ChannelVersion, RequestHead, Scope, Setup};
@@ -27,16 +31,24 @@ pub struct Turned {
     pools: Vec<PoolId>,
     said: About,
     address: SocketAddr,
-    credential: CredentialId,
+    badge: Badge,
     seat: Seat,
     /// Counts on the board as long as it lives.
     placement: Placement,
 }
 
+/// What is known of a worker's connection before its setup.
+pub struct Visitor {
+    /// Its address takes workers.
+    pub accepts_workers: bool,
+    /// What its TLS certificate says.
+    pub certificate: Option<Box<Vouched>>,
+}
+
 /// Answers a setup and, if it is accepted, turns the connection into a link. Until then it is one more client's.
-pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, counted: Counted) {
+pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted: Counted) {
     let TakenOver { mut conn, head, mut timer } = taken;
-    let setup = match check(&core, &head, accepts_workers) {
+    let setup = match check(&core, &head, &visitor) {
         Ok(setup) => setup,
         Err(fault) => {
             core.counters.borrow_mut().setup_refused(fault);
@@ -71,10 +83,10 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, cou
         }
     };
     drop(counted); // links are bounded by their credentials
-    let Accepted { version, pools, said, credential, seat, .. } = setup;
+    let Accepted { version, pools, said, badge, seat, .. } = setup;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
-    let turned = Turned { conn, version, pools, said, address, credential, seat, placement };
+    let turned = Turned { conn, version, pools, said, address, badge, seat, placement };
     if home == core.id {
         live(core, turned).await;
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
@@ -88,21 +100,25 @@ struct Accepted {
     version: ChannelVersion,
     pools: Vec<PoolId>,
     said: About,
-    credential: CredentialId,
+    badge: Badge,
     seat: Seat,
 }
 
 /// The checks in their order (interface: syntax, credential, origins, versions, limits).
-fn check(core: &Rc<Core>, head: &RequestHead, accepts_workers: bool) -> Result<Accepted, Fault> {
-    if !accepts_workers {
+fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<Accepted, Fault> {
+    if !visitor.accepts_workers {
         return Err(Fault::NoPool);
     }
     let Setup { dialect, scope, presented, versions } = wire::parse_setup(head)?;
     let said = About::read(&head.headers).map_err(Fault::SetupMalformed)?;
     let shared = &core.shared;
-    let checked = shared.credentials.check(presented.as_ref(), clock::unix_seconds());
-    let credential = checked.map_err(|_| Fault::SetupUnauthorized)?;
-    let pools = pools_of(shared, credential, &scope)?;
+    let shown = Shown { presented: presented.as_ref(), certificate: visitor.certificate.as_deref() };
+    let checked = shared.register.now().check(shown, clock::unix_seconds());
+    let badge = checked.map_err(|why| {
+        tracing::debug!(%why, "no credential");
+        Fault::SetupUnauthorized
+    })?;
+    let pools = pools_of(shared, &badge, &scope)?;
     let version = if versions.contains(&ChannelVersion::H2) {
         ChannelVersion::H2
     } else {
@@ -111,18 +127,17 @@ fn check(core: &Rc<Core>, head: &RequestHead, accepts_workers: bool) -> Result<A
     if core.drain.is_set() {
         return Err(Fault::Draining);
     }
-    let links_max = shared.credentials.get(credential).links_max;
-    let seat = shared.seats[usize::from(credential.0)].try_take(links_max).ok_or(Fault::SetupLimit)?;
-    Ok(Accepted { dialect, version, pools, said, credential, seat })
+    let seat = badge.take_seat().ok_or(Fault::SetupLimit)?;
+    Ok(Accepted { dialect, version, pools, said, badge, seat })
 }
 
 /// The pools that this worker will serve. Every origin must be covered by the credential and by a pool.
-fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<Vec<PoolId>, Fault> {
+fn pools_of(shared: &Shared, badge: &Badge, scope: &Scope) -> Result<Vec<PoolId>, Fault> {
     let mut pools = Vec::new();
     match scope {
         Scope::Origins(origins) => {
             for origin in origins {
-                if !shared.credentials.may_register(credential, origin) {
+                if !badge.may_register(origin) {
                     return Err(Fault::SetupForbidden);
                 }
                 let served = shared.routes.pools_for(origin);
@@ -136,7 +151,7 @@ fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<
             let pool = shared.routes.pool_named(name).ok_or(Fault::SetupForbidden)?;
             let config = &shared.config.pools[usize::from(pool.0)];
             // A pool serves all its origins; so must the credential be allowed to.
-            if !shared.credentials.may_register_pool(credential, config) {
+            if !badge.may_register_pool(config) {
                 return Err(Fault::SetupForbidden);
             }
             pools.push(pool);
@@ -149,12 +164,12 @@ fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<
 
 /// A link's life on its own core.
 pub async fn live(core: Rc<Core>, turned: Turned) {
-    let Turned { conn, version, pools, said, address, credential, seat, placement } = turned;
+    let Turned { conn, version, pools, said, address, badge, seat, placement } = turned;
     let conn = match Conn::attach(conn) {
         Ok(conn) => conn,
         Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
     };
-    let worker = core.shared.credentials.get(credential).id.clone();
+    let worker = badge.id.clone();
     let about = LinkAbout {
         worker: worker.clone(),
         said,
@@ -166,20 +181,24 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
         since_unix: clock::unix_seconds(),
         pools,
     };
-    let id = about.said.id.clone().unwrap_or_default();
-    let labels = about.said.shown();
-    tracing::info!(worker, id, labels, %address, core = core.id.0, protocol = about.protocol, "link up");
-    let ends = Rc::new(Latch::default());
-    io::spawn(watch_end(core.clone(), ends.clone(), core.shared.credentials.get(credential).expires_unix));
+    let (id, labels) = (about.said.id.clone().unwrap_or_default(), about.said.shown());
+    let proof = badge.proof();
+    tracing::info!(worker, id, labels, %address, core = core.id.0, protocol = about.protocol, proof, "link up");
+    let holder = Rc::new(Holder::new(badge));
+    let _place = core.holders.enter(&holder);
+    // Between its setup and its place here the credential may have been withdrawn; from now on this core hears of it.
+    holder.look(&core.shared);
+    let ends = &holder.ends;
+    io::spawn(watch_end(core.clone(), holder.clone()));
     let why = {
         let mut life = std::pin::pin!(async {
             match version {
-                ChannelVersion::H2 => live_h2(&core, conn, about, placement, &ends).await,
-                ChannelVersion::H1 => live_h1(&core, conn, about, placement, &ends).await,
+                ChannelVersion::H2 => live_h2(&core, conn, about, placement, ends).await,
+                ChannelVersion::H1 => live_h1(&core, conn, about, placement, ends).await,
             }
         });
         let mut cut = std::pin::pin!(async {
-            wait_for(&ends).await;
+            wait_for(ends).await;
             io::sleep_ms(core.shared.config.drain_ms_max).await;
         });
         std::future::poll_fn(|cx| {
@@ -190,36 +209,98 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
         })
         .await
     };
-    ends.set();
+    holder.ends.set();
     tracing::info!(worker, id, labels, %address, core = core.id.0, why, "link down");
     drop(seat);
 }
 
-/// Sets `ends` when the edge drains or the link's credential expires; ends itself when somebody else has set it.
-async fn watch_end(core: Rc<Core>, ends: Rc<Latch>, expires_unix: Option<u64>) {
-    let expired = async {
-        match expires_unix {
-            // A week at a time: no timer lasts longer, and the wall clock may be set meanwhile.
-            Some(expires) => loop {
-                let left_s = expires.saturating_sub(clock::unix_seconds());
-                if left_s == 0 {
-                    return;
-                }
-                io::sleep_ms(left_s.saturating_mul(1_000).min(DURATION_MS_MAX)).await;
-            },
-            None => std::future::pending().await,
-        }
-    };
-    {
-        let mut expired = std::pin::pin!(expired);
-        let (mut drained, mut over) = (core.links_drain.wait(), ends.wait());
-        std::future::poll_fn(|cx| {
-            let any = drained.poll(cx).is_ready() | over.poll(cx).is_ready() | expired.as_mut().poll(cx).is_ready();
-            if any { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+/// The links of one core with what they were set up for, so that they hear of it when that is withdrawn.
+#[derive(Default)]
+pub struct Holders(RefCell<Slab<Rc<Holder>>>);
+
+/// A link's worker, as long as the link lives.
+struct Holder {
+    badge: Badge,
+    expires_unix: Cell<Option<u64>>,
+    /// Set when `expires_unix` moves, and another one is put in its place.
+    moved: RefCell<Rc<Latch>>,
+    /// The link is to end.
+    ends: Latch,
+}
+
+/// A place among the holders, until it is dropped.
+struct HolderPlace<'a> {
+    holders: &'a Holders,
+    index: usize,
+}
+
+impl Holders {
+    fn enter(&self, holder: &Rc<Holder>) -> HolderPlace<'_> {
+        HolderPlace { holders: self, index: self.0.borrow_mut().insert(holder.clone()) }
     }
-    ends.set();
+}
+
+impl Drop for HolderPlace<'_> {
+    fn drop(&mut self) {
+        self.holders.0.borrow_mut().remove(self.index);
+    }
+}
+
+/// The credentials have changed: each link of this core looks whether its own is still there.
+pub fn look_at_credentials(core: &Core) {
+    let all: Vec<Rc<Holder>> = core.holders.0.borrow().iter().map(|(_, holder)| holder.clone()).collect();
+    for holder in all {
+        holder.look(&core.shared);
+    }
+}
+
+impl Holder {
+    fn new(badge: Badge) -> Holder {
+        let expires_unix = Cell::new(badge.expires_unix);
+        Holder { badge, expires_unix, moved: RefCell::default(), ends: Latch::default() }
+    }
+
+    fn look(&self, shared: &Shared) {
+        match shared.register.now().standing(&self.badge) {
+            Standing::Good(expires_unix) if expires_unix == self.expires_unix.get() => {}
+            Standing::Good(expires_unix) => {
+                self.expires_unix.set(expires_unix);
+                self.moved.take().set();
+            }
+            Standing::Withdrawn if self.ends.is_set() => {}
+            Standing::Withdrawn => {
+                tracing::info!(worker = self.badge.id, "a link ends: its credential was withdrawn or changed");
+                self.ends.set();
+            }
+        }
+    }
+}
+
+/// Ends a link when the edge drains or its credential expires; ends itself when somebody else has done that.
+async fn watch_end(core: Rc<Core>, holder: Rc<Holder>) {
+    let (mut drained, mut over) = (core.links_drain.wait(), holder.ends.wait());
+    loop {
+        let moved = holder.moved.borrow().clone();
+        let mut moved = moved.wait();
+        let left_s = holder.expires_unix.get().map(|expires| expires.saturating_sub(clock::unix_seconds()));
+        if left_s == Some(0) {
+            break;
+        }
+        // A week at a time: no timer lasts longer, and the wall clock may be set meanwhile.
+        let left_ms = left_s.unwrap_or(u64::MAX).saturating_mul(1_000).min(DURATION_MS_MAX);
+        let mut passed = std::pin::pin!(io::sleep_ms(left_ms));
+        let is_over = std::future::poll_fn(|cx| {
+            if drained.poll(cx).is_ready() | over.poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            let looks = moved.poll(cx).is_ready() | passed.as_mut().poll(cx).is_ready();
+            if looks { Poll::Ready(false) } else { Poll::Pending }
+        });
+        if is_over.await {
+            break;
+        }
+    }
+    holder.ends.set();
 }
 
 /// Takes the link out of its core when its life ends, also by a panic.
@@ -258,6 +339,7 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
     // An idle HTTP/1.1 link has no PING; the kernel's probes find a dead peer within the same time.
     conn.keepalive(LINK_PING_MS);
     let slot = Rc::new(H1Slot::new(conn));
+    let _over = Over(&slot);
     let id = core.link_up(about, true, Line::H1(slot.clone()));
     let _lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     core.link_credits(id, 1, true);
@@ -284,13 +366,16 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
 /// ```
 pub struct H1Slot {
     conn: RefCell<Option<Conn>>,
+    /// Of the connection, wherever it is.
+    pulse: Pulse,
     is_lost: Cell<bool>,
     watcher: RefCell<Option<Waker>>,
 }
 
 impl H1Slot {
     fn new(conn: Conn) -> H1Slot {
-        H1Slot { conn: RefCell::new(Some(conn)), is_lost: Cell::new(false), watcher: RefCell::new(None) }
+        let pulse = conn.pulse();
+        H1Slot { conn: RefCell::new(Some(conn)), pulse, is_lost: Cell::new(false), watcher: RefCell::new(None) }
     }
 
     fn is_home(&self) -> bool {
@@ -334,6 +419,17 @@ impl H1Slot {
     fn wake(&self) {
         if let Some(waker) = self.watcher.borrow_mut().take() {
             waker.wake();
+        }
+    }
+}
+
+/// The link's life, at whose end nothing runs on its connection: where the time to finish is over, a request still has it.
+struct Over<'a>(&'a H1Slot);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_home() {
+            self.0.pulse.cut();
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod config;
 pub mod credentials;
 pub mod patterns;
 pub mod priority;
+pub mod register;
 pub mod report;
 pub mod routes;
 pub mod tls;
@@ -26,8 +27,8 @@ use std::thread::JoinHandle;
 
 use self::config::{Cores, EdgeConfig, Limits};
 use self::core::{Core, Counted, Message, Shared};
-use self::credentials::Credentials;
 use self::priority::Classifier;
+use self::register::Register;
 use self::routes::Routes;
 use self::welcome::{Door, welcome};
 use crate::client::Clocks;
@@ -42,7 +43,7 @@ use crate::limits::{
     TICK_MS,
 };
 use crate::settings::Mistakes;
-use crate::xcore::{Crowd, Fill, MemoryGauge, PoolBooks, Post, Seats};
+use crate::xcore::{Crowd, Fill, MemoryGauge, PoolBooks, Post};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
 pub struct Edge {
@@ -87,15 +88,15 @@ impl Edge {
         let links_max = config.credentials.iter().map(|credential| credential.links_max as usize).sum();
         let connections_max = connections_max(cpus.len(), links_max, &config.limits)?;
         let tls = read_certificates(&config)?;
+        let register = Register::open(&config, clock::unix_seconds()).map_err(|mistakes| mistakes.to_string())?;
         let (plans, posts, addresses, admin) = plan(&config, &cpus)?;
         let memory_max = memory::bytes_max(config.limits.memory_max);
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
             classifiers: config.pools.iter().map(Classifier::new).collect(),
-            credentials: Credentials::new(&config.credentials),
+            register,
             dispatch: Arc::new(dispatch::Shared::new(rules_of(&config), cpus.len())),
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
-            seats: config.credentials.iter().map(|_| Seats::new()).collect(),
             posts,
             tls,
             clocks: clocks_of(&config.limits),
@@ -111,10 +112,15 @@ impl Edge {
         if let Some(bytes_max) = memory_max {
             memory::watch(shared.memory.clone(), bytes_max, cores)?;
         }
+        let (reads, readers) = mpsc::channel();
+        if shared.config.credentials_dir.is_some() {
+            let looked = shared.clone();
+            Register::watch(readers, move || look_at_credentials(&looked))?;
+        }
         let (started, starts) = mpsc::channel();
         let mut threads = Vec::new();
         for plan in plans {
-            let (shared, started, runs) = (shared.clone(), started.clone(), runs.clone());
+            let (shared, started, runs) = (shared.clone(), started.clone(), (runs.clone(), reads.clone()));
             let thread = std::thread::Builder::new()
                 .name(format!("core-{}", plan.id.0))
                 .spawn(move || {
@@ -124,7 +130,7 @@ impl Edge {
                 .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
             threads.push(thread);
         }
-        drop((started, runs));
+        drop((started, runs, reads));
         let edge = Edge { shared, threads, addresses, admin };
         let count = edge.threads.len();
         for _ in 0..count {
@@ -148,9 +154,10 @@ impl Edge {
         drain_all(&self.shared);
     }
 
-    /// Reads the certificates again. With a mistake among them nothing changes, and the log says why.
-    pub fn reload_certificates(&self) {
-        reload_certificates(&self.shared);
+    /// Reads the certificates again, and the files of credentials. With a mistake among the certificates none of them changes,
+    /// and the log says why.
+    pub fn reload_files(&self) {
+        reload_files(&self.shared);
     }
 
     /// Until all cores have ended. True: everything was finished in time.
@@ -435,6 +442,7 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
             match message {
                 Message::Turned(turned) => links::move_in(&core, *turned),
                 Message::NoLinks(pool) => core.no_links(pool),
+                Message::Credentials => links::look_at_credentials(&core),
                 Message::Drain => core.drain.set(),
                 Message::Idle => core.core_is_idle(),
                 Message::Report(tell) => tell(core.report()),
@@ -453,8 +461,15 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
     }
 }
 
-/// What SIGHUP asks for. With a mistake among them nothing changes.
-fn reload_certificates(shared: &Shared) {
+/// Reads the files of credentials again, and tells all cores if something has changed.
+fn look_at_credentials(shared: &Shared) {
+    let tell = |core: usize| shared.posts[core].send(Message::Credentials).is_ok();
+    shared.register.look(&shared.config, clock::unix_seconds(), shared.posts.len(), tell);
+}
+
+/// What SIGHUP asks for. With a mistake among the certificates none of them changes.
+fn reload_files(shared: &Shared) {
+    look_at_credentials(shared);
     let mut mistakes = Mistakes::new(&shared.config.file);
     tls::reload(&shared.tls, &shared.config, clock::unix_seconds(), &mut mistakes);
     for line in mistakes.lines() {
@@ -462,7 +477,7 @@ fn reload_certificates(shared: &Shared) {
     }
     match mistakes.has_errors() {
         true => tracing::error!("SIGHUP: the certificates stay as they were"),
-        false => tracing::info!("SIGHUP: the certificates were read again; all else is as it was at the start"),
+        false => tracing::info!("SIGHUP: certificates and files of credentials were read again; all else is as it was"),
     }
 }
 
@@ -478,7 +493,7 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
     }
     let shared = edge.shared.clone();
     let reloaded = edge.shared.clone();
-    signals.on_hangup(move || reload_certificates(&reloaded));
+    signals.on_hangup(move || reload_files(&reloaded));
     signals.on_end(move || {
         tracing::info!("draining: no new connections, what runs is finished");
         drain_all(&shared);

@@ -11,6 +11,7 @@ use super::links;
 use super::service::EdgeService;
 use super::tls::Tls;
 use crate::client;
+use crate::clock;
 use crate::events::{Handshake, Introduction};
 use crate::exchange::Latch;
 use crate::io::{self, Conn, Secured};
@@ -51,6 +52,7 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
         return;
     }
     let mut server_name = None;
+    let mut visitor = links::Visitor { accepts_workers: door.workers, certificate: None };
     let mut speaks = Speaks::H1;
     if let Some(tls) = &door.tls {
         // Boxed, as what follows: each connection's task is as large as the largest part of its life.
@@ -61,6 +63,10 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
         };
         if secured.protocol.as_deref() == Some(b"h2") {
             speaks = Speaks::H2;
+        }
+        if door.workers {
+            let vouched = tls.vouched(&secured.certificates, clock::unix_seconds());
+            visitor.certificate = vouched.map(Box::new);
         }
         server_name = Some(secured.server_name.unwrap_or_default().into_boxed_str());
     } else if door.h2c {
@@ -79,15 +85,21 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
     };
     // Tasks of their own: each is as large as the largest part of its life, and this one has welcomed.
     match speaks {
-        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service), door.workers, counted)),
+        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service), visitor, counted)),
         Speaks::H2 => io::spawn(speak_h2(core, conn, service, counted)),
     }
 }
 
-async fn speak_h1(core: Rc<Core>, conn: Box<Conn>, service: Box<EdgeService>, workers: bool, counted: Counted) {
+async fn speak_h1(
+    core: Rc<Core>,
+    conn: Box<Conn>,
+    service: Box<EdgeService>,
+    visitor: links::Visitor,
+    counted: Counted,
+) {
     match client::h1::serve(conn, &*service, &core.drain, &core.shared.clocks).await {
         client::h1::Ended::Closed => {}
-        client::h1::Ended::TakenOver(taken) => io::spawn(links::set_up(core, *taken, workers, counted)),
+        client::h1::Ended::TakenOver(taken) => io::spawn(links::set_up(core, *taken, visitor, counted)),
     }
 }
 

@@ -223,7 +223,8 @@ impl AsFd for Detached {
     }
 }
 
-/// How long a peer has been silent, and whether it reads. It holds the connection's descriptor: drop it with the connection.
+/// How long a peer has been silent, and whether it reads; and a way to end the connection under whoever has it. It holds the
+/// connection's descriptor: drop it with the connection.
 pub struct Pulse {
     socket: Socket,
 }
@@ -234,6 +235,11 @@ impl Pulse {
     #[must_use]
     pub fn silent_ms(&self) -> Option<u64> {
         self.socket.silent_ms()
+    }
+
+    /// Ends the connection both ways: what waits for it finds that.
+    pub fn cut(&self) {
+        self.socket.shutdown_both();
     }
 
     /// Bytes that were sent and that the peer's kernel has not taken. A system call.
