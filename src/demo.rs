@@ -77,6 +77,7 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
             expires_unix: None,
         }],
         credentials_dir: None,
+        tokens: None,
     }
 }
 

@@ -393,6 +393,23 @@ pub const CREDENTIALS_LOOK_MS: u64 = 1_000;
 pub const FILE_FRESH_S: i64 = 2;
 /// A file of `credentials_dir`: one credential with a hundred origins takes some 4 KiB.
 pub const CREDENTIAL_FILE_BYTES_MAX: usize = 64 * 1024;
+/// A signed token of a worker, in a field's line: a header, a signature and 64 origins of 30 bytes. Nothing of a longer one is
+/// decoded.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Origins in a token, each of which a setup is held against.
+pub const TOKEN_ORIGINS_MAX: usize = 64;
+/// A token's `sub`. `system:serviceaccount:` with two names of Kubernetes has up to 339; a name is wanted that fits a log line.
+pub const TOKEN_ID_BYTES_MAX: usize = 256;
+/// How far the clock of whoever made a token may be ahead of ours; for its begin alone, its end is never late.
+pub const TOKEN_SKEW_S: u64 = 30;
+/// Keys of a JWKS. Two or three are usual; a token is looked up among them by its name.
+pub const JWKS_KEYS_MAX: usize = 64;
+/// The name of a key. Hashes of keys have 43 (RFC 7638).
+pub const KEY_ID_BYTES_MAX: usize = 256;
+/// A JWKS file: so many RSA keys of 4096 bits with their certificates.
+pub const JWKS_BYTES_MAX: usize = 512 * 1024;
+/// `tokens.issuer` and `tokens.audience`.
+pub const TOKEN_PARTY_BYTES_MAX: usize = 1024;
 /// Default of `links_max`.
 pub const CREDENTIAL_LINKS: u32 = 16;
 /// Largest `links_max`.
@@ -425,6 +442,7 @@ const _: () = assert!(WAKE_BITS.is_multiple_of(64));
 const _: () = assert!(QUEUE_REQUESTS_MAX as u64 <= QUEUE_REQUESTS_LIMIT);
 const _: () = assert!(QUEUE_BYTES_MAX as u64 <= QUEUE_BYTES_LIMIT && QUEUE_BYTES_MAX >= HEAD_BYTES_MAX);
 const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
+const _: () = assert!(TOKEN_BYTES_MAX < LINE_BYTES_MAX);
 const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
 const _: () = assert!(CORES_MAX <= 64);
 const _: () = assert!(BODY_RATE_MIN <= BODY_RATE_LIMIT);

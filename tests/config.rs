@@ -858,6 +858,31 @@ fn the_name_in_a_certificate() {
 }
 
 #[test]
+fn the_rules_for_tokens() {
+    let section = |tokens: &str| format!("[edge]\ntokens = {tokens}\n{LISTEN}{POOL}");
+    let good = section("{ jwks_file = \"keys/jwks.json\", issuer = \"https://issuer.example\", audience = \"ptth\" }");
+    let (config, warnings) = EdgeConfig::parse("/etc/ptth/edge.toml", &good, NOW_UNIX).unwrap();
+    assert!(warnings.list().is_empty(), "no [[credential]] is needed then: {warnings}");
+    let tokens = config.tokens.unwrap();
+    assert_eq!(tokens.jwks_file.value, Path::new("/etc/ptth/keys/jwks.json"));
+    assert_eq!((tokens.issuer.as_str(), tokens.audience.as_str()), ("https://issuer.example", "ptth"));
+    for (tokens, want) in [
+        ("¦\"jwks.json\"", "`tokens` is a string; write { jwks_file = \"jwks.json\", issuer ="),
+        ("¦{ issuer = \"i\", audience = \"a\" }", "`jwks_file` is missing"),
+        ("¦{ jwks_file = \"j\", audience = \"a\" }", "`issuer` is missing"),
+        ("¦{ jwks_file = \"j\", issuer = \"i\" }", "`audience` is missing"),
+        ("{ jwks_file = ¦\"\", issuer = \"i\", audience = \"a\" }", "`jwks_file` is empty"),
+        ("{ jwks_file = \"j\", issuer = ¦1, audience = \"a\" }", "`issuer` is an integer"),
+        (
+            "{ jwks_file = \"j\", issuer = \"i\", audience = \"a\", ¦jwks_url = \"u\" }",
+            "unknown key `jwks_url` in tokens",
+        ),
+    ] {
+        edge_bad(&edge_section(&format!("tokens = {tokens}")), &[want]);
+    }
+}
+
+#[test]
 fn a_folder_of_credentials() {
     let folder = |value: &str| format!("[edge]\ncredentials_dir = {value}\n{LISTEN}{POOL}");
     let config = EdgeConfig::parse("/etc/ptth/edge.toml", &folder("\"credentials\""), NOW_UNIX).unwrap();

@@ -32,6 +32,16 @@ pub struct EdgeConfig {
     pub credentials: Vec<Credential>,
     /// More of them, one in each file of a folder, that come and go while the edge runs.
     pub credentials_dir: Option<At<PathBuf>>,
+    /// Whose signed tokens are credentials, too.
+    pub tokens: Option<TokenRules>,
+}
+
+/// `tokens`: signed by a key of this file, and with these words in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRules {
+    pub jwks_file: At<PathBuf>,
+    pub issuer: String,
+    pub audience: String,
 }
 
 /// `cores`: the threads of the edge.
@@ -315,7 +325,8 @@ impl Pool {
 const TOP: Shape =
     Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "pool", "credential"], later: &[] };
 const EDGE: Shape =
-    Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies", "credentials_dir"], later: &[] };
+    Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies", "credentials_dir", "tokens"], later: &[] };
+const TOKENS: Shape = Shape { name: "tokens", keys: &["jwks_file", "issuer", "audience"], later: &[] };
 const LIMITS: Shape = Shape {
     name: "[limits]",
     keys: &[
@@ -367,7 +378,8 @@ const CREDENTIAL: Shape = Shape {
 /// A file of `credentials_dir`, in its two forms.
 const CREDENTIAL_FILE: Shape = Shape { name: "a credential's file", keys: CREDENTIAL.keys, later: &[] };
 const CREDENTIAL_TABLE: Shape = Shape { name: "a credential's file", keys: &["credential"], later: &[] };
-const SHAPES: &[Shape] = &[TOP, EDGE, LIMITS, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
+const SHAPES: &[Shape] =
+    &[TOP, EDGE, TOKENS, LIMITS, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -415,6 +427,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
     root.check_keys(&TOP, SHAPES, mistakes);
     let edge = root.entry("edge").and_then(|entry| entry.table("[edge], with single brackets", mistakes));
     let credentials_dir = edge.and_then(|edge| credentials_dir(&edge, folder, mistakes));
+    let tokens = edge.and_then(|edge| tokens(&edge, folder, mistakes));
     let (cores, drain_ms_max, trusted_proxies) = edge.map_or((Cores::All, limits::DRAIN_MS_MAX, Vec::new()), |edge| {
         edge.check_keys(&EDGE, SHAPES, mistakes);
         let cores = edge.entry("cores").and_then(|entry| cores(&entry, mistakes));
@@ -436,7 +449,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
         knows_certificates: listens.is_empty() || listens.iter().any(|listen| listen.value.knows_certificates()),
         now_unix,
     };
-    let credentials = credentials(root, &terms, credentials_dir.is_some(), mistakes);
+    let credentials = credentials(root, &terms, credentials_dir.is_some() || tokens.is_some(), mistakes);
     let listens = listens.into_iter().map(|listen| listen.value).collect();
     EdgeConfig {
         file: String::new(),
@@ -449,6 +462,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
         pools,
         credentials,
         credentials_dir,
+        tokens,
     }
 }
 
@@ -576,6 +590,25 @@ fn credentials_dir(edge: &Section, folder: &Path, mistakes: &mut Mistakes) -> Op
         return None;
     }
     Some(At { value: folder.join(text.value), place: text.place })
+}
+
+fn tokens(edge: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<TokenRules> {
+    const EXAMPLE: &str = r#"{ jwks_file = "jwks.json", issuer = "https://issuer.example", audience = "ptth" }"#;
+    let table = edge.entry("tokens")?.table(EXAMPLE, mistakes)?;
+    table.check_keys(&TOKENS, SHAPES, mistakes);
+    let mut word = |key, example: &str| {
+        let entry = table.required(key, example, mistakes)?;
+        let text = entry.text(example, mistakes)?;
+        if !(1..=limits::TOKEN_PARTY_BYTES_MAX).contains(&text.value.len()) {
+            entry.refuse("is empty, or longer than 1024 bytes", example, mistakes);
+            return None;
+        }
+        Some(At { value: text.value.to_owned(), place: text.place })
+    };
+    let file = word("jwks_file", "\"jwks.json\"");
+    let (issuer, audience) = (word("issuer", "\"https://issuer.example\""), word("audience", "\"ptth\""));
+    let file = file.map(|file| At { value: folder.join(file.value), place: file.place });
+    Some(TokenRules { jwks_file: file?, issuer: issuer?.value, audience: audience?.value })
 }
 
 /// A listener that believes whoever connects.

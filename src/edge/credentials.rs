@@ -1,14 +1,16 @@
 //! Who a worker is, from what its setup shows, and what it may register. Files, and the links that a credential holds, never
 //! enter.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::config::{Credential, Pool, Proof, SecretHash};
 use super::patterns::includes;
 use super::tls::Vouched;
+use super::tokens::{Claims, KeyId, Tokens};
 use crate::limits::{CREDENTIALS_MAX, SECRETS_MAX};
 use crate::wire::origin::{Origin, OriginPattern};
 use crate::wire::setup::Presented;
@@ -18,12 +20,46 @@ use crate::xcore::{Seat, Seats};
 #[derive(Default)]
 pub struct Credentials {
     list: Vec<Held>,
+    /// Whose tokens are credentials, too.
+    tokens: Option<Arc<Tokens>>,
+    seats: Arc<SeatBook>,
 }
 
 /// A credential, and the links that it holds.
-pub struct Held {
-    pub credential: Credential,
-    pub seats: Arc<Seats>,
+struct Held {
+    credential: Credential,
+    seats: Arc<Seats>,
+}
+
+/// The links of all credentials, whichever of them are good now: one that comes back finds those that it still holds. As large
+/// as the list, and as the links of tokens are many.
+#[derive(Default)]
+pub struct SeatBook {
+    rows: Mutex<HashMap<Holder, Weak<Seats>>>,
+}
+
+/// Whose links are counted together.
+#[derive(PartialEq, Eq, Hash)]
+enum Holder {
+    Credential(String),
+    /// All tokens with this `sub`.
+    Token(String),
+}
+
+impl SeatBook {
+    fn row(&self, holder: Holder) -> Arc<Seats> {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seats) = rows.get(&holder).and_then(Weak::upgrade) {
+            return seats;
+        }
+        // A token's row is nobody's when its last link is gone; looked at when there is no room for another.
+        if rows.len() == rows.capacity() {
+            rows.retain(|_, seats| seats.strong_count() > 0);
+        }
+        let fresh = Seats::new();
+        rows.insert(holder, Arc::downgrade(&fresh));
+        fresh
+    }
 }
 
 /// What a setup shows of its worker.
@@ -41,16 +77,17 @@ pub struct Badge {
     proved: Proved,
     origins: Vec<OriginPattern>,
     links_max: u32,
-    /// Seconds since 1970: of the credential, or of the certificate, whichever comes first.
+    /// Seconds since 1970: of the credential or of its proof, whichever comes first.
     pub expires_unix: Option<u64>,
     seats: Arc<Seats>,
 }
 
-/// What a worker has shown. `Debug` does not show it: it goes with [`Badge::proof`].
+/// What a worker has shown.
 #[derive(Clone, PartialEq, Eq)]
 enum Proved {
     Secret(SecretHash),
     Certificate { name: String, not_after_unix: u64 },
+    Token { key: KeyId, expires_unix: u64 },
 }
 
 /// Why a setup is answered 401. The worker never learns which; the log does.
@@ -62,6 +99,8 @@ pub enum Refusal {
     Wrong,
     /// No credential has a name of this certificate.
     Unknown,
+    /// It is a token, and not a good one.
+    Token(&'static str),
     /// The credential with this id is over.
     Expired(String),
 }
@@ -72,6 +111,7 @@ impl fmt::Display for Refusal {
             Refusal::Missing => f.write_str("it showed no credential"),
             Refusal::Wrong => f.write_str("no credential has this secret"),
             Refusal::Unknown => f.write_str("no credential has a name of its certificate"),
+            Refusal::Token(why) => f.write_str(why),
             Refusal::Expired(id) => write!(f, "credential {id} has expired"),
         }
     }
@@ -96,37 +136,46 @@ struct Search {
 }
 
 impl Credentials {
+    /// No two of `list` have the same id, a secret or a name in common.
     #[must_use]
-    pub fn new(list: Vec<Held>) -> Credentials {
+    pub fn new(list: &[Credential], tokens: Option<Arc<Tokens>>, seats: Arc<SeatBook>) -> Credentials {
         debug_assert!(list.len() <= CREDENTIALS_MAX);
-        Credentials { list }
+        let held = |credential: &Credential| Held {
+            credential: credential.clone(),
+            seats: seats.row(Holder::Credential(credential.id.clone())),
+        };
+        Credentials { list: list.iter().map(held).collect(), tokens, seats }
     }
 
-    /// Checks what a setup shows: `Basic` with id and secret, or `Bearer` with the secret alone (RFC 7617, RFC 6750); where it
-    /// presents neither, the names in its certificate.
+    /// Checks what a setup shows: `Basic` with id and secret, or `Bearer` with the secret alone or a token (RFC 7617, RFC 6750);
+    /// where it presents neither, the names in its certificate.
     ///
     /// # Errors
     /// When the setup is to be answered 401.
     pub fn check(&self, shown: Shown<'_>, now_unix: u64) -> Result<Badge, Refusal> {
-        let (held, proved) = match (shown.presented, shown.certificate) {
+        let badge = match (shown.presented, shown.certificate) {
             (Some(Presented::Basic { id, secret }), _) => self.by_secret(Some(id), secret)?,
-            (Some(Presented::Bearer(secret)), _) => self.by_secret(None, secret)?,
+            (Some(Presented::Bearer(bearer)), _) => match (self.by_secret(None, bearer), &self.tokens) {
+                (Err(Refusal::Wrong), Some(tokens)) if Tokens::is_token(bearer) => {
+                    self.by_token(tokens.read(bearer, now_unix).map_err(Refusal::Token)?)
+                }
+                (known, _) => known?,
+            },
             (None, Some(certificate)) => self.by_certificate(certificate)?,
             (None, None) => return Err(Refusal::Missing),
         };
-        let badge = held.badge(proved);
         match badge.expires_unix {
             Some(expires) if expires <= now_unix => Err(Refusal::Expired(badge.id)),
             _ => Ok(badge),
         }
     }
 
-    fn by_secret(&self, id: Option<&str>, secret: &[u8]) -> Result<(&Held, Proved), Refusal> {
+    fn by_secret(&self, id: Option<&str>, secret: &[u8]) -> Result<Badge, Refusal> {
         let found = self.search(id, SecretHash::of(secret));
         let held = self.list.get(found.credential as usize).ok_or(Refusal::Wrong)?;
         let Proof::Secrets(hashes) = &held.credential.proof else { return Err(Refusal::Wrong) };
         let hash = hashes.get(found.secret as usize).ok_or(Refusal::Wrong)?;
-        Ok((held, Proved::Secret(*hash)))
+        Ok(held.badge(Proved::Secret(*hash)))
     }
 
     /// Every secret of every credential is compared, each in constant time, and what was found before changes nothing: the
@@ -148,17 +197,29 @@ impl Credentials {
     }
 
     /// The names of a certificate are no secrets. The first of them that is some credential's counts.
-    fn by_certificate(&self, certificate: &Vouched) -> Result<(&Held, Proved), Refusal> {
+    fn by_certificate(&self, certificate: &Vouched) -> Result<Badge, Refusal> {
         let known = |name: &String| {
             let held = self.list.iter().find(|held| held.credential.has_name(name))?;
-            Some((held, Proved::Certificate { name: name.clone(), not_after_unix: certificate.not_after_unix }))
+            let (name, not_after_unix) = (name.clone(), certificate.not_after_unix);
+            Some(held.badge(Proved::Certificate { name, not_after_unix }))
         };
         certificate.names.iter().find_map(known).ok_or(Refusal::Unknown)
+    }
+
+    fn by_token(&self, claims: Claims) -> Badge {
+        let Claims { id, origins, links_max, expires_unix, key } = claims;
+        let seats = self.seats.row(Holder::Token(id.clone()));
+        let proved = Proved::Token { key, expires_unix };
+        Badge { id, expires_unix: proved.expires_unix(), proved, origins, links_max, seats }
     }
 
     /// What these credentials say about a badge that earlier ones gave.
     #[must_use]
     pub fn standing(&self, badge: &Badge) -> Standing {
+        if let Proved::Token { key, expires_unix } = &badge.proved {
+            let is_known = self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(key));
+            return if is_known { Standing::Good(Some(*expires_unix)) } else { Standing::Withdrawn };
+        }
         let Some(held) = self.list.iter().find(|held| held.credential.id == badge.id) else {
             return Standing::Withdrawn;
         };
@@ -166,7 +227,7 @@ impl Credentials {
         let is_proved = match (&badge.proved, &own.proof) {
             (Proved::Secret(hash), Proof::Secrets(hashes)) => hashes.contains(hash),
             (Proved::Certificate { name, .. }, Proof::Certificate(own)) => name == own,
-            (Proved::Secret(_) | Proved::Certificate { .. }, _) => false,
+            (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => false,
         };
         if is_proved && are_same(&own.origins, &badge.origins) {
             Standing::Good(earlier(own.expires_unix, badge.proved.expires_unix()))
@@ -201,6 +262,7 @@ impl Proved {
         match self {
             Proved::Secret(_) => None,
             Proved::Certificate { not_after_unix, .. } => Some(*not_after_unix),
+            Proved::Token { expires_unix, .. } => Some(*expires_unix),
         }
     }
 }
@@ -212,6 +274,7 @@ impl Badge {
         match &self.proved {
             Proved::Secret(_) => "secret".into(),
             Proved::Certificate { name, .. } => format!("certificate {name}"),
+            Proved::Token { key, .. } => format!("token of key {}", key.name),
         }
     }
 
@@ -267,7 +330,7 @@ mod tests {
     }
 
     fn held(list: Vec<Credential>) -> Credentials {
-        Credentials::new(list.into_iter().map(|credential| Held { credential, seats: Seats::new() }).collect())
+        Credentials::new(&list, None, Arc::default())
     }
 
     fn sample() -> Vec<Credential> {

@@ -9,6 +9,7 @@ pub mod register;
 pub mod report;
 pub mod routes;
 pub mod tls;
+pub mod tokens;
 
 mod admin;
 mod core;
@@ -113,7 +114,7 @@ impl Edge {
             memory::watch(shared.memory.clone(), bytes_max, cores)?;
         }
         let (reads, readers) = mpsc::channel();
-        if shared.config.credentials_dir.is_some() {
+        if shared.config.credentials_dir.is_some() || shared.config.tokens.is_some() {
             let looked = shared.clone();
             Register::watch(readers, move || look_at_credentials(&looked))?;
         }

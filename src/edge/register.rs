@@ -1,19 +1,19 @@
 //! The credentials that are good now: those of the configuration, and those of the files beside it, which are looked at again
 //! and again. What becomes of a link whose credential is gone is its core's to decide.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use super::config::{Credential, EdgeConfig, Proof};
-use super::credentials::{Credentials, Held};
-use crate::limits::{CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, FILE_FRESH_S};
+use super::credentials::{Credentials, SeatBook};
+use super::tokens::Tokens;
+use crate::limits::{CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, FILE_FRESH_S, JWKS_BYTES_MAX};
 use crate::settings::{At, Mistakes, Place, io_reason, plain, read_bounded};
-use crate::xcore::Seats;
 
 /// Asked by setups and by whoever withdraws something, never by a request.
 pub struct Register {
@@ -22,12 +22,13 @@ pub struct Register {
 }
 
 /// What only those who look at files need.
+#[derive(Default)]
 struct Desk {
     folder: Folder,
+    key_file: KeyFile,
     /// What the credentials that are good now were made of.
     list: Vec<Credential>,
-    /// By the id of their credential, so that one that comes back finds the links that it still holds.
-    seats: HashMap<String, Weak<Seats>>,
+    seats: Arc<SeatBook>,
     /// Cores that have not been told of the last change, because their boxes were full.
     owed: Vec<usize>,
 }
@@ -36,17 +37,19 @@ impl Register {
     /// Reads all files. One of `credentials_dir` that is wrong is told in the log, and its credential is not there.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the folder cannot be read, or the keys of tokens cannot.
     pub fn open(config: &EdgeConfig, now_unix: u64) -> Result<Register, Mistakes> {
-        let mut desk = Desk { folder: Folder::default(), list: Vec::new(), seats: HashMap::new(), owed: Vec::new() };
+        let mut desk = Desk::default();
         if let Err(why) = desk.folder.read(config, now_unix) {
-            let mut mistakes = Mistakes::new(&config.file);
-            let place = config.credentials_dir.as_ref().map_or(Place::File, |path| path.place);
-            mistakes.error(place, why, "name a folder that this user may read");
-            return Err(mistakes);
+            return Err(unreadable(config, &why));
         }
         desk.list = desk.folder.compose(config);
         desk.folder.tell();
+        desk.key_file.read(config, now_unix);
+        desk.key_file.tell();
+        if let (None, Some(mistakes)) = (&desk.key_file.good, desk.key_file.mistakes.take()) {
+            return Err(mistakes);
+        }
         let now = RwLock::new(Arc::new(desk.credentials()));
         Ok(Register { now, desk: Mutex::new(desk) })
     }
@@ -62,20 +65,24 @@ impl Register {
     /// stays; so does everything while the folder cannot be read.
     pub fn look(&self, config: &EdgeConfig, now_unix: u64, cores: usize, mut tell: impl FnMut(usize) -> bool) {
         let desk = &mut *self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_news = false;
         match desk.folder.read(config, now_unix) {
             Err(why) => desk.folder.complain(why),
             Ok(false) => {}
             Ok(true) => {
                 let list = desk.folder.compose(config);
                 desk.folder.tell();
-                if list != desk.list {
-                    desk.list = list;
-                    let fresh = Arc::new(desk.credentials());
-                    *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-                    desk.owed = (0..cores).collect();
-                    tracing::info!(credentials = desk.list.len(), "the credentials have changed");
-                }
+                is_news |= list != desk.list;
+                desk.list = list;
             }
+        }
+        is_news |= desk.key_file.read(config, now_unix);
+        desk.key_file.tell();
+        if is_news {
+            let fresh = Arc::new(desk.credentials());
+            *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            desk.owed = (0..cores).collect();
+            tracing::info!(credentials = desk.list.len(), keys = ?desk.key_file.good, "the credentials have changed");
         }
         desk.owed.retain(|core| !tell(*core));
     }
@@ -97,34 +104,31 @@ impl Register {
 /// What is wrong with the files beside a configuration, file by file; warnings among it.
 #[must_use]
 pub fn mistakes(config: &EdgeConfig, now_unix: u64) -> Vec<Mistakes> {
-    let mut folder = Folder::default();
-    if let Err(why) = folder.read(config, now_unix) {
-        let mut mistakes = Mistakes::new(&config.file);
-        let place = config.credentials_dir.as_ref().map_or(Place::File, |path| path.place);
-        mistakes.error(place, why, "name a folder that this user may read");
-        return vec![mistakes];
+    let mut desk = Desk::default();
+    desk.key_file.read(config, now_unix);
+    let mut all: Vec<Mistakes> = desk.key_file.mistakes.into_iter().collect();
+    match desk.folder.read(config, now_unix) {
+        Err(why) => all.push(unreadable(config, &why)),
+        Ok(_) => {
+            desk.folder.compose(config);
+            all.extend(desk.folder.files.into_values().flat_map(|file| file.mistakes));
+        }
     }
-    folder.compose(config);
-    folder.files.into_values().flat_map(|file| file.mistakes).collect()
+    all
+}
+
+fn unreadable(config: &EdgeConfig, why: &str) -> Mistakes {
+    let mut mistakes = Mistakes::new(&config.file);
+    let place = config.credentials_dir.as_ref().map_or(Place::File, |path| path.place);
+    mistakes.error(place, why, "name a folder that this user may read");
+    mistakes
 }
 
 impl Desk {
-    fn credentials(&mut self) -> Credentials {
-        self.seats.retain(|_, seats| seats.strong_count() > 0);
-        let seats = &mut self.seats;
-        let held = self.list.iter().map(|credential| {
-            let known = seats.get(&credential.id).and_then(Weak::upgrade);
-            let own = known.unwrap_or_else(|| {
-                let fresh = Seats::new();
-                seats.insert(credential.id.clone(), Arc::downgrade(&fresh));
-                fresh
-            });
-            Held { credential: credential.clone(), seats: own }
-        });
-        Credentials::new(held.collect())
+    fn credentials(&self) -> Credentials {
+        Credentials::new(&self.list, self.key_file.good.clone(), self.seats.clone())
     }
 }
-
 /// `credentials_dir`, as far as it was read. Without one it stays empty.
 #[derive(Default)]
 struct Folder {
@@ -170,6 +174,76 @@ impl Stamp {
             is_fresh: file.mtime().max(file.ctime()).saturating_add(FILE_FRESH_S) >= now,
         }
     }
+}
+
+/// The keys of tokens. Without `tokens` it stays empty.
+#[derive(Default)]
+struct KeyFile {
+    stamp: Option<Stamp>,
+    bytes: Vec<u8>,
+    good: Option<Arc<Tokens>>,
+    mistakes: Option<Mistakes>,
+    told: String,
+}
+
+impl KeyFile {
+    /// Reads it if it has changed. True: other keys are good now.
+    fn read(&mut self, config: &EdgeConfig, now_unix: u64) -> bool {
+        let Some(rules) = &config.tokens else { return false };
+        let path = &rules.jwks_file.value;
+        let read = std::fs::metadata(path).map_err(|error| format!("cannot be read: {}", io_reason(&error)));
+        let read = read.and_then(|found| {
+            let stamp = Stamp::of(&found, now_unix);
+            let is_known = self.stamp == Some(stamp) && !stamp.is_fresh;
+            if is_known { Ok((stamp, None)) } else { Ok((stamp, Some(content(path, &found, JWKS_BYTES_MAX)?))) }
+        });
+        let (stamp, bytes) = match read {
+            Ok((_, None)) => return false,
+            Ok((stamp, Some(bytes))) => (stamp, bytes),
+            Err(why) => {
+                let mut mistakes = Mistakes::new(&shown(path));
+                mistakes.error(Place::File, why, "name a JWKS file that this user may read");
+                (self.stamp, self.mistakes) = (None, Some(mistakes));
+                return false;
+            }
+        };
+        if self.stamp.replace(stamp).is_some() && self.bytes == bytes {
+            return false;
+        }
+        let parsed = Tokens::parse(rules, &shown(path), &bytes);
+        self.bytes = bytes;
+        match parsed {
+            Ok((tokens, warnings)) => {
+                (self.good, self.mistakes) = (Some(Arc::new(tokens)), Some(warnings));
+                true
+            }
+            Err(mistakes) => {
+                self.mistakes = Some(mistakes);
+                false
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        if let Some(mistakes) = &self.mistakes {
+            tell(mistakes, &mut self.told);
+        }
+    }
+}
+
+/// What is wrong goes to the log, unless it stands there already.
+fn tell(mistakes: &Mistakes, told: &mut String) {
+    let now = mistakes.to_string();
+    if *told == now {
+        return;
+    }
+    for line in mistakes.lines() {
+        match mistakes.has_errors() {
+            true => tracing::error!("{line}; what was good in it last stays"),
+            false => tracing::warn!("{line}"),
+        }
+    }
+    *told = now;
 }
 
 impl Folder {
@@ -264,19 +338,9 @@ impl Folder {
     /// What is wrong with the files goes to the log, unless it stands there already.
     fn tell(&mut self) {
         for file in self.files.values_mut() {
-            let Some(mistakes) = &file.mistakes else { continue };
-            let now = mistakes.to_string();
-            if file.told == now {
-                continue;
+            if let Some(mistakes) = &file.mistakes {
+                tell(mistakes, &mut file.told);
             }
-            let stays = file.good.as_ref().map(|good| good.id.as_str());
-            for line in mistakes.lines() {
-                match mistakes.has_errors() {
-                    true => tracing::error!(stays, "{line}"),
-                    false => tracing::warn!("{line}"),
-                }
-            }
-            file.told = now;
         }
     }
 
@@ -333,12 +397,16 @@ fn names(folder: &Path) -> Result<Vec<String>, String> {
 }
 
 fn text(path: &Path, found: &Metadata) -> Result<String, String> {
+    String::from_utf8(content(path, found, CREDENTIAL_FILE_BYTES_MAX)?).map_err(|_| "is not UTF-8".into())
+}
+
+fn content(path: &Path, found: &Metadata, bytes_max: usize) -> Result<Vec<u8>, String> {
     if !found.is_file() {
         return Err("is not a file".into()); // to open a pipe could take forever
     }
-    match read_bounded(path, CREDENTIAL_FILE_BYTES_MAX) {
-        Ok(Some(bytes)) => String::from_utf8(bytes).map_err(|_| "is not UTF-8".into()),
-        Ok(None) => Err(format!("is larger than {CREDENTIAL_FILE_BYTES_MAX} bytes")),
+    match read_bounded(path, bytes_max) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(format!("is larger than {bytes_max} bytes")),
         Err(error) => Err(format!("cannot be read: {}", io_reason(&error))),
     }
 }

@@ -151,6 +151,7 @@ mod tests {
             pools: pools.collect(),
             credentials: Vec::new(),
             credentials_dir: None,
+            tokens: None,
         }
     }
 
