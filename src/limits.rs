@@ -255,6 +255,18 @@ pub const CONNECTIONS_LIMIT: u64 = 4 * 1024 * 1024;
 pub const SOURCE_SHARDS: usize = 64;
 /// Networks in `limits.sources_exempt`. Each new connection is held against all of them.
 pub const SOURCES_EXEMPT_MAX: usize = 64;
+/// Window of the two below. Each source has as many at once, and they come back over this time.
+pub const ATTEMPT_WINDOW_MS: u64 = 60_000;
+/// Default of `limits.setups_per_source_max`, in a minute: a hundred workers with ten links each behind one address, that all
+/// come again at once.
+pub const SETUPS_PER_SOURCE_MAX: u32 = 1_000;
+/// Default of `limits.setup_failures_per_source_max`, in a minute. A worker with a wrong secret tries every 30 s (the longest
+/// [`REDIAL_MS_MAX`]); whoever guesses has 50, and then one in 1.2 s.
+pub const SETUP_FAILURES_PER_SOURCE_MAX: u32 = 50;
+/// Largest of both: a million in a minute are 17,000 in a second, more than TLS lets through.
+pub const ATTEMPTS_LIMIT: u64 = 1_000_000;
+/// Sources whose attempts are remembered; beyond it those that say the least are forgotten. 48 bytes each, 3 MiB in all.
+pub const ATTEMPT_ROWS_MAX: usize = 64 * 1024;
 /// Connections that wait in the kernel for each listener; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Pause after accept failed for want of descriptors, so that it does not spin.
@@ -449,6 +461,7 @@ const _: () = assert!(BODY_RATE_MIN <= BODY_RATE_LIMIT);
 const _: () = assert!(CONNECTIONS_PER_SOURCE_MAX as u64 <= CONNECTIONS_LIMIT && CONNECTIONS_LIMIT <= u32::MAX as u64);
 const _: () = assert!(CLIENT_STREAMS_MAX <= LINK_STREAMS_MAX);
 const _: () = assert!(SOURCE_SHARDS.is_power_of_two());
+const _: () = assert!(SETUP_FAILURES_PER_SOURCE_MAX <= SETUPS_PER_SOURCE_MAX && ATTEMPT_ROWS_MAX >= SOURCE_SHARDS);
 const _: () = assert!(MEMORY_TIGHT_PERCENT < MEMORY_FULL_PERCENT && MEMORY_FULL_PERCENT <= 100 && MEMORY_SHARE <= 100);
 // README.md tells these two.
 const _: () = assert!(REQUEST_BYTES_MAX <= 9 * 1024 * 1024 / 4);

@@ -141,6 +141,7 @@ fn the_limits_section() {
     let all =
         c("head_max_wait = \"1s\"\nidle_max_wait = \"2s\"\nhandshake_max_wait = \"3s\"\nbody_stall_max = \"4s\"\n\
                  body_rate_min = \"1KiB\"\nconnections_max = 5\nconnections_per_source_max = 6\n\
+                 setups_per_source_max = 8\nsetup_failures_per_source_max = 9\n\
                  sources_exempt = [\"10.0.0.0/8\"]\nstreams_max = 7\nmemory_max = \"1GiB\"");
     let want = Limits {
         head_ms_max: 1_000,
@@ -150,6 +151,8 @@ fn the_limits_section() {
         body_rate_min: 1_024,
         connections_max: 5,
         connections_per_source_max: 6,
+        setups_per_source_max: 8,
+        setup_failures_per_source_max: 9,
         sources_exempt: vec![Network::parse("10.0.0.0/8").unwrap()],
         streams_max: 7,
         memory_max: MemoryMax::Bytes(1 << 30),
@@ -169,6 +172,11 @@ fn the_limits_section() {
         ("body_rate_min = ¦240", "`body_rate_min` is an integer; write \"240B\", for each second"),
         ("body_rate_min = ¦\"1GiB\"", "`body_rate_min` is \"1GiB\"; write a size from \"0B\" to \"1MiB\""),
         ("connections_max = ¦-1", "`connections_max` is -1; write a number from 0 to 4194304"),
+        ("setups_per_source_max = ¦-1", "`setups_per_source_max` is -1; write a number from 0 to 1000000"),
+        (
+            "setup_failures_per_source_max = ¦1000001",
+            "`setup_failures_per_source_max` is 1000001; write a number from 0",
+        ),
         ("connections_per_source_max = ¦\"many\"", "`connections_per_source_max` is a string; write 1000"),
         ("sources_exempt = ¦1", "`sources_exempt` is an integer; write [\"127.0.0.0/8\", \"::1\"], or []"),
         ("sources_exempt = [¦1]", "`sources_exempt` is an integer"),

@@ -380,3 +380,138 @@ fn a_session_that_is_resumed_brings_no_certificate_whose_authority_is_gone() {
     let (link, status) = site.set_up(&client, None);
     assert_eq!((status, link.0.conn.handshake_kind()), (401, Some(rustls::HandshakeKind::Resumed)));
 }
+
+// ---- before it is known who somebody is ----
+
+/// A connection that comes from this address of loopback.
+fn connect_from(edge: &TestEdge, from: &str) -> Peer {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let from: std::net::SocketAddr = format!("{from}:0").parse().unwrap();
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&edge.address.into()).unwrap();
+    Peer::new(socket.into())
+}
+
+#[track_caller]
+fn set_up_from(edge: &TestEdge, from: &str, authorization: &str) -> common::Message {
+    let mut link = connect_from(edge, from);
+    link.send(setup_as(Some(authorization), ORIGIN, "http%2F1.1"));
+    link.response()
+}
+
+/// An edge that counts what comes from loopback, too.
+fn counting(limits: &str) -> TestEdge {
+    setting().cores(2).credential("links_max = 2").more(&format!("[limits]\nsources_exempt = []\n{limits}\n")).start()
+}
+
+#[test]
+fn a_thousand_wrong_guesses_from_one_address_are_slowed() {
+    let edge = counting("setup_failures_per_source_max = 20");
+    let began = std::time::Instant::now();
+    let mut refused = 0;
+    for n in 0..1_000 {
+        let answer = set_up_from(&edge, "127.0.0.2", &basic("web-1", &format!("guess {n}")));
+        match answer.status() {
+            401 => refused += 1,
+            429 => {
+                let after: u64 = answer.field("retry-after").expect("it says when").parse().unwrap();
+                assert!((1..=3).contains(&after), "one in three seconds: {after}");
+            }
+            other => panic!("{other}: {answer:?}"),
+        }
+    }
+    // Twenty at once, and one more for every three seconds that the test took.
+    let allowed = 20 + began.elapsed().as_secs() / 3 + 1;
+    assert!((20..=allowed).contains(&refused), "{refused} guesses were looked at, {allowed} may be");
+    let status = edge.status();
+    assert_eq!(status["counters"]["setups_refused"]["unauthorized"], refused);
+    assert_eq!(status["counters"]["setups_refused"]["rate"], 1_000 - refused);
+    // Others are not concerned.
+    assert_eq!(set_up_from(&edge, "127.0.0.3", &basic("web-1", SECRET)).status(), 101);
+}
+
+#[test]
+fn every_refusal_counts_but_those_that_are_no_guess() {
+    let edge = counting("setup_failures_per_source_max = 2\nsetups_per_source_max = 1000");
+    let right = basic("web-1", SECRET);
+    // 429 for too many links, again and again.
+    let held: Vec<Peer> = (0..2)
+        .map(|_| {
+            let mut link = connect_from(&edge, "127.0.0.2");
+            link.send(setup_as(Some(&right), ORIGIN, "http%2F1.1"));
+            assert_eq!(link.response().status(), 101);
+            link
+        })
+        .collect();
+    edge.until_links(2);
+    for _ in 0..5 {
+        let answer = set_up_from(&edge, "127.0.0.2", &right);
+        assert!(answer.status() == 429 && answer.text().contains("links"), "{answer:?}");
+    }
+    drop(held);
+    edge.until_links(0);
+    let mut malformed = connect_from(&edge, "127.0.0.2");
+    malformed.send(setup_as(Some(&right), "null", "h2"));
+    assert_eq!(malformed.response().status(), 400);
+    let mut forbidden = connect_from(&edge, "127.0.0.2");
+    forbidden.send(setup_as(Some(&right), "http%3A%2F%2Fother.example", "h2"));
+    assert_eq!(forbidden.response().status(), 403);
+    let answer = set_up_from(&edge, "127.0.0.2", &right);
+    assert!(answer.status() == 429 && answer.text().contains("too many setups"), "{answer:?}");
+}
+
+#[test]
+fn an_address_has_so_many_setups_and_exempt_ones_have_as_many_as_they_like() {
+    let edge = counting("setups_per_source_max = 3\nsetup_failures_per_source_max = 0");
+    let statuses = |from: &str| -> Vec<u16> {
+        (0..4).map(|_| set_up_from(&edge, from, &basic("web-1", "wrong")).status()).collect()
+    };
+    assert_eq!(statuses("127.0.0.2"), [401, 401, 401, 429]);
+    assert_eq!(statuses("127.0.0.3"), [401, 401, 401, 429]);
+    let limits = "[limits]\nsources_exempt = [\"127.0.0.2\"]\nsetups_per_source_max = 1\n";
+    let exempt = setting().more(limits).start();
+    for _ in 0..5 {
+        assert_eq!(set_up_from(&exempt, "127.0.0.2", &basic("web-1", "wrong")).status(), 401);
+    }
+}
+
+#[test]
+fn nobody_gets_a_byte_of_a_request_before_it_is_known_who_it_is() {
+    let edge = common::edge();
+    const SIGN: &str = "/what-nobody-may-see";
+    let mut clients: Vec<Peer> = (0..5).map(|_| edge.sent(get(SIGN))).collect();
+    edge.until_queued(5);
+    let whole = setup_as(Some(&basic("web-1", "wrong")), ORIGIN, "h2");
+    let right = setup_as(Some(&basic("web-1", SECRET)), ORIGIN, "h2");
+    let half = right[..right.len() - 2].to_owned();
+    let mut peers: Vec<Peer> = [
+        whole.clone(),
+        whole.replace("h2", "http%2F1.1"),
+        setup_as(None, ORIGIN, "h2"),
+        setup_as(Some("Basic"), ORIGIN, "h2"),
+        setup_as(Some(&basic("web-1", SECRET)), "null", "h2"),
+        setup_as(Some(&basic("web-1", SECRET)), "http%3A%2F%2Fother.example", "h2"),
+        setup_as(Some(&basic("web-1", SECRET)), ORIGIN, "h3"),
+        right.replace("GET ", "POST "),
+        right.replace("HTTP/1.1", "HTTP/1.0"),
+        format!("{right}\0\0\0"),
+    ]
+    .iter()
+    .map(|text| edge.sent(text))
+    .collect();
+    for peer in &mut peers {
+        let (said, _) = peer.end();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!said.contains(SIGN) && !said.contains("PRI *") && !said.contains("101 "), "{said}");
+    }
+    // Who has not finished, or has said nothing, hears nothing.
+    for begun in [half, "GET ".to_owned(), String::new()] {
+        edge.sent(&begun).is_quiet();
+    }
+    edge.until_queued(5);
+    let mut link = edge.h1_link();
+    for _ in 0..5 {
+        assert_eq!(link.serve("seen").target(), SIGN);
+    }
+    assert!(clients.iter_mut().all(|client| client.response().text() == "seen"));
+}

@@ -68,6 +68,10 @@ pub struct Limits {
     pub connections_max: u32,
     /// Over all cores, from one address. 0: no bound.
     pub connections_per_source_max: u32,
+    /// Setups of workers, in a minute, from one address. 0: no bound.
+    pub setups_per_source_max: u32,
+    /// Those of them that are refused. 0: no bound.
+    pub setup_failures_per_source_max: u32,
     /// Whose connections are not counted by their source: what stands in front of the edge and speaks for many.
     pub sources_exempt: Vec<Network>,
     /// Requests at once on one HTTP/2 connection.
@@ -95,6 +99,8 @@ impl Default for Limits {
             body_rate_min: limits::BODY_RATE_MIN,
             connections_max: 0,
             connections_per_source_max: limits::CONNECTIONS_PER_SOURCE_MAX,
+            setups_per_source_max: limits::SETUPS_PER_SOURCE_MAX,
+            setup_failures_per_source_max: limits::SETUP_FAILURES_PER_SOURCE_MAX,
             sources_exempt: loopback.to_vec(),
             streams_max: limits::CLIENT_STREAMS_MAX,
             memory_max: MemoryMax::Share(limits::MEMORY_SHARE),
@@ -337,6 +343,8 @@ const LIMITS: Shape = Shape {
         "body_rate_min",
         "connections_max",
         "connections_per_source_max",
+        "setups_per_source_max",
+        "setup_failures_per_source_max",
         "sources_exempt",
         "streams_max",
         "memory_max",
@@ -528,6 +536,10 @@ fn limits_of(root: &Section, mistakes: &mut Mistakes) -> Limits {
     count("connections_max", 0..=limits::CONNECTIONS_LIMIT, "10000", &mut limits.connections_max);
     let per_source = &mut limits.connections_per_source_max;
     count("connections_per_source_max", 0..=limits::CONNECTIONS_LIMIT, "1000", per_source);
+    let setups = &mut limits.setups_per_source_max;
+    count("setups_per_source_max", 0..=limits::ATTEMPTS_LIMIT, "1000", setups);
+    let failures = &mut limits.setup_failures_per_source_max;
+    count("setup_failures_per_source_max", 0..=limits::ATTEMPTS_LIMIT, "50", failures);
     count("streams_max", 1..=u64::from(limits::LINK_STREAMS_MAX), "100", &mut limits.streams_max);
     if table.has("sources_exempt") {
         let (max, example) = (limits::SOURCES_EXEMPT_MAX, r#"["127.0.0.0/8", "::1"], or []"#);

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::client::SendRequest;
 
-use super::config::{EdgeConfig, Limits};
+use super::config::EdgeConfig;
 use super::far::{self, FarAsk, FarBack, FarEnds};
 use super::links::{H1Slot, Holders, Turned};
 use super::priority::Classifier;
@@ -29,7 +29,9 @@ use crate::io;
 use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::wire::{About, RequestIds};
-use crate::xcore::{Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Source};
+use crate::xcore::{
+    Attempts, Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Source,
+};
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
 pub struct Shared {
@@ -49,11 +51,24 @@ pub struct Shared {
     pub clocks: Clocks,
     /// Connections of clients, over all cores.
     pub crowd: Arc<Crowd>,
+    /// Setups of workers by their source, over all cores.
+    pub attempts: Attempts,
     pub connections_max: usize,
     pub memory: Arc<MemoryGauge>,
     /// In bytes; `None`: nobody watches it.
     pub memory_max: Option<u64>,
     pub started: Now,
+}
+
+impl Shared {
+    /// Whose doing it is what comes from there, where that is counted.
+    #[must_use]
+    pub fn source_of(&self, address: IpAddr) -> Option<Source> {
+        // A proxy's connections are those of many.
+        let is_exempt = self.config.trusts(address)
+            || self.config.limits.sources_exempt.iter().any(|network| network.contains(address));
+        (!is_exempt).then(|| Source::of(address))
+    }
 }
 
 /// What one core tells another.
@@ -467,14 +482,9 @@ impl Counted {
     /// It is known now whose connection this is. False: that one has its share, and the connection is to be closed.
     #[must_use]
     pub fn comes_from(&mut self, address: IpAddr) -> bool {
-        let config = &self.core.shared.config;
-        let Limits { connections_per_source_max: max, sources_exempt, .. } = &config.limits;
-        // A proxy's connections are those of many.
-        let is_exempt = config.trusts(address) || sources_exempt.iter().any(|network| network.contains(address));
-        if *max == 0 || is_exempt {
-            return true;
-        }
-        let enters = self.guest.comes_from(Source::of(address), *max);
+        let max = self.core.shared.config.limits.connections_per_source_max;
+        let Some(source) = self.core.shared.source_of(address).filter(|_| max > 0) else { return true };
+        let enters = self.guest.comes_from(source, max);
         if !enters {
             self.core.counters.borrow_mut().core.connections_refused.one(ConnectionRefusal::PerSource);
         }

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -48,7 +48,8 @@ pub struct Visitor {
 /// Answers a setup and, if it is accepted, turns the connection into a link. Until then it is one more client's.
 pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted: Counted) {
     let TakenOver { mut conn, head, mut timer } = taken;
-    let setup = match check(&core, &head, &visitor) {
+    let address = conn.peer_addr().map(|address| address.ip());
+    let setup = match admit(&core, address, || check(&core, &head, &visitor)) {
         Ok(setup) => setup,
         Err(fault) => {
             core.counters.borrow_mut().setup_refused(fault);
@@ -102,6 +103,23 @@ struct Accepted {
     said: About,
     badge: Badge,
     seat: Seat,
+}
+
+/// Checks a setup, unless too many have come from its address, or too many that were refused.
+fn admit<T>(core: &Core, address: Option<IpAddr>, check: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let Some(source) = address.and_then(|address| core.shared.source_of(address)) else { return check() };
+    let attempts = &core.shared.attempts;
+    let retry_after_s = |wait_ms: u64| u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX);
+    attempts
+        .begin(source, clock::now())
+        .map_err(|wait_ms| Fault::SetupsTooMany { retry_after_s: retry_after_s(wait_ms) })?;
+    let checked = check();
+    match checked {
+        // What an edge that ends says, and a credential that is in use, is no guess.
+        Ok(_) | Err(Fault::Draining | Fault::SetupLimit) => {}
+        Err(_) => attempts.failed(source, clock::now()),
+    }
+    checked
 }
 
 /// The checks in their order (interface: syntax, credential, origins, versions, limits).

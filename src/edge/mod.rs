@@ -44,7 +44,7 @@ use crate::limits::{
     TICK_MS,
 };
 use crate::settings::Mistakes;
-use crate::xcore::{Crowd, Fill, MemoryGauge, PoolBooks, Post};
+use crate::xcore::{Attempts, Crowd, Fill, MemoryGauge, PoolBooks, Post};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
 pub struct Edge {
@@ -102,6 +102,7 @@ impl Edge {
             tls,
             clocks: clocks_of(&config.limits),
             crowd: Crowd::new(),
+            attempts: Attempts::new(config.limits.setups_per_source_max, config.limits.setup_failures_per_source_max),
             connections_max,
             memory: MemoryGauge::new(),
             memory_max,
