@@ -75,6 +75,7 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
             origins: vec![OriginPattern::Any],
             links_max: 16,
             expires_unix: None,
+            legacy: false,
         }],
         credentials_dir: None,
         tokens: None,

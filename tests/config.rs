@@ -305,11 +305,14 @@ fn the_listen_tables() {
         (format!("address = ¦8080\n{both}"), "`address` is an integer; write \"0.0.0.0:8080\""),
         (format!("{address}\naccept = ¦\"clients\""), "`accept` is a string; write [\"clients\", \"workers\"]"),
         (format!("{address}\naccept = ¦[]"), "`accept` is empty"),
-        (format!("{address}\naccept = [\"clients\", ¦\"worker\"]"), "`accept` names \"worker\"; known are \"clients\""),
+        (
+            format!("{address}\naccept = [\"clients\", ¦\"worker\"]"),
+            "`accept` names \"worker\"; known are \"clients\", \"workers\" and",
+        ),
         (format!("{address}\naccept = [\"clients\", ¦\"clients\"]"), "`accept` names clients twice"),
         (
-            format!("{address}\naccept = [¦\"haproxy-workers\"]"),
-            "`haproxy-workers` is not available in this version; use \"workers\"",
+            format!("{address}\n{both}\ncredential = ¦\"web-1\""),
+            "`credential` is for addresses that accept haproxy-workers",
         ),
         (format!("{address}\n{both}\ntls = ¦[]"), "`tls` is empty; write { certificate = \"edge.pem\","),
         (format!("{address}\n{both}\ntls = ¦\"edge.pem\""), "`tls` is a string; write { certificate = \"edge.pem\","),
@@ -347,6 +350,52 @@ fn the_listen_tables() {
         &format!("{LISTEN}{}{rest}", LISTEN.replace("address = ", "address = ¦")),
         &["0.0.0.0:8080 is listened on twice (line 2); put both into one `accept`"],
     );
+}
+
+#[test]
+fn an_address_for_haproxys_devices() {
+    let whole = credential().replace("app.example", "http://app.example");
+    let clients = LISTEN.replace(", \"workers\"", "");
+    let text = |listen: &str| {
+        let listen = format!("[[listen]]\naddress = \"0.0.0.0:81\"\naccept = [\"haproxy-workers\"]\n{listen}\n");
+        format!("{clients}{listen}{POOL}{whole}")
+    };
+    let tls = "tls = { certificate = \"a\", key = \"k\", worker_ca = \"ca\" }";
+    let listen = edge_good(&text("credential = \"web-1\""), &[]).listens.remove(1);
+    assert!(listen.haproxy_workers && !listen.clients && !listen.workers);
+    assert_eq!(listen.credential.unwrap().value, "web-1");
+    assert!(edge_good(&text(tls), &[]).listens[1].credential.is_none());
+    let plain_tls = tls.replace(", worker_ca = \"ca\"", "");
+    edge_good(&text(&format!("credential = \"web-1\"\n{plain_tls}\nproxy_protocol = false")), &[]);
+    for (lines, want) in [
+        (format!("credential = ¦\"web-1\"\n{tls}"), "both `credential` and a `worker_ca`; keep one"),
+        ("credential = ¦\"web-2\"".into(), "there is no credential `web-2`; make one"),
+        ("credential = ¦\"a b\"".into(), "`credential` has a character other than letters"),
+        ("credential = ¦1".into(), "`credential` is an integer"),
+        (
+            "credential = \"web-1\"\nh2c = ¦true".into(),
+            "`h2c` is for clients, and haproxy-workers speak HTTP/2 without it",
+        ),
+    ] {
+        edge_bad(&text(&lines), &[want]);
+    }
+    for lines in ["", &plain_tls] {
+        let marked =
+            text(lines).replacen("[[listen]]\naddress = \"0.0.0.0:81", "¦[[listen]]\naddress = \"0.0.0.0:81", 1);
+        edge_bad(&marked, &["haproxy-workers say nothing about who they are; add credential = \"web-1\""]);
+    }
+    let patterns = text("credential = ¦\"web-1\"").replace("http://app.example", "app.example");
+    edge_bad(&patterns, &["credential `web-1` has no whole origin, and these workers name none themselves; write one"]);
+    edge_bad(
+        &text("credential = \"web-1\"")
+            .replace("accept = [\"haproxy-workers\"]", "accept = ¦[\"workers\", \"haproxy-workers\"]"),
+        &[
+            "`accept` names haproxy-workers and others, who cannot be told apart; give haproxy-workers an address of their own",
+        ],
+    );
+    // In a folder of credentials it may be there later.
+    let folder = format!("[edge]\ncredentials_dir = \"c\"\n{}", text("credential = \"web-2\""));
+    edge_good(&folder, &[]);
 }
 
 #[test]
@@ -748,6 +797,7 @@ fn the_credential_tables() {
     let hash = SecretHash([half, half].concat().try_into().unwrap());
     assert_eq!(default.proof, Proof::Secrets(vec![hash]));
     assert_eq!(c("links_max = 3").links_max, 3);
+    assert!(c("legacy = true").legacy && !default.legacy);
     for expires in
         ["\"2027-01-01T00:00:00Z\"", "2027-01-01T00:00:00Z", "\"2027-01-01T01:00:00+01:00\"", "2027-01-01 00:00:00Z"]
     {
@@ -760,6 +810,7 @@ fn the_credential_tables() {
 
     for (lines, want) in [
         ("links_max = ¦0", "`links_max` is 0; write a number from 1 to 10000"),
+        ("legacy = ¦1", "`legacy` is an integer; write true or false"),
         ("expires = ¦\"tomorrow\"", "`expires` is not a date with time and offset; write \"2027-01-01T00:00:00Z\""),
         ("expires = ¦\"2027-01-01\"", "`expires` is not a date with time and offset"),
         ("expires = ¦2027-01-01", "`expires` is not a date with time and offset"),

@@ -68,6 +68,12 @@ fn edge_with(key: &str, value: &str) -> Result<EdgeConfig, Mistakes> {
     let limits = if table == "limits" { format!("[limits]\n{}", lines("limits", "")) } else { String::new() };
     let (mut listen, pool, mut credential) =
         (lines("listen", LISTEN), lines("pool", POOL), lines("credential", CREDENTIAL));
+    if (table, key) == ("listen", "credential") {
+        // It is for an address of its own, and clients want one, too.
+        listen = format!("address = \"127.0.0.1:8081\"\naccept = [\"clients\"]\n[[listen]]\n{listen}")
+            .replace("[\"clients\", \"workers\"]", "[\"haproxy-workers\"]");
+        credential = credential.replace("\"app.example\"", "\"http://app.example\"");
+    }
     if key == "certificate_name" {
         // It stands instead of a secret, and somebody has to be able to show one.
         listen += "tls = { certificate = \"edge.pem\", key = \"edge.key\", worker_ca = \"ca.pem\" }\n";
@@ -111,6 +117,7 @@ fn example(key: &str, default: &str) -> String {
         "listen.address" => "\"0.0.0.0:8080\"",
         "listen.accept" => "[\"clients\", \"workers\"]",
         "listen.tls" => "{ certificate = \"edge.pem\", key = \"edge.key\" }",
+        "listen.credential" => "\"web-1\"",
         "admin.address" => "\"127.0.0.1:9090\"",
         "pool.name" | "pool" => "\"app\"",
         "pool.origins" | "credential.origins" => "[\"app.example\"]",
@@ -167,7 +174,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 41 && worker.len() == 21, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 43 && worker.len() == 21, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);

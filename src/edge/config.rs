@@ -108,12 +108,16 @@ impl Default for Limits {
     }
 }
 
-/// `[[listen]]`. At least one of `clients` and `workers` is set.
+/// `[[listen]]`. At least one of `clients` and `workers` is set, or `haproxy_workers` alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub address: SocketAddr,
     pub clients: bool,
     pub workers: bool,
+    /// Devices that speak HAProxy's reverse HTTP.
+    pub haproxy_workers: bool,
+    /// Whoever comes to an address for them has this credential; `None`: what their certificates say.
+    pub credential: Option<At<String>>,
     /// In the order of the file; the first one is for clients that ask for no name. Empty: no TLS here.
     pub tls: Vec<CertificateFiles>,
     /// HTTP/2 without TLS, for clients that begin with its preface. Not with TLS, where it is negotiated.
@@ -135,12 +139,21 @@ impl Listen {
     /// An address with every other key at its default.
     #[must_use]
     pub fn new(address: SocketAddr, clients: bool, workers: bool) -> Listen {
-        Listen { address, clients, workers, tls: Vec::new(), h2c: false, proxy_protocol: false }
+        Listen {
+            address,
+            clients,
+            workers,
+            haproxy_workers: false,
+            credential: None,
+            tls: Vec::new(),
+            h2c: false,
+            proxy_protocol: false,
+        }
     }
 
     /// Workers may show certificates here.
     fn knows_certificates(&self) -> bool {
-        self.workers && self.tls.iter().any(|files| files.worker_ca.is_some())
+        (self.workers || self.haproxy_workers) && self.tls.iter().any(|files| files.worker_ca.is_some())
     }
 }
 
@@ -249,6 +262,8 @@ pub struct Credential {
     pub links_max: u32,
     /// Seconds since 1970. From this second on the credential is refused.
     pub expires_unix: Option<u64>,
+    /// Its worker may set up as devices did before the drafts (`Upgrade: PTTH/1.0`).
+    pub legacy: bool,
 }
 
 /// How a worker shows that a credential is its own.
@@ -351,8 +366,11 @@ const LIMITS: Shape = Shape {
     ],
     later: &[],
 };
-const LISTEN: Shape =
-    Shape { name: "[[listen]]", keys: &["address", "accept", "tls", "h2c", "proxy_protocol"], later: &[] };
+const LISTEN: Shape = Shape {
+    name: "[[listen]]",
+    keys: &["address", "accept", "credential", "tls", "h2c", "proxy_protocol"],
+    later: &[],
+};
 const TLS: Shape = Shape { name: "tls", keys: &["certificate", "key", "worker_ca"], later: &[] };
 const ADMIN: Shape = Shape { name: "[admin]", keys: &["address"], later: &[] };
 const POOL: Shape = Shape {
@@ -380,7 +398,7 @@ const MATCH: Shape = Shape { name: "match", keys: &["method", "host", "path", "c
 const QUEUE: Shape = Shape { name: "queue", keys: &["requests_max", "bytes_max", "wait_max"], later: &[] };
 const CREDENTIAL: Shape = Shape {
     name: "[[credential]]",
-    keys: &["id", "secret_hash", "certificate_name", "origins", "links_max", "expires"],
+    keys: &["id", "secret_hash", "certificate_name", "origins", "links_max", "expires", "legacy"],
     later: &[],
 };
 /// A file of `credentials_dir`, in its two forms.
@@ -458,6 +476,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
         now_unix,
     };
     let credentials = credentials(root, &terms, credentials_dir.is_some() || tokens.is_some(), mistakes);
+    check_devices(&listens, &credentials, credentials_dir.is_some(), mistakes);
     let listens = listens.into_iter().map(|listen| listen.value).collect();
     EdgeConfig {
         file: String::new(),
@@ -654,19 +673,33 @@ fn listens(root: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<At<Lis
         }
         let proxy_protocol = table.entry("proxy_protocol").and_then(|entry| entry.flag(mistakes)).unwrap_or(false);
         whole &= accept.is_some();
-        let (Some(address), Some((clients, workers))) = (address, accept) else {
+        let (Some(address), Some(accept)) = (address, accept) else {
             continue;
         };
+        let Accept { clients, workers, haproxy_workers } = accept;
+        let credential = devices(&table, haproxy_workers, &tls, mistakes);
+        if let (true, true, Some(entry)) = (h2c, haproxy_workers, table.entry("h2c")) {
+            entry.refuse("is for clients, and haproxy-workers speak HTTP/2 without it", "h2c = false", mistakes);
+        }
         if let Some(first) = listens.iter().find(|l| l.value.address == address.value) {
             let what = format!("{} is listened on twice{}", address.value, line_of(first.place));
             mistakes.error(address.place, what, "put both into one `accept`, or take another port");
         }
-        let listen = Listen { address: address.value, clients, workers, tls, h2c, proxy_protocol };
+        let address_of = address.value;
+        let listen = Listen {
+            haproxy_workers,
+            credential,
+            tls,
+            h2c,
+            proxy_protocol,
+            ..Listen::new(address_of, clients, workers)
+        };
         listens.push(At { value: listen, place: address.place });
     }
     if whole {
+        let for_workers = |listen: &At<Listen>| listen.value.workers || listen.value.haproxy_workers;
         for (who, some) in
-            [("clients", listens.iter().any(|l| l.value.clients)), ("workers", listens.iter().any(|l| l.value.workers))]
+            [("clients", listens.iter().any(|l| l.value.clients)), ("workers", listens.iter().any(for_workers))]
         {
             if !some && !listens.is_empty() {
                 let what = format!("no [[listen]] accepts {who}");
@@ -707,30 +740,86 @@ fn tls(entry: &Entry, folder: &Path, mistakes: &mut Mistakes) -> Vec<Certificate
     files
 }
 
-fn accept(entry: &Entry, mistakes: &mut Mistakes) -> Option<(bool, bool)> {
-    let (mut clients, mut workers, mut good) = (false, false, true);
+/// Whom an address is for.
+struct Accept {
+    clients: bool,
+    workers: bool,
+    haproxy_workers: bool,
+}
+
+fn accept(entry: &Entry, mistakes: &mut Mistakes) -> Option<Accept> {
+    let (mut clients, mut workers, mut haproxy_workers, mut good) = (false, false, false, true);
     for who in entry.texts(ACCEPT, mistakes)? {
         match who.value {
             "clients" if !clients => clients = true,
             "workers" if !workers => workers = true,
-            "clients" | "workers" => {
+            "haproxy-workers" if !haproxy_workers => haproxy_workers = true,
+            "clients" | "workers" | "haproxy-workers" => {
                 let what = format!("`accept` names {} twice", who.value);
                 mistakes.error(who.place, what, "name it once");
                 good = false;
             }
-            "haproxy-workers" => {
-                let mend = "use \"workers\" and connect with `ptth worker`";
-                mistakes.error(who.place, "`haproxy-workers` is not available in this version", mend);
-                good = false;
-            }
             other => {
                 let what = format!("`accept` names \"{}\"", plain(other, 40));
-                mistakes.error(who.place, what, "known are \"clients\" and \"workers\"");
+                mistakes.error(who.place, what, "known are \"clients\", \"workers\" and \"haproxy-workers\"");
                 good = false;
             }
         }
     }
-    good.then_some((clients, workers))
+    if haproxy_workers && (clients || workers) {
+        let what = "`accept` names haproxy-workers and others, who cannot be told apart";
+        mistakes.error(entry.place(), what, "give haproxy-workers an address of their own");
+        good = false;
+    }
+    good.then_some(Accept { clients, workers, haproxy_workers })
+}
+
+/// Who a device is that says nothing about it: by the address that it comes to, or by its certificate.
+fn devices(
+    table: &Section,
+    haproxy_workers: bool,
+    tls: &[CertificateFiles],
+    mistakes: &mut Mistakes,
+) -> Option<At<String>> {
+    let entry = table.entry("credential");
+    let credential = entry.and_then(|entry| name(&entry, "web-1", mistakes));
+    let knows_certificates = tls.iter().any(|files| files.worker_ca.is_some());
+    match entry {
+        Some(entry) if !haproxy_workers => {
+            let what = "`credential` is for addresses that accept haproxy-workers; others present their own";
+            mistakes.error(entry.place(), what, "remove it");
+        }
+        Some(entry) if knows_certificates => {
+            let what = "both `credential` and a `worker_ca`";
+            mistakes.error(entry.place(), what, "keep one: everybody here, or whoever shows a certificate");
+        }
+        None if haproxy_workers && !knows_certificates => {
+            let what = "haproxy-workers say nothing about who they are";
+            let mend = "add credential = \"web-1\", the id of a [[credential]], or a `worker_ca` to `tls`";
+            mistakes.error(table.place, what, mend);
+        }
+        _ => {}
+    }
+    credential.filter(|_| haproxy_workers)
+}
+
+/// What a listener's credential has to be: there, and with origins that can be registered without being named.
+fn check_devices(listens: &[At<Listen>], credentials: &[Credential], has_others: bool, mistakes: &mut Mistakes) {
+    for id in listens.iter().filter_map(|listen| listen.value.credential.as_ref()) {
+        match credentials.iter().find(|credential| credential.id == id.value) {
+            None if has_others => {}
+            None => {
+                let what = format!("there is no credential `{}`", id.value);
+                mistakes.error(id.place, what, "make one with `ptth credential new NAME`");
+            }
+            Some(own) if !own.origins.iter().any(|origin| matches!(origin, OriginPattern::Origin(_))) => {
+                let what =
+                    format!("credential `{}` has no whole origin, and these workers name none themselves", id.value);
+                mistakes.error(id.place, what, "write one in its `origins`, such as \"https://app.example.com\"");
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 fn socket_address(entry: &Entry, example: &str, mistakes: &mut Mistakes) -> Option<At<SocketAddr>> {
@@ -1363,6 +1452,7 @@ fn credential(table: &Section, shape: &Shape, terms: &Terms, taken: &mut Taken, 
         origins: origins.unwrap_or_default().into_iter().map(|origin| origin.value).collect(),
         links_max: links_max.and_then(|n| u32::try_from(n).ok()).unwrap_or(limits::CREDENTIAL_LINKS),
         expires_unix: expires.map(|expires| expires.value),
+        legacy: table.entry("legacy").and_then(|entry| entry.flag(mistakes)).unwrap_or(false),
     }
 }
 

@@ -20,6 +20,10 @@ use crate::xcore::{Seat, Seats};
 #[derive(Default)]
 pub struct Credentials {
     list: Vec<Held>,
+    /// Some worker may turn a connection by the name of its certificate alone.
+    inverts: bool,
+    /// Some worker may set up as before the drafts.
+    has_legacy: bool,
     /// Whose tokens are credentials, too.
     tokens: Option<Arc<Tokens>>,
     seats: Arc<SeatBook>,
@@ -77,6 +81,8 @@ pub struct Badge {
     proved: Proved,
     origins: Vec<OriginPattern>,
     links_max: u32,
+    /// It may set up as before the drafts.
+    pub legacy: bool,
     /// Seconds since 1970: of the credential or of its proof, whichever comes first.
     pub expires_unix: Option<u64>,
     seats: Arc<Seats>,
@@ -86,8 +92,16 @@ pub struct Badge {
 #[derive(Clone, PartialEq, Eq)]
 enum Proved {
     Secret(SecretHash),
-    Certificate { name: String, not_after_unix: u64 },
-    Token { key: KeyId, expires_unix: u64 },
+    Certificate {
+        name: String,
+        not_after_unix: u64,
+    },
+    Token {
+        key: KeyId,
+        expires_unix: u64,
+    },
+    /// It came to an address that is its credential's own.
+    Listener,
 }
 
 /// Why a setup is answered 401. The worker never learns which; the log does.
@@ -144,7 +158,36 @@ impl Credentials {
             credential: credential.clone(),
             seats: seats.row(Holder::Credential(credential.id.clone())),
         };
-        Credentials { list: list.iter().map(held).collect(), tokens, seats }
+        let names_itself = |credential: &Credential| matches!(credential.proof, Proof::Certificate(_));
+        let has_origin = |credential: &Credential| exact(&credential.origins).next().is_some();
+        Credentials {
+            list: list.iter().map(held).collect(),
+            inverts: list.iter().any(|credential| names_itself(credential) && has_origin(credential)),
+            has_legacy: list.iter().any(|credential| credential.legacy),
+            tokens,
+            seats,
+        }
+    }
+
+    /// Whether anybody could turn a connection by a TLS handshake alone.
+    #[must_use]
+    pub fn inverts(&self) -> bool {
+        self.inverts
+    }
+
+    /// Whether anybody may set up as before the drafts.
+    #[must_use]
+    pub fn has_legacy(&self) -> bool {
+        self.has_legacy
+    }
+
+    /// For whoever comes to an address that is a credential's own.
+    ///
+    /// # Errors
+    /// When there is no such credential, or it has expired.
+    pub fn of_listener(&self, id: &str, now_unix: u64) -> Result<Badge, Refusal> {
+        let held = self.list.iter().find(|held| held.credential.id == id).ok_or(Refusal::Unknown)?;
+        held.badge(Proved::Listener).in_time(now_unix)
     }
 
     /// Checks what a setup shows: `Basic` with id and secret, or `Bearer` with the secret alone or a token (RFC 7617, RFC 6750);
@@ -164,10 +207,7 @@ impl Credentials {
             (None, Some(certificate)) => self.by_certificate(certificate)?,
             (None, None) => return Err(Refusal::Missing),
         };
-        match badge.expires_unix {
-            Some(expires) if expires <= now_unix => Err(Refusal::Expired(badge.id)),
-            _ => Ok(badge),
-        }
+        badge.in_time(now_unix)
     }
 
     fn by_secret(&self, id: Option<&str>, secret: &[u8]) -> Result<Badge, Refusal> {
@@ -210,7 +250,7 @@ impl Credentials {
         let Claims { id, origins, links_max, expires_unix, key } = claims;
         let seats = self.seats.row(Holder::Token(id.clone()));
         let proved = Proved::Token { key, expires_unix };
-        Badge { id, expires_unix: proved.expires_unix(), proved, origins, links_max, seats }
+        Badge { id, expires_unix: proved.expires_unix(), proved, origins, links_max, legacy: false, seats }
     }
 
     /// What these credentials say about a badge that earlier ones gave.
@@ -227,6 +267,7 @@ impl Credentials {
         let is_proved = match (&badge.proved, &own.proof) {
             (Proved::Secret(hash), Proof::Secrets(hashes)) => hashes.contains(hash),
             (Proved::Certificate { name, .. }, Proof::Certificate(own)) => name == own,
+            (Proved::Listener, _) => true,
             (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => false,
         };
         if is_proved && are_same(&own.origins, &badge.origins) {
@@ -245,13 +286,14 @@ impl Credential {
 
 impl Held {
     fn badge(&self, proved: Proved) -> Badge {
-        let Credential { id, origins, links_max, expires_unix, .. } = &self.credential;
+        let Credential { id, origins, links_max, expires_unix, legacy, .. } = &self.credential;
         Badge {
             id: id.clone(),
             expires_unix: earlier(*expires_unix, proved.expires_unix()),
             proved,
             origins: origins.clone(),
             links_max: *links_max,
+            legacy: *legacy,
             seats: self.seats.clone(),
         }
     }
@@ -260,7 +302,7 @@ impl Held {
 impl Proved {
     fn expires_unix(&self) -> Option<u64> {
         match self {
-            Proved::Secret(_) => None,
+            Proved::Secret(_) | Proved::Listener => None,
             Proved::Certificate { not_after_unix, .. } => Some(*not_after_unix),
             Proved::Token { expires_unix, .. } => Some(*expires_unix),
         }
@@ -275,6 +317,7 @@ impl Badge {
             Proved::Secret(_) => "secret".into(),
             Proved::Certificate { name, .. } => format!("certificate {name}"),
             Proved::Token { key, .. } => format!("token of key {}", key.name),
+            Proved::Listener => "listener".into(),
         }
     }
 
@@ -290,11 +333,31 @@ impl Badge {
         pool.origins.iter().all(|wanted| self.origins.iter().any(|pattern| includes(pattern, wanted)))
     }
 
+    /// The origins that its worker registers without naming them.
+    pub fn own_origins(&self) -> impl Iterator<Item = &Origin> {
+        exact(&self.origins)
+    }
+
+    fn in_time(self, now_unix: u64) -> Result<Badge, Refusal> {
+        match self.expires_unix {
+            Some(expires) if expires <= now_unix => Err(Refusal::Expired(self.id)),
+            _ => Ok(self),
+        }
+    }
+
     /// A place for one more link, if its credential has one left.
     #[must_use]
     pub fn take_seat(&self) -> Option<Seat> {
         self.seats.try_take(self.links_max)
     }
+}
+
+/// Those that are whole, and no patterns.
+fn exact(patterns: &[OriginPattern]) -> impl Iterator<Item = &Origin> {
+    patterns.iter().filter_map(|pattern| match pattern {
+        OriginPattern::Origin(origin) => Some(origin),
+        OriginPattern::Host(_) | OriginPattern::Wildcard(_) | OriginPattern::Any => None,
+    })
 }
 
 /// The order in which somebody wrote them says nothing. None is there twice.
@@ -318,7 +381,7 @@ mod tests {
 
     fn credential(id: &str, proof: Proof, origins: &[&str], expires_unix: Option<u64>) -> Credential {
         let origins = origins.iter().map(|o| OriginPattern::parse(o).unwrap()).collect();
-        Credential { id: id.into(), proof, origins, links_max: 1, expires_unix }
+        Credential { id: id.into(), proof, origins, links_max: 1, expires_unix, legacy: false }
     }
 
     fn secrets(secrets: &[&str]) -> Proof {

@@ -3,16 +3,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
 use super::core::{Core, Counted, Line, LinkAbout, Message, Shared};
-use super::credentials::{Badge, Shown, Standing};
+use super::credentials::{Badge, Refusal, Shown, Standing};
 use super::tls::Vouched;
 use super::wait_for;
+use super::welcome::Devices;
 use crate::client::h1::{TakenOver, refuse};
 use crate::clock;
 use crate::exchange::Latch;
@@ -20,14 +21,30 @@ use crate::fault::Fault;
 use crate::ids::{LinkId, PoolId};
 use crate::io::{self, Conn, Detached, Pulse};
 use crate::limits::{DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX};
-use crate::link::h2::{H2Link, News};
-use crate::wire::{self, About, ChannelVersion, RequestHead, Scope, Setup};
+use crate::link::h2::{H2Link, News, Preface};
+use crate::wire::{self, About, ChannelVersion, OldSetup, Origin, Presented, RequestHead, Scope, Setup};
 use crate::xcore::{Placement, Seat};
+
+/// What a turned connection speaks, from its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channel {
+    H1,
+    H2(Preface),
+}
+
+impl From<ChannelVersion> for Channel {
+    fn from(version: ChannelVersion) -> Channel {
+        match version {
+            ChannelVersion::H1 => Channel::H1,
+            ChannelVersion::H2 => Channel::H2(Preface::Ours),
+        }
+    }
+}
 
 /// A connection whose setup was accepted, on its way to the core where it will live.
 pub struct Turned {
     conn: Detached,
-    version: ChannelVersion,
+    channel: Channel,
     pools: Vec<PoolId>,
     said: About,
     address: SocketAddr,
@@ -48,12 +65,10 @@ pub struct Visitor {
 /// Answers a setup and, if it is accepted, turns the connection into a link. Until then it is one more client's.
 pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted: Counted) {
     let TakenOver { mut conn, head, mut timer } = taken;
-    let address = conn.peer_addr().map(|address| address.ip());
-    let setup = match admit(&core, address, || check(&core, &head, &visitor)) {
-        Ok(setup) => setup,
+    let address = conn.peer_addr();
+    let (answer, accepted) = match admit(&core, address, || check(&core, &head, &visitor)) {
+        Ok(accepted) => accepted,
         Err(fault) => {
-            core.counters.borrow_mut().setup_refused(fault);
-            tracing::info!(peer = ?conn.peer_addr(), status = fault.status(), reason = %fault, "setup refused");
             let is_head = head.method == http::Method::HEAD;
             refuse(&mut conn.writer, fault, is_head, &mut timer, &core.shared.clocks).await;
             conn.close().await;
@@ -62,19 +77,79 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted:
     };
     // Bytes behind the setup and before our 101 belong to nobody (wire-formats §7).
     if !conn.reader.buffer().is_empty() {
-        tracing::info!(peer = ?conn.peer_addr(), "setup closed: bytes came before the 101");
+        tracing::info!(?address, "setup closed: bytes came before the 101");
         conn.close().await;
         return;
     }
-    wire::setup::put_setup_accept(conn.writer.buf(), setup.dialect, setup.version);
+    match answer {
+        Answer::Draft(dialect, version) => wire::setup::put_setup_accept(conn.writer.buf(), dialect, version),
+        Answer::Old => wire::setup::put_old_setup_accept(conn.writer.buf()),
+    }
     timer.set(clock::now().plus_ms(SETUP_MS_MAX));
     let flushed = std::future::poll_fn(|cx| match conn.writer.poll_flush(cx) {
         Poll::Pending => timer.poll_expired(cx).map(|()| false),
         Poll::Ready(result) => Poll::Ready(result.is_ok()),
     });
-    if !flushed.await {
-        return;
+    if flushed.await {
+        turn(core, conn, accepted, counted).await;
     }
+}
+
+/// A connection whose TLS handshake has turned its roles (draft-thomson-ptth-potato): whose it is, its certificate says, and
+/// what it serves, the credential. Nothing is answered; who may not is closed.
+pub async fn invert(core: Rc<Core>, conn: Conn, version: ChannelVersion, visitor: Visitor, counted: Counted) {
+    let accepted = admit(&core, conn.peer_addr(), || {
+        let badge = authenticate(&core.shared, None, &visitor)?;
+        let pools = pools_of(&core.shared, &badge, None)?;
+        accept(&core, badge, pools, version.into())
+    });
+    match accepted {
+        Ok(accepted) => turn(core, conn, accepted, counted).await,
+        Err(_) => conn.close().await,
+    }
+}
+
+/// A device that speaks HAProxy's reverse HTTP: it begins as a client of HTTP/2, and with its SETTINGS the roles are turned.
+/// Nothing is answered; who may not is closed.
+pub async fn attach(core: Rc<Core>, mut conn: Conn, devices: Devices, visitor: Visitor, counted: Counted) {
+    let began = io::timeout(SETUP_MS_MAX, has_preface(&mut conn)).await;
+    if began != Some(true) {
+        tracing::debug!(peer = ?conn.peer_addr(), "a device did not begin with HTTP/2's preface");
+        return conn.close().await;
+    }
+    let accepted = admit(&core, conn.peer_addr(), || {
+        let badge = match &devices.credential {
+            Some(id) => known(core.shared.register.now().of_listener(id, clock::unix_seconds()))?,
+            None => authenticate(&core.shared, None, &visitor)?,
+        };
+        let pools = pools_of(&core.shared, &badge, None)?;
+        accept(&core, badge, pools, Channel::H2(Preface::Theirs))
+    });
+    match accepted {
+        Ok(accepted) => turn(core, conn, accepted, counted).await,
+        Err(_) => conn.close().await,
+    }
+}
+
+/// Takes HTTP/2's preface off the connection; false where something else came.
+async fn has_preface(conn: &mut Conn) -> bool {
+    loop {
+        match wire::is_h2_preface(conn.reader.buffer()) {
+            Some(true) => {
+                conn.reader.consume(wire::PREFACE.len());
+                return true;
+            }
+            Some(false) => return false,
+            None => {}
+        }
+        if !matches!(conn.reader.fill().await, Ok(1..)) {
+            return false;
+        }
+    }
+}
+
+/// The connection is a worker's from here on: it goes to the core that needs it most.
+async fn turn(core: Rc<Core>, conn: Conn, accepted: Accepted, counted: Counted) {
     let Some(address) = conn.peer_addr() else { return };
     let conn = match conn.detach().await {
         Ok(conn) => conn,
@@ -84,10 +159,10 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted:
         }
     };
     drop(counted); // links are bounded by their credentials
-    let Accepted { version, pools, said, badge, seat, .. } = setup;
+    let Accepted { channel, pools, said, badge, seat } = accepted;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
-    let turned = Turned { conn, version, pools, said, address, badge, seat, placement };
+    let turned = Turned { conn, channel, pools, said, address, badge, seat, placement };
     if home == core.id {
         live(core, turned).await;
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
@@ -97,75 +172,112 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted:
 
 /// A setup that may be accepted.
 struct Accepted {
-    dialect: wire::Dialect,
-    version: ChannelVersion,
+    channel: Channel,
     pools: Vec<PoolId>,
     said: About,
     badge: Badge,
     seat: Seat,
 }
 
-/// Checks a setup, unless too many have come from its address, or too many that were refused.
-fn admit<T>(core: &Core, address: Option<IpAddr>, check: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    let Some(source) = address.and_then(|address| core.shared.source_of(address)) else { return check() };
+/// In which terms a setup over HTTP/1.1 is answered.
+enum Answer {
+    Draft(wire::Dialect, ChannelVersion),
+    /// Those from before the drafts.
+    Old,
+}
+
+/// Checks a setup, unless too many have come from its address, or too many that were refused. A refusal is counted and told.
+fn admit<T>(core: &Core, address: Option<SocketAddr>, check: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     let attempts = &core.shared.attempts;
-    let retry_after_s = |wait_ms: u64| u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX);
-    attempts
-        .begin(source, clock::now())
-        .map_err(|wait_ms| Fault::SetupsTooMany { retry_after_s: retry_after_s(wait_ms) })?;
-    let checked = check();
-    match checked {
-        // What an edge that ends says, and a credential that is in use, is no guess.
-        Ok(_) | Err(Fault::Draining | Fault::SetupLimit) => {}
-        Err(_) => attempts.failed(source, clock::now()),
+    let source = address.and_then(|address| core.shared.source_of(address.ip()));
+    let begun = source.map_or(Ok(()), |source| attempts.begin(source, clock::now()));
+    let checked = match begun {
+        Ok(()) => check(),
+        Err(wait_ms) => {
+            let retry_after_s = u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX);
+            Err(Fault::SetupsTooMany { retry_after_s })
+        }
+    };
+    if let Err(fault) = &checked {
+        // What an edge that ends says, a credential that is in use, and the bound itself: none of them was a guess.
+        let is_guess = !matches!(fault, Fault::Draining | Fault::SetupLimit | Fault::SetupsTooMany { .. });
+        if let (Some(source), true) = (source, is_guess) {
+            attempts.failed(source, clock::now());
+        }
+        core.counters.borrow_mut().setup_refused(*fault);
+        tracing::info!(peer = ?address, status = fault.status(), reason = %fault, "setup refused");
     }
     checked
 }
 
-/// The checks in their order (interface: syntax, credential, origins, versions, limits).
-fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<Accepted, Fault> {
+/// The checks of a setup over HTTP/1.1 in their order (interface: syntax, credential, origins, versions, limits).
+fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<(Answer, Accepted), Fault> {
     if !visitor.accepts_workers {
         return Err(Fault::NoPool);
     }
+    let shared = &core.shared;
+    if wire::is_old_setup(head) && !wire::is_setup(head) {
+        let OldSetup { id, presented } = wire::parse_old_setup(head)?;
+        let badge = authenticate(shared, presented.as_ref(), visitor)?;
+        if !badge.legacy || badge.id != id {
+            return Err(Fault::SetupForbidden);
+        }
+        let pools = pools_of(shared, &badge, None)?;
+        return Ok((Answer::Old, accept(core, badge, pools, Channel::H1)?));
+    }
     let Setup { dialect, scope, presented, versions } = wire::parse_setup(head)?;
     let said = About::read(&head.headers).map_err(Fault::SetupMalformed)?;
-    let shared = &core.shared;
-    let shown = Shown { presented: presented.as_ref(), certificate: visitor.certificate.as_deref() };
-    let checked = shared.register.now().check(shown, clock::unix_seconds());
-    let badge = checked.map_err(|why| {
-        tracing::debug!(%why, "no credential");
+    let badge = authenticate(shared, presented.as_ref(), visitor)?;
+    let pools = pools_of(shared, &badge, scope.as_ref())?;
+    let version = preferred(&versions)?;
+    let accepted = accept(core, badge, pools, version.into())?;
+    Ok((Answer::Draft(dialect, version), Accepted { said, ..accepted }))
+}
+
+/// HTTP/2 if the worker takes it, else what it named first.
+fn preferred(versions: &[ChannelVersion]) -> Result<ChannelVersion, Fault> {
+    if versions.contains(&ChannelVersion::H2) {
+        return Ok(ChannelVersion::H2);
+    }
+    versions.first().copied().ok_or(Fault::SetupVersions)
+}
+
+/// Who a worker is.
+fn authenticate(shared: &Shared, presented: Option<&Presented>, visitor: &Visitor) -> Result<Badge, Fault> {
+    let shown = Shown { presented, certificate: visitor.certificate.as_deref() };
+    known(shared.register.now().check(shown, clock::unix_seconds()))
+}
+
+/// The worker never learns what was wrong.
+fn known(checked: Result<Badge, Refusal>) -> Result<Badge, Fault> {
+    checked.map_err(|why| {
+        tracing::debug!(%why, "a worker is not known");
         Fault::SetupUnauthorized
-    })?;
-    let pools = pools_of(shared, &badge, &scope)?;
-    let version = if versions.contains(&ChannelVersion::H2) {
-        ChannelVersion::H2
-    } else {
-        versions.first().copied().ok_or(Fault::SetupVersions)?
-    };
+    })
+}
+
+/// The last checks: whether another link may come now.
+fn accept(core: &Core, badge: Badge, pools: Vec<PoolId>, channel: Channel) -> Result<Accepted, Fault> {
     if core.drain.is_set() {
         return Err(Fault::Draining);
     }
     let seat = badge.take_seat().ok_or(Fault::SetupLimit)?;
-    Ok(Accepted { dialect, version, pools, said, badge, seat })
+    Ok(Accepted { channel, pools, said: About::default(), badge, seat })
 }
 
-/// The pools that this worker will serve. Every origin must be covered by the credential and by a pool.
-fn pools_of(shared: &Shared, badge: &Badge, scope: &Scope) -> Result<Vec<PoolId>, Fault> {
+/// The pools that this worker will serve. Every origin must be covered by the credential and by a pool. Without a scope they are
+/// the credential's own: those of its origins that are no patterns.
+fn pools_of(shared: &Shared, badge: &Badge, scope: Option<&Scope>) -> Result<Vec<PoolId>, Fault> {
     let mut pools = Vec::new();
+    let mut register = |origin: &Origin| {
+        let served = if badge.may_register(origin) { shared.routes.pools_for(origin) } else { Vec::new() };
+        pools.extend_from_slice(&served);
+        if served.is_empty() { Err(Fault::SetupForbidden) } else { Ok(()) }
+    };
     match scope {
-        Scope::Origins(origins) => {
-            for origin in origins {
-                if !badge.may_register(origin) {
-                    return Err(Fault::SetupForbidden);
-                }
-                let served = shared.routes.pools_for(origin);
-                if served.is_empty() {
-                    return Err(Fault::SetupForbidden);
-                }
-                pools.extend(served);
-            }
-        }
-        Scope::Pool(name) => {
+        Some(Scope::Origins(origins)) => origins.iter().try_for_each(&mut register)?,
+        None => badge.own_origins().try_for_each(&mut register)?,
+        Some(Scope::Pool(name)) => {
             let pool = shared.routes.pool_named(name).ok_or(Fault::SetupForbidden)?;
             let config = &shared.config.pools[usize::from(pool.0)];
             // A pool serves all its origins; so must the credential be allowed to.
@@ -177,12 +289,12 @@ fn pools_of(shared: &Shared, badge: &Badge, scope: &Scope) -> Result<Vec<PoolId>
     }
     pools.sort_unstable();
     pools.dedup();
-    Ok(pools)
+    if pools.is_empty() { Err(Fault::SetupForbidden) } else { Ok(pools) }
 }
 
 /// A link's life on its own core.
 pub async fn live(core: Rc<Core>, turned: Turned) {
-    let Turned { conn, version, pools, said, address, badge, seat, placement } = turned;
+    let Turned { conn, channel, pools, said, address, badge, seat, placement } = turned;
     let conn = match Conn::attach(conn) {
         Ok(conn) => conn,
         Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
@@ -192,9 +304,9 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
         worker: worker.clone(),
         said,
         address,
-        protocol: match version {
-            ChannelVersion::H2 => "h2",
-            ChannelVersion::H1 => "http/1.1",
+        protocol: match channel {
+            Channel::H2(_) => "h2",
+            Channel::H1 => "http/1.1",
         },
         since_unix: clock::unix_seconds(),
         pools,
@@ -210,9 +322,9 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
     io::spawn(watch_end(core.clone(), holder.clone()));
     let why = {
         let mut life = std::pin::pin!(async {
-            match version {
-                ChannelVersion::H2 => live_h2(&core, conn, about, placement, ends).await,
-                ChannelVersion::H1 => live_h1(&core, conn, about, placement, ends).await,
+            match channel {
+                Channel::H2(preface) => live_h2(&core, conn, preface, about, placement, ends).await,
+                Channel::H1 => live_h1(&core, conn, about, placement, ends).await,
             }
         });
         let mut cut = std::pin::pin!(async {
@@ -335,8 +447,15 @@ impl Drop for Lives {
     }
 }
 
-async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement, ends: &Latch) -> String {
-    let link = match H2Link::start(conn).await {
+async fn live_h2(
+    core: &Rc<Core>,
+    conn: Conn,
+    preface: Preface,
+    about: LinkAbout,
+    placement: Placement,
+    ends: &Latch,
+) -> String {
+    let link = match H2Link::start(conn, preface).await {
         Ok(link) => link,
         Err(why) => return why,
     };

@@ -31,7 +31,7 @@ use self::core::{Core, Counted, Message, Shared};
 use self::priority::Classifier;
 use self::register::Register;
 use self::routes::Routes;
-use self::welcome::{Door, welcome};
+use self::welcome::{Devices, Door, welcome};
 use crate::client::Clocks;
 use crate::clock;
 use crate::dispatch::{self, Ageing, PoolRules};
@@ -334,7 +334,9 @@ fn door(core: &Core, listen: usize) -> Door {
     let config = &core.shared.config.listens[listen];
     let tls = core.shared.tls[listen].clone();
     let (clients, workers) = (config.clients, config.workers);
-    Door { clients, workers, h2c: config.h2c, proxy_protocol: config.proxy_protocol, tls }
+    let credential = config.credential.as_ref().map(|id| id.value.clone());
+    let devices = config.haproxy_workers.then_some(Devices { credential });
+    Door { clients, workers, devices, h2c: config.h2c, proxy_protocol: config.proxy_protocol, tls }
 }
 
 async fn wait_for(latch: &Latch) {

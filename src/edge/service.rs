@@ -35,6 +35,7 @@ pub struct EdgeService {
     pub peer: ForwardedFor,
     /// False on an address for workers only.
     pub accepts_clients: bool,
+    pub accepts_workers: bool,
     /// With TLS: the name that the connection was made for, empty where its client named none.
     pub server_name: Option<Box<str>>,
 }
@@ -91,6 +92,7 @@ enum Granted {
 impl Service for EdgeService {
     fn takes_over(&self, head: &RequestHead) -> bool {
         wire::is_setup(head)
+            || (self.accepts_workers && wire::is_old_setup(head) && self.core.shared.register.now().has_legacy())
     }
 
     fn refused(&self, fault: Fault) {

@@ -21,6 +21,7 @@ use super::config::{CertificateFiles, EdgeConfig, Listen};
 use crate::limits::CERTIFICATE_EXPIRY_WARNING_S;
 use crate::pem::{certificates, certified_key, shown};
 use crate::settings::Mistakes;
+use crate::wire::INVERTED;
 
 /// What the addresses of an edge speak, in the order of the configuration; `None` speaks no TLS.
 pub type Addresses = Vec<Option<Arc<Tls>>>;
@@ -33,6 +34,8 @@ pub struct Tls {
 /// What an address speaks at one moment.
 struct Served {
     server: Arc<ServerConfig>,
+    /// As `server`, for an address where workers may turn the roles by the handshake (inverted HTTP).
+    inverting: Option<Arc<ServerConfig>>,
     /// Of certificates that workers show.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
@@ -47,9 +50,11 @@ pub struct Vouched {
 }
 
 impl Tls {
-    /// For one more connection.
-    pub fn session(&self) -> Result<Connection, rustls::Error> {
-        ServerConnection::new(self.now().server.clone()).map(Connection::Server)
+    /// For one more connection. `inverts`: it may turn its roles, where that is possible at all.
+    pub fn session(&self, inverts: bool) -> Result<Connection, rustls::Error> {
+        let now = self.now();
+        let server = now.inverting.as_ref().filter(|_| inverts).unwrap_or(&now.server);
+        ServerConnection::new(server.clone()).map(Connection::Server)
     }
 
     /// What the certificate says that a peer has shown. It was checked in the handshake; but a session that is taken up again
@@ -135,7 +140,14 @@ fn server_config(
             }
         },
     };
-    Some(Served { server: Arc::new(server), verifier: workers })
+    // Who a worker is that asks for nothing, only its certificate says.
+    let inverting = (listen.workers && workers.is_some()).then(|| {
+        let mut inverting = server.clone();
+        let ids = INVERTED.iter().map(|(id, _)| id.to_vec());
+        inverting.alpn_protocols = ids.chain(server.alpn_protocols.iter().cloned()).collect();
+        Arc::new(inverting)
+    });
+    Some(Served { server: Arc::new(server), inverting, verifier: workers })
 }
 
 /// Who may show a certificate of his own. It is asked of everybody and demanded of nobody.

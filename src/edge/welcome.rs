@@ -23,11 +23,20 @@ use crate::wire::{self, ForwardedFor, Introduced};
 pub struct Door {
     pub clients: bool,
     pub workers: bool,
+    /// Devices that speak HAProxy's reverse HTTP, and nobody else.
+    pub devices: Option<Devices>,
     /// HTTP/2 without TLS, for clients that begin with its preface.
     pub h2c: bool,
     /// Every connection begins with a PROXY header.
     pub proxy_protocol: bool,
     pub tls: Option<Arc<Tls>>,
+}
+
+/// Who the devices are that come to an address for them.
+#[derive(Clone)]
+pub struct Devices {
+    /// All of them this one; `None`: whom their certificates name.
+    pub credential: Option<String>,
 }
 
 /// Which version a connection speaks.
@@ -56,24 +65,33 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
     let mut speaks = Speaks::H1;
     if let Some(tls) = &door.tls {
         // Boxed, as what follows: each connection's task is as large as the largest part of its life.
+        let inverts = door.workers && core.shared.register.now().inverts();
         let secured;
-        (conn, secured) = match Box::pin(shake_hands(&core, conn, tls)).await {
+        (conn, secured) = match Box::pin(shake_hands(&core, conn, tls, inverts)).await {
             Some(shaken) => shaken,
             None => return,
         };
         if secured.protocol.as_deref() == Some(b"h2") {
             speaks = Speaks::H2;
         }
-        if door.workers {
+        if door.workers || door.devices.is_some() {
             let vouched = tls.vouched(&secured.certificates, clock::unix_seconds());
             visitor.certificate = vouched.map(Box::new);
         }
+        if let Some(version) = secured.protocol.as_deref().and_then(wire::inverted) {
+            io::spawn(links::invert(core, conn, version, visitor, counted));
+            return;
+        }
         server_name = Some(secured.server_name.unwrap_or_default().into_boxed_str());
-    } else if door.h2c {
+    } else if door.h2c && door.devices.is_none() {
         match Box::pin(first_bytes(&mut conn, core.shared.clocks.head_ms, &core.drain)).await {
             Some(spoken) => speaks = spoken,
             None => return conn.close().await,
         }
+    }
+    if let Some(devices) = &door.devices {
+        io::spawn(links::attach(core, conn, devices.clone(), visitor, counted));
+        return;
     }
     let service = EdgeService {
         core: core.clone(),
@@ -81,6 +99,7 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
         is_trusted: !passes_bytes && core.shared.config.trusts(peer.ip()),
         peer: ForwardedFor::new(peer.ip()),
         accepts_clients: door.clients,
+        accepts_workers: door.workers,
         server_name,
     };
     // Tasks of their own: each is as large as the largest part of its life, and this one has welcomed.
@@ -146,8 +165,8 @@ async fn proxy_header(conn: &mut Conn) -> Result<Introduced, &'static str> {
 }
 
 /// `None`: it failed, and the peer was told why as far as TLS can say it.
-async fn shake_hands(core: &Core, mut conn: Conn, tls: &Tls) -> Option<(Conn, Secured)> {
-    let session = match tls.session() {
+async fn shake_hands(core: &Core, mut conn: Conn, tls: &Tls, inverts: bool) -> Option<(Conn, Secured)> {
+    let session = match tls.session(inverts) {
         Ok(session) => session,
         Err(error) => {
             tracing::error!(%error, "no TLS session could be made");
