@@ -7,6 +7,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 
 use common::frames::{self, Frames, PREFACE};
+use common::h2_client::{self, Begun, H2Client, Sent};
 use common::h2_worker::H2Worker;
 use common::tls::{Authority, Client, Files, Stream};
 use common::{CORES, HOST, ORIGIN, Peer, SECRET, TestEdge, basic, edge, get, ok, secret_hash, setting, setups};
@@ -529,4 +530,322 @@ fn a_listeners_credential_that_is_withdrawn_ends_its_devices() {
     edge.reload_files();
     let _second = device(&edge, 3);
     edge.until_credits(3);
+}
+
+// ---- setups over HTTP/2 ----
+
+/// A setup: an extended CONNECT (RFC 8441).
+fn connect(path: &str, authorization: Option<&str>, alpn: Option<&str>) -> http::Request<()> {
+    let mut request = http::Request::builder().method("CONNECT").uri(format!("http://edge.example{path}"));
+    for (name, value) in [("authorization", authorization), ("alpn", alpn)] {
+        if let Some(value) = value {
+            request = request.header(name, value);
+        }
+    }
+    request.extension(h2::ext::Protocol::from("ptth")).body(()).expect("a request")
+}
+
+fn target(origins: &str) -> String {
+    format!("/.well-known/ptth/{origins}/")
+}
+
+fn worker_connection(edge: &TestEdge) -> H2Client {
+    let client = H2Client::connect(edge.address);
+    common::peer::until(|| client.send.is_extended_connect_protocol_enabled());
+    client
+}
+
+/// Sends a setup and reads its answer.
+#[track_caller]
+fn asks_to_turn(client: &mut H2Client, setup: http::Request<()>) -> (Sent, Begun) {
+    let mut sent = client.start(setup, false);
+    let begun = sent.begun();
+    (sent, begun)
+}
+
+/// A stream whose setup was accepted, as a connection: what is written to it goes out in DATA, and what comes in DATA is read
+/// from it.
+#[track_caller]
+fn channel(client: &mut H2Client, setup: http::Request<()>, alpn: &str) -> Peer {
+    let (sent, begun) = asks_to_turn(client, setup);
+    let chosen = begun.head.headers.get("alpn").map(|value| value.to_str().unwrap());
+    assert_eq!((begun.head.status.as_u16(), chosen), (200, Some(alpn)), "{:?}", begun.head);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    far.set_nonblocking(true).unwrap();
+    h2_client::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut from, mut to) = tokio::net::TcpStream::from_std(far).unwrap().into_split();
+        let (mut up, mut down) = (sent.body, begun.body);
+        let upwards = async {
+            let mut piece = vec![0; 30_000];
+            while let Ok(bytes) = from.read(&mut piece).await {
+                let ends = bytes == 0;
+                if h2_client::send(&mut up, piece[..bytes].to_vec().into(), ends).await.is_err() || ends {
+                    break;
+                }
+            }
+        };
+        let downwards = async {
+            while let Some(Ok(bytes)) = h2_client::next(&mut down).await {
+                if to.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            let _ = to.shutdown().await;
+        };
+        tokio::join!(upwards, downwards);
+    });
+    Peer::new(own)
+}
+
+fn web_1() -> String {
+    basic("web-1", SECRET)
+}
+
+#[test]
+fn a_stream_becomes_a_link_of_either_version_beside_ordinary_requests() {
+    for cores in CORES {
+        let edge = setting().cores(cores).listen("h2c = true").start();
+        let mut client = worker_connection(&edge);
+        for protocol in ["ptth", "PTTH"] {
+            let mut setup = connect(&target(ORIGIN), Some(&web_1()), Some("http%2F1.1"));
+            setup.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+            let mut link = channel(&mut client, setup, "http%2F1.1");
+            edge.until_credits(1);
+            serves_h1(&edge, &mut link);
+            let mut asked = client.get("/on-the-same-connection");
+            assert_eq!(link.serve("both").target(), "/on-the-same-connection");
+            assert_eq!(asked.whole().text(), "both");
+            link.leave();
+            edge.until_links(0);
+        }
+        let setup = connect(&target(ORIGIN), Some(&web_1()), Some("http%2F1.1, h2"));
+        let link = channel(&mut client, setup, "h2");
+        let worker = H2Worker::on(link, h2::server::Builder::new().max_concurrent_streams(7));
+        edge.until_credits(7);
+        let status = edge.status();
+        assert_eq!((&status["links"][0]["worker"], &status["links"][0]["protocol"]), (&"web-1".into(), &"h2".into()));
+        let mut clients: Vec<Peer> = (0..7).map(|n| edge.sent(get(&format!("/{n}")))).collect();
+        let asked: Vec<_> = (0..7).map(|_| worker.accept()).collect();
+        asked.into_iter().for_each(|asked| asked.ok("over a stream"));
+        assert!(clients.iter_mut().all(|client| client.response().text() == "over a stream"));
+    }
+}
+
+#[test]
+fn large_bodies_pass_both_ways_over_a_stream() {
+    let edge = setting().cores(2).listen("h2c = true").start();
+    let mut client = worker_connection(&edge);
+    let body = common::pattern(3_000_000);
+    for alpn in ["h2", "http%2F1.1"] {
+        let link = channel(&mut client, connect(&target(ORIGIN), Some(&web_1()), Some(alpn)), alpn);
+        let sent = body.clone();
+        let head = format!("POST /up HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let worker = match alpn {
+            "h2" => {
+                let worker = H2Worker::on(link, h2::server::Builder::new().max_concurrent_streams(7));
+                Either::H2(std::thread::spawn(move || {
+                    let mut asked = worker.accept();
+                    assert!(asked.read_body().unwrap().0 == sent, "the upload was changed");
+                    let response = http::Response::builder().header("content-length", sent.len()).body(()).unwrap();
+                    let mut stream = asked.begin(response);
+                    common::h2_worker::block_on(h2_client::send(&mut stream, sent.into(), true)).unwrap();
+                    worker
+                }))
+            }
+            _ => {
+                let mut link = link;
+                let thread = std::thread::spawn(move || {
+                    assert!(link.request().body == sent, "the upload was changed");
+                    link.send(answer);
+                    link.send(&sent);
+                    link
+                });
+                Either::H1(thread)
+            }
+        };
+        let mut asks = edge.sent(head);
+        let twin_body = body.clone();
+        let mut twin = asks.twin();
+        let writer = std::thread::spawn(move || twin.send(&twin_body));
+        assert!(asks.response().body == body, "the download was changed");
+        writer.join().unwrap();
+        match worker {
+            Either::H1(thread) => drop(thread.join().unwrap()),
+            Either::H2(thread) => thread.join().unwrap().lose(),
+        }
+        edge.until_links(0);
+    }
+}
+
+/// The end of a channel that serves on a thread of its own.
+enum Either {
+    H1(std::thread::JoinHandle<Peer>),
+    H2(std::thread::JoinHandle<H2Worker>),
+}
+
+#[test]
+fn a_setup_over_http2_is_answered_as_its_parts_deserve() {
+    let more = format!(
+        "[[listen]]\naddress = \"127.0.0.1:3\"\naccept = [\"clients\"]\nh2c = true\n{}",
+        tables().replace("id = \"both\"", "id = \"both\"\nlinks_max = 1")
+    );
+    let edge = setting().listen("h2c = true").more(&more).start();
+    let own = web_1();
+    let both = basic("both", "both secret");
+    let good = target(ORIGIN);
+    let mut client = worker_connection(&edge);
+    let mut held = Vec::new();
+    for (path, authorization, alpn, status) in [
+        (good.clone(), Some(&own), Some("h2"), 200),
+        (target("http%3A%2F%2Fapp.example,http%3A%2F%2Fapp.example%3A80"), Some(&own), Some("h2"), 200),
+        ("/.well-known/ptth/pool/app".into(), Some(&own), Some("http%2F1.1"), 200),
+        ("/elsewhere?a=b".into(), Some(&both), Some("h2"), 200),
+        // the last one is still there
+        (good.clone(), Some(&both), Some("h2"), 429),
+        (good.clone(), None, Some("h2"), 401),
+        (good.clone(), Some(&basic("web-1", "wrong")), Some("h2"), 401),
+        (good.clone(), Some(&"Digest x".to_owned()), Some("h2"), 401),
+        (good.clone(), Some(&"Basic !".to_owned()), Some("h2"), 400),
+        (good.clone(), Some(&own), None, 400),
+        (good.clone(), Some(&own), Some("h2;q=1"), 400),
+        (good.clone(), Some(&own), Some("h3"), 406),
+        (format!("{good}?q"), Some(&own), Some("h2"), 400),
+        (target("null"), Some(&own), Some("h2"), 400),
+        (target("http%3A%2F%2Fapp.example,null"), Some(&own), Some("h2"), 400),
+        (target(""), Some(&own), Some("h2"), 400),
+        (target(","), Some(&own), Some("h2"), 400),
+        (target("http%3A%2F%2Fapp.example,"), Some(&own), Some("h2"), 400),
+        (target("http%3A%2F%2Fapp.example,%20http%3A%2F%2Fapp.example"), Some(&own), Some("h2"), 400),
+        (target("http%253A%252F%252Fapp.example"), Some(&own), Some("h2"), 400),
+        (target("http%3A%2F%2Fapp.example%00"), Some(&own), Some("h2"), 400),
+        (target("http%3A%2F%2Fapp.example%2F"), Some(&own), Some("h2"), 400),
+        (target("http%3A%2F%2F*"), Some(&own), Some("h2"), 400),
+        (target("http%3A%2F%2Fapp.example%2Chttps%3A%2F%2Fapi.example"), Some(&own), Some("h2"), 403),
+        (target("http%3A%2F%2Fapp.example,https%3A%2F%2Fapi.example"), Some(&own), Some("h2"), 403),
+        (target("https%3A%2F%2Fapi.example"), Some(&own), Some("h2"), 403),
+        (target("http%3A%2F%2Fapp.example.evil"), Some(&own), Some("h2"), 403),
+        ("/.well-known/ptth/pool/api".into(), Some(&own), Some("h2"), 403),
+        ("/elsewhere".into(), Some(&own), Some("h2"), 403),
+    ] {
+        let shown = format!("{path} {authorization:?} {alpn:?}");
+        let (sent, begun) = asks_to_turn(&mut client, connect(&path, authorization.map(String::as_str), alpn));
+        assert_eq!(begun.head.status.as_u16(), status, "{shown}");
+        let has = |name: &str| begun.head.headers.contains_key(name);
+        assert_eq!(
+            (has("www-authenticate"), has("retry-after"), has("alpn")),
+            (status == 401, status == 429, status == 200)
+        );
+        match status {
+            200 => held.push((sent, begun)),
+            _ => assert!(!begun.whole().unwrap().body.is_empty(), "{shown}"),
+        }
+    }
+    // With a length, and with an end, it is no channel.
+    let mut with_length = connect(&good, Some(&own), Some("h2"));
+    with_length.headers_mut().insert("content-length", "0".parse().unwrap());
+    assert_eq!(client.start(with_length, false).whole().status(), 400);
+    assert_eq!(client.start(connect(&good, Some(&own), Some("h2")), true).whole().status(), 400);
+    // The connection is none the worse for all that; and where workers are not taken, none of it is there.
+    assert_eq!(asks_to_turn(&mut client, connect(&good, Some(&own), Some("h2"))).1.head.status.as_u16(), 200);
+    let mut elsewhere = H2Client::connect(edge.addresses[1]);
+    common::peer::until(|| elsewhere.send.is_extended_connect_protocol_enabled());
+    assert_eq!(elsewhere.start(connect(&good, Some(&own), Some("h2")), false).whole().status(), 404);
+}
+
+#[test]
+fn a_link_over_a_stream_ends_with_its_credential_and_its_connection_goes_on() {
+    let files = Files::new();
+    let text = format!("id = \"s\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\n", secret_hash("sss"));
+    files.write("s.toml", &text);
+    let line = format!("credentials_dir = \"{}\"", files.0.display());
+    let edge = setting().cores(2).edge(&line).listen("h2c = true").start();
+    let mut client = worker_connection(&edge);
+    let setup = |secret: &str| connect(&target(ORIGIN), Some(&format!("Bearer {secret}")), Some("http%2F1.1"));
+    let mut first = channel(&mut client, setup("sss"), "http%2F1.1");
+    let mut second = channel(&mut client, connect(&target(ORIGIN), Some(&web_1()), Some("http%2F1.1")), "http%2F1.1");
+    edge.until_links(2);
+    std::fs::remove_file(files.0.join("s.toml")).unwrap();
+    edge.reload_files();
+    first.ends();
+    edge.until_links(1);
+    assert_eq!(asks_to_turn(&mut client, setup("sss")).1.head.status.as_u16(), 401);
+    serves_h1(&edge, &mut second);
+}
+
+#[test]
+fn links_over_streams_end_with_their_connection() {
+    let edge = setting().cores(2).listen("h2c = true").start();
+    let mut client = worker_connection(&edge);
+    let links: Vec<Peer> = (0..3)
+        .map(|_| channel(&mut client, connect(&target(ORIGIN), Some(&web_1()), Some("http%2F1.1")), "http%2F1.1"))
+        .collect();
+    edge.until_links(3);
+    drop(links); // all streams end, and then the connection
+    drop(client);
+    edge.until_links(0);
+    // A connection that vanishes takes its streams along.
+    let mut raw = Frames::client(&edge, &[]);
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "ptth"),
+        (":scheme", "http"),
+        (":authority", "edge.example"),
+        (":path", "/.well-known/ptth/http%3A%2F%2Fapp.example/"),
+        ("alpn", "http%2F1.1"),
+        ("authorization", &web_1()),
+    ];
+    raw.head(1, &fields, false);
+    assert_eq!(raw.next(|frame| frame.kind == frames::HEADERS && frame.stream == 1).status(), 200);
+    edge.until_links(1);
+    raw.peer.leave();
+    edge.until_links(0);
+}
+
+#[test]
+fn an_edge_that_drains_ends_links_over_streams_and_ends() {
+    let edge = setting().cores(2).listen("h2c = true").start();
+    let mut client = worker_connection(&edge);
+    let mut link = channel(&mut client, connect(&target(ORIGIN), Some(&web_1()), Some("http%2F1.1")), "http%2F1.1");
+    edge.until_credits(1);
+    let mut asks = edge.sent(get("/last"));
+    link.request();
+    edge.drain();
+    link.ok("finished");
+    assert_eq!(asks.response().text(), "finished");
+    link.ends();
+    assert!(edge.wait(), "nothing was left when it ended");
+}
+
+#[test]
+fn a_certificate_is_enough_over_http2_too() {
+    let site = site(1, "[\"clients\", \"workers\"]", NAMED);
+    let (mut link, chosen) = site.dial(site.named("web-2.internal"), &[b"h2"]).unwrap();
+    assert_eq!(chosen.as_deref(), Some(&b"h2"[..]));
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "ptth"),
+        (":scheme", "https"),
+        (":authority", HOST),
+        (":path", "/.well-known/ptth/http%3A%2F%2Fapp.example/"),
+        ("alpn", "http%2F1.1"),
+    ];
+    let head = frame(frames::HEADERS, frames::END_HEADERS, 1, &frames::block(&fields));
+    link.send([PREFACE, &frame(frames::SETTINGS, 0, 0, b""), &head].concat());
+    let next = |link: &mut Stream, kind: u8| loop {
+        let (own, _, stream, payload) = read_frame(link);
+        if own == kind && stream == 1 {
+            break payload;
+        }
+    };
+    assert_eq!(next(&mut link, frames::HEADERS)[0], 0x88, ":status 200");
+    site.edge.until_credits(1);
+    assert_eq!(site.edge.status()["links"][0]["worker"], "web-2");
+    let mut client = site.edge.sent(get("/asked"));
+    assert!(next(&mut link, frames::DATA).starts_with(b"GET /asked HTTP/1.1\r\n"));
+    link.send(frame(frames::DATA, 0, 1, ok("in a stream").as_bytes()));
+    assert_eq!(client.response().text(), "in a stream");
 }

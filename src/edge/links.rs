@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use http::HeaderMap;
 use slab::Slab;
 
 use super::core::{Core, Counted, Line, LinkAbout, Message, Shared};
@@ -159,19 +160,24 @@ async fn turn(core: Rc<Core>, conn: Conn, accepted: Accepted, counted: Counted) 
         }
     };
     drop(counted); // links are bounded by their credentials
+    place(&core, conn, address, accepted);
+}
+
+/// A link begins its life on the core that has the fewest credits of its pools.
+pub fn place(core: &Rc<Core>, conn: Detached, address: SocketAddr, accepted: Accepted) {
     let Accepted { channel, pools, said, badge, seat } = accepted;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
     let turned = Turned { conn, channel, pools, said, address, badge, seat, placement };
     if home == core.id {
-        live(core, turned).await;
+        move_in(core, turned);
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
         tracing::warn!("a link was closed: the core that it was placed on is too busy to take it");
     }
 }
 
 /// A setup that may be accepted.
-struct Accepted {
+pub struct Accepted {
     channel: Channel,
     pools: Vec<PoolId>,
     said: About,
@@ -179,15 +185,29 @@ struct Accepted {
     seat: Seat,
 }
 
-/// In which terms a setup over HTTP/1.1 is answered.
-enum Answer {
+/// In which terms a setup is answered.
+pub enum Answer {
     Draft(wire::Dialect, ChannelVersion),
     /// Those from before the drafts.
     Old,
 }
 
+impl Answer {
+    /// What is spoken on the channel.
+    pub fn version(&self) -> ChannelVersion {
+        match self {
+            Answer::Draft(_, version) => *version,
+            Answer::Old => ChannelVersion::H1,
+        }
+    }
+}
+
 /// Checks a setup, unless too many have come from its address, or too many that were refused. A refusal is counted and told.
-fn admit<T>(core: &Core, address: Option<SocketAddr>, check: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+pub fn admit<T>(
+    core: &Core,
+    address: Option<SocketAddr>,
+    check: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let attempts = &core.shared.attempts;
     let source = address.and_then(|address| core.shared.source_of(address.ip()));
     let begun = source.map_or(Ok(()), |source| attempts.begin(source, clock::now()));
@@ -212,21 +232,35 @@ fn admit<T>(core: &Core, address: Option<SocketAddr>, check: impl FnOnce() -> Re
 
 /// The checks of a setup over HTTP/1.1 in their order (interface: syntax, credential, origins, versions, limits).
 fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<(Answer, Accepted), Fault> {
+    if !wire::is_old_setup(head) || wire::is_setup(head) {
+        return check_setup(core, visitor, &head.headers, || wire::parse_setup(head));
+    }
     if !visitor.accepts_workers {
         return Err(Fault::NoPool);
     }
     let shared = &core.shared;
-    if wire::is_old_setup(head) && !wire::is_setup(head) {
-        let OldSetup { id, presented } = wire::parse_old_setup(head)?;
-        let badge = authenticate(shared, presented.as_ref(), visitor)?;
-        if !badge.legacy || badge.id != id {
-            return Err(Fault::SetupForbidden);
-        }
-        let pools = pools_of(shared, &badge, None)?;
-        return Ok((Answer::Old, accept(core, badge, pools, Channel::H1)?));
+    let OldSetup { id, presented } = wire::parse_old_setup(head)?;
+    let badge = authenticate(shared, presented.as_ref(), visitor)?;
+    if !badge.legacy || badge.id != id {
+        return Err(Fault::SetupForbidden);
     }
-    let Setup { dialect, scope, presented, versions } = wire::parse_setup(head)?;
-    let said = About::read(&head.headers).map_err(Fault::SetupMalformed)?;
+    let pools = pools_of(shared, &badge, None)?;
+    Ok((Answer::Old, accept(core, badge, pools, Channel::H1)?))
+}
+
+/// The checks of a draft's setup, over either version of HTTP.
+pub fn check_setup(
+    core: &Core,
+    visitor: &Visitor,
+    headers: &HeaderMap,
+    parse: impl FnOnce() -> Result<Setup, Fault>,
+) -> Result<(Answer, Accepted), Fault> {
+    if !visitor.accepts_workers {
+        return Err(Fault::NoPool);
+    }
+    let shared = &core.shared;
+    let Setup { dialect, scope, presented, versions } = parse()?;
+    let said = About::read(headers).map_err(Fault::SetupMalformed)?;
     let badge = authenticate(shared, presented.as_ref(), visitor)?;
     let pools = pools_of(shared, &badge, scope.as_ref())?;
     let version = preferred(&versions)?;

@@ -18,6 +18,7 @@ mod links;
 mod memory;
 mod over;
 mod service;
+mod streams;
 mod welcome;
 
 use std::net::SocketAddr;

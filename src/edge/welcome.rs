@@ -1,6 +1,7 @@
 //! A new connection until it is known whose it is and what it speaks: the PROXY protocol, TLS, and the version of HTTP. What is
 //! said in it never enters.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -96,38 +97,41 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
     let service = EdgeService {
         core: core.clone(),
         address: peer.ip(),
+        peer_addr: peer,
         is_trusted: !passes_bytes && core.shared.config.trusts(peer.ip()),
         peer: ForwardedFor::new(peer.ip()),
         accepts_clients: door.clients,
-        accepts_workers: door.workers,
+        visitor,
+        counted: Cell::new(Some(counted)),
         server_name,
     };
     // Tasks of their own: each is as large as the largest part of its life, and this one has welcomed.
     match speaks {
-        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service), visitor, counted)),
-        Speaks::H2 => io::spawn(speak_h2(core, conn, service, counted)),
+        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service))),
+        Speaks::H2 => io::spawn(speak_h2(core, conn, service)),
     }
 }
 
-async fn speak_h1(
-    core: Rc<Core>,
-    conn: Box<Conn>,
-    service: Box<EdgeService>,
-    visitor: links::Visitor,
-    counted: Counted,
-) {
+async fn speak_h1(core: Rc<Core>, conn: Box<Conn>, service: Box<EdgeService>) {
     match client::h1::serve(conn, &*service, &core.drain, &core.shared.clocks).await {
         client::h1::Ended::Closed => {}
-        client::h1::Ended::TakenOver(taken) => io::spawn(links::set_up(core, *taken, visitor, counted)),
+        client::h1::Ended::TakenOver(taken) => {
+            let EdgeService { visitor, counted, .. } = *service;
+            if let Some(counted) = counted.into_inner() {
+                io::spawn(links::set_up(core, *taken, visitor, counted));
+            }
+        }
     }
 }
 
-async fn speak_h2(core: Rc<Core>, conn: Conn, service: EdgeService, _counted: Counted) {
-    let peer = service.address;
+async fn speak_h2(core: Rc<Core>, conn: Conn, service: EdgeService) {
+    let service = Rc::new(service);
     let profile = client::h2::Profile::client(core.shared.config.limits.streams_max, core.shared.clocks);
-    let served = client::h2::serve(conn, Rc::new(service), profile, &core.drain).await;
+    let served = client::h2::serve(conn, service.clone(), profile, &core.drain).await;
+    // It is over, whether or not a task of one of its requests has seen that.
+    service.counted.set(None);
     if let client::h2::Ended::Broken(why) = served {
-        tracing::debug!(%peer, why, "an HTTP/2 connection broke");
+        tracing::debug!(peer = %service.address, why, "an HTTP/2 connection broke");
     }
 }
 

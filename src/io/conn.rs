@@ -54,6 +54,13 @@ impl Conn {
         Ok(conn)
     }
 
+    /// Two ends of one connection inside of this process; the second one may go to any core.
+    pub fn pair() -> io::Result<(Conn, Detached)> {
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        let far = Detached { fd: far.into(), leftover: Bytes::new(), tls: None, has_ended: false };
+        Ok((Conn::from_fd(near.into(), Bytes::new())?, far))
+    }
+
     /// A connection that another core gave away.
     pub fn attach(detached: Detached) -> io::Result<Conn> {
         let mut conn = Conn::new(Socket::from_fd(detached.fd)?, None);

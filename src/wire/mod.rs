@@ -37,6 +37,6 @@ pub use request_id::{RequestIds, X_REQUEST_ID, kept_request_id, request_id};
 pub use scan::{HeadScan, PREFACE, Side, is_h2_preface};
 pub use setup::{
     ChannelVersion, Dialect, OldSetup, Presented, Scope, Setup, SetupAnswer, is_old_setup, is_setup, parse_old_setup,
-    parse_setup,
+    parse_setup, parse_stream_setup,
 };
 pub use write::{Framing, Persistence, put_request_head, put_response_head};

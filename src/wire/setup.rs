@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
@@ -156,13 +156,37 @@ pub fn parse_setup(head: &RequestHead) -> Result<Setup, Fault> {
     if !head.body.is_empty() {
         return Err(malformed("a setup with a body"));
     }
-    let scope = match head.uri.path().strip_prefix(WELL_KNOWN) {
-        Some(_) if head.uri.query().is_some() => return Err(malformed("a setup with a query")),
+    setup(dialect, head.uri.path(), head.uri.query(), &head.headers)
+}
+
+/// Reads a setup over HTTP/2: an extended CONNECT (RFC 8441) whose `:protocol` is `ptth`. `path` is its `:path`, with a query.
+///
+/// # Errors
+/// 400, in this order: a body with a length, a target that names nothing, no or a malformed `alpn`, a malformed
+/// `authorization`.
+pub fn parse_stream_setup(headers: &HeaderMap, path: &str) -> Result<Setup, Fault> {
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(Fault::SetupMalformed("a setup with a length"));
+    }
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    setup(Dialect::Ptth, path, query, headers)
+}
+
+/// Whether `:protocol` makes an extended CONNECT a setup.
+#[must_use]
+pub fn is_stream_setup(protocol: &str) -> bool {
+    Dialect::of(protocol.as_bytes()) == Some(Dialect::Ptth)
+}
+
+fn setup(dialect: Dialect, path: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Setup, Fault> {
+    let malformed = Fault::SetupMalformed;
+    let scope = match path.strip_prefix(WELL_KNOWN) {
+        Some(_) if query.is_some() => return Err(malformed("a setup with a query")),
         Some(target) => Some(scope(target).map_err(malformed)?),
         None => None,
     };
-    let versions = versions(&head.headers, &ALPN).map_err(malformed)?;
-    let presented = presented(&head.headers).map_err(malformed)?;
+    let versions = versions(headers, &ALPN).map_err(malformed)?;
+    let presented = presented(headers).map_err(malformed)?;
     Ok(Setup { dialect, scope, presented, versions })
 }
 

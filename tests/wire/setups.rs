@@ -1,13 +1,14 @@
 //! Setups of links: what a worker sends, and what an edge answers.
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use ptth::fault::Fault;
 use ptth::wire::setup::{
-    basic_authorization, parse_setup_answer, put_old_setup_accept, put_setup_accept, put_setup_request,
+    basic_authorization, is_stream_setup, parse_setup_answer, put_old_setup_accept, put_setup_accept, put_setup_request,
 };
 use ptth::wire::{
     About, ChannelVersion, Dialect, HeadScan, OldSetup, Origin, Presented, RequestHead, Scope, Setup, SetupAnswer,
-    inverted, is_old_setup, is_setup, parse_old_setup, parse_request, parse_setup,
+    inverted, is_old_setup, is_setup, parse_old_setup, parse_request, parse_setup, parse_stream_setup,
 };
 
 fn head(input: &[u8]) -> RequestHead {
@@ -115,6 +116,33 @@ fn a_target_names_origins_or_a_pool() {
         let want = if *want == "400" { "400".to_owned() } else { format!("ptth {want} H2") };
         let start = "HTTP/1.1\r\nHost: edge\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n";
         check(&format!("GET /.well-known/ptth/{target} {start}"), &want);
+    }
+}
+
+#[test]
+fn a_target_means_the_same_over_http2() {
+    let headers = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    };
+    for (target, want) in TARGETS {
+        let path = format!("/.well-known/ptth/{target}");
+        let setup = parse_stream_setup(&headers(&[("alpn", "h2")]), &path);
+        let got = setup.map_or_else(|fault| fault.status().to_string(), |setup| words(&setup));
+        assert_eq!(got, if *want == "400" { "400".to_owned() } else { format!("ptth {want} H2") }, "{target}");
+    }
+    for (path, fields, want) in [
+        ("/any?thing", &[("alpn", "h2, http%2F1.1")][..], "ptth own H2 H1"),
+        ("/", &[("alpn", "h2"), ("authorization", "Bearer abc")], "ptth own bearer=abc H2"),
+        ("/", &[], "400"),
+        ("/", &[("alpn", "http/1.1")], "400"),
+        ("/", &[("alpn", "h2"), ("content-length", "0")], "400"),
+        ("/", &[("alpn", "h2"), ("authorization", "Basic !")], "400"),
+    ] {
+        let setup = parse_stream_setup(&headers(fields), path);
+        assert_eq!(setup.map_or_else(|fault| fault.status().to_string(), |setup| words(&setup)), want, "{fields:?}");
+    }
+    for (protocol, want) in [("ptth", true), ("PTTH", true), ("reverse", false), ("ptth/1.0", false), ("", false)] {
+        assert_eq!(is_stream_setup(protocol), want, "{protocol}");
     }
 }
 
