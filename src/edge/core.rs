@@ -52,7 +52,7 @@ pub struct Shared {
     /// Connections of clients, over all cores.
     pub crowd: Arc<Crowd>,
     /// Setups of workers by their source, over all cores.
-    pub attempts: Attempts,
+    pub attempts: Arc<Attempts>,
     pub connections_max: usize,
     pub memory: Arc<MemoryGauge>,
     /// In bytes; `None`: nobody watches it.

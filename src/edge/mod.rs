@@ -103,7 +103,10 @@ impl Edge {
             tls,
             clocks: clocks_of(&config.limits),
             crowd: Crowd::new(),
-            attempts: Attempts::new(config.limits.setups_per_source_max, config.limits.setup_failures_per_source_max),
+            attempts: Arc::new(Attempts::new(
+                config.limits.setups_per_source_max,
+                config.limits.setup_failures_per_source_max,
+            )),
             connections_max,
             memory: MemoryGauge::new(),
             memory_max,

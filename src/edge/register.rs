@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
-use super::config::{Credential, EdgeConfig, Proof};
+use super::config::{Credential, EdgeConfig, Proof, TokenRules};
 use super::credentials::{Credentials, SeatBook};
 use super::tokens::Tokens;
 use crate::limits::{CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, FILE_FRESH_S, JWKS_BYTES_MAX};
@@ -39,7 +39,20 @@ impl Register {
     /// # Errors
     /// When the folder cannot be read, or the keys of tokens cannot.
     pub fn open(config: &EdgeConfig, now_unix: u64) -> Result<Register, Mistakes> {
-        let mut desk = Desk::default();
+        Register::at(Desk::default(), config, now_unix)
+    }
+
+    /// As [`Register::open`], for the next configuration of the same process: what was good last in a file that is wrong now
+    /// stays good, and the links that are up count on, over both.
+    ///
+    /// # Errors
+    /// As [`Register::open`].
+    pub fn follow(&self, config: &EdgeConfig, now_unix: u64) -> Result<Register, Mistakes> {
+        let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner).next(config);
+        Register::at(desk, config, now_unix)
+    }
+
+    fn at(mut desk: Desk, config: &EdgeConfig, now_unix: u64) -> Result<Register, Mistakes> {
         if let Err(why) = desk.folder.read(config, now_unix) {
             return Err(unreadable(config, &why));
         }
@@ -125,6 +138,25 @@ fn unreadable(config: &EdgeConfig, why: &str) -> Mistakes {
 }
 
 impl Desk {
+    /// With what stays for another configuration. All is read again: its pools may be others.
+    fn next(&self, config: &EdgeConfig) -> Desk {
+        let mut next = Desk { seats: self.seats.clone(), ..Desk::default() };
+        let folder = |path: &Option<At<PathBuf>>| path.as_ref().map(|path| path.value.clone());
+        if self.folder.path == folder(&config.credentials_dir) {
+            next.folder.files = self.folder.files.iter().map(|(name, file)| (name.clone(), file.next())).collect();
+        }
+        let are_same = |own: &TokenRules, other: &TokenRules| {
+            (&own.jwks_file.value, &own.issuer, &own.audience)
+                == (&other.jwks_file.value, &other.issuer, &other.audience)
+        };
+        if let (Some(own), Some(other)) = (&self.key_file.rules, &config.tokens)
+            && are_same(own, other)
+        {
+            next.key_file.good = self.key_file.good.clone();
+        }
+        next
+    }
+
     fn credentials(&self) -> Credentials {
         Credentials::new(&self.list, self.key_file.good.clone(), self.seats.clone())
     }
@@ -132,6 +164,8 @@ impl Desk {
 /// `credentials_dir`, as far as it was read. Without one it stays empty.
 #[derive(Default)]
 struct Folder {
+    /// Where it is; `None`: there is none, or it was not read yet.
+    path: Option<PathBuf>,
     /// By name, and so in an order that does not depend on the file system.
     files: BTreeMap<String, File>,
     /// Why it could not be read, as it was told last.
@@ -179,6 +213,7 @@ impl Stamp {
 /// The keys of tokens. Without `tokens` it stays empty.
 #[derive(Default)]
 struct KeyFile {
+    rules: Option<TokenRules>,
     stamp: Option<Stamp>,
     bytes: Vec<u8>,
     good: Option<Arc<Tokens>>,
@@ -190,6 +225,7 @@ impl KeyFile {
     /// Reads it if it has changed. True: other keys are good now.
     fn read(&mut self, config: &EdgeConfig, now_unix: u64) -> bool {
         let Some(rules) = &config.tokens else { return false };
+        self.rules.get_or_insert_with(|| rules.clone());
         let path = &rules.jwks_file.value;
         let read = std::fs::metadata(path).map_err(|error| format!("cannot be read: {}", io_reason(&error)));
         let read = read.and_then(|found| {
@@ -225,14 +261,13 @@ impl KeyFile {
     }
 
     fn tell(&mut self) {
-        if let Some(mistakes) = &self.mistakes {
-            tell(mistakes, &mut self.told);
-        }
+        tell(self.mistakes.as_ref(), &mut self.told);
     }
 }
 
 /// What is wrong goes to the log, unless it stands there already.
-fn tell(mistakes: &Mistakes, told: &mut String) {
+fn tell(mistakes: Option<&Mistakes>, told: &mut String) {
+    let Some(mistakes) = mistakes else { return told.clear() };
     let now = mistakes.to_string();
     if *told == now {
         return;
@@ -254,7 +289,7 @@ impl Folder {
     fn read(&mut self, config: &EdgeConfig, now_unix: u64) -> Result<bool, String> {
         let Some(At { value: folder, .. }) = &config.credentials_dir else { return Ok(false) };
         let names = names(folder)?;
-        self.told = None;
+        (self.path, self.told) = (Some(folder.clone()), None);
         let before = self.files.len();
         self.files.retain(|name, _| names.binary_search(name).is_ok());
         let mut has_changed = self.files.len() < before;
@@ -338,9 +373,7 @@ impl Folder {
     /// What is wrong with the files goes to the log, unless it stands there already.
     fn tell(&mut self) {
         for file in self.files.values_mut() {
-            if let Some(mistakes) = &file.mistakes {
-                tell(mistakes, &mut file.told);
-            }
+            tell(file.mistakes.as_ref(), &mut file.told);
         }
     }
 
@@ -355,6 +388,11 @@ impl Folder {
 impl File {
     fn new(stamp: Stamp) -> File {
         File { stamp, content: None, good: None, mistakes: None, told: String::new() }
+    }
+
+    /// Not read yet, but for what was good in it.
+    fn next(&self) -> File {
+        File { good: self.good.clone(), ..File::new(Stamp { is_fresh: true, ..self.stamp }) }
     }
 }
 
@@ -673,6 +711,30 @@ mod tests {
             });
         }
         assert_eq!(told, [(0, true), (1, true), (2, true), (1, true), (1, false)]);
+    }
+
+    #[test]
+    fn the_next_configuration_keeps_what_was_good_and_the_links_that_are_up() {
+        let site = Site::new();
+        site.put("web-1.toml", &(file("web-1", &["one"], "app.example") + "links_max = 1\n"));
+        let register = site.open();
+        let seat = badge(&register, "one").ok().unwrap().take_seat().expect("the first link");
+        site.put("web-1.toml", "id = ");
+        site.look(&register);
+        let next = register.follow(&site.config, site.now_unix).unwrap();
+        check(&next, &[("one", Some("web-1")), ("own secret", Some("own"))]);
+        assert!(badge(&next, "one").ok().unwrap().take_seat().is_none(), "it has its link");
+        drop(seat);
+        assert!(badge(&next, "one").ok().unwrap().take_seat().is_some());
+        // A process that starts now does not know what was there, and another folder has other files.
+        check(&site.open(), &[("one", None)]);
+        let other = Site::new();
+        check(&register.follow(&other.config, site.now_unix).unwrap(), &[("one", None)]);
+        // What changed in the meantime is read.
+        site.put("web-1.toml", &file("web-1", &["two"], "app.example"));
+        check(&register.follow(&site.config, site.now_unix).unwrap(), &[("one", None), ("two", Some("web-1"))]);
+        site.remove("web-1.toml");
+        check(&register.follow(&site.config, site.now_unix).unwrap(), &[("one", None), ("two", None)]);
     }
 
     #[test]

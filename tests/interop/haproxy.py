@@ -151,5 +151,10 @@ certificate_name = "device.internal"
         check(not status(mutual)["links"], "and has no link")
         say("a device without a certificate is nobody")
 
+        third = device(house, binary, plain, origin, connections=2)
+        links(edge, 2, third)
+        check(edge.process.end(20) == 0, "an edge with a device drains and ends")
+        say("an edge with a device drains and ends with 0")
+
 
 main()
