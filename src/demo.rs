@@ -8,12 +8,11 @@ use std::sync::{Arc, mpsc};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use sha2::{Digest as _, Sha256};
 
 use crate::cli::DemoOptions;
 use crate::client::{Clocks, Service, h1};
 use crate::edge::Edge;
-use crate::edge::config::{Cores, Credential, EdgeConfig, Limits, Listen, Pool, SecretHash};
+use crate::edge::config::{Cores, Credential, EdgeConfig, Limits, Listen, Pool, Proof, SecretHash};
 use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
 use crate::io::{self, Listener, Timer};
@@ -72,11 +71,14 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
         pools: vec![Pool::new("demo", vec![OriginPattern::Any])],
         credentials: vec![Credential {
             id: WORKER_ID.into(),
-            secret_hash: SecretHash(Sha256::digest(secret).into()),
+            proof: Proof::Secrets(vec![SecretHash::of(secret.as_bytes())]),
             origins: vec![OriginPattern::Any],
             links_max: 16,
             expires_unix: None,
+            legacy: false,
         }],
+        credentials_dir: None,
+        tokens: None,
     }
 }
 

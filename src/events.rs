@@ -418,6 +418,8 @@ label! {
         UpgradeRequired "upgrade_required",
         Versions "versions",
         Limit "limit",
+        /// Too many, or too many that failed, from one source.
+        Rate "rate",
         /// The edge drains.
         Draining "draining",
     }
@@ -583,7 +585,8 @@ impl Counters {
             | Fault::SetupMethod
             | Fault::SetupUpgradeRequired
             | Fault::SetupVersions
-            | Fault::SetupLimit => return self.setup_refused(fault),
+            | Fault::SetupLimit
+            | Fault::SetupsTooMany { .. } => return self.setup_refused(fault),
         };
         self.core.refusals.one(reason);
     }
@@ -597,6 +600,7 @@ impl Counters {
             Fault::SetupUpgradeRequired => SetupRefusal::UpgradeRequired,
             Fault::SetupVersions => SetupRefusal::Versions,
             Fault::SetupLimit => SetupRefusal::Limit,
+            Fault::SetupsTooMany { .. } => SetupRefusal::Rate,
             Fault::Draining => SetupRefusal::Draining,
             _ => SetupRefusal::Malformed,
         });

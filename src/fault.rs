@@ -87,6 +87,8 @@ pub enum Fault {
     SetupVersions,
     /// The credential holds `links_max` links already; 429.
     SetupLimit,
+    /// Too many setups, or too many that failed, from one address; 429.
+    SetupsTooMany { retry_after_s: u16 },
 }
 
 impl Fault {
@@ -99,8 +101,14 @@ impl Fault {
             NoPool | Misdirected | QueueFull | MemoryFull | WaitedTooLong | NoWorker | Draining => Blame::Edge,
             LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | ResponseTimeout
             | NoUpgrade | OriginUnreachable => Blame::Worker,
-            SetupMalformed(_) | SetupUnauthorized | SetupForbidden | SetupMethod | SetupUpgradeRequired
-            | SetupVersions | SetupLimit => Blame::Worker,
+            SetupMalformed(_)
+            | SetupUnauthorized
+            | SetupForbidden
+            | SetupMethod
+            | SetupUpgradeRequired
+            | SetupVersions
+            | SetupLimit
+            | SetupsTooMany { .. } => Blame::Worker,
         }
     }
 
@@ -120,7 +128,7 @@ impl Fault {
             UnknownExpectation => 417,
             Misdirected => 421,
             SetupUpgradeRequired => 426,
-            SetupLimit => 429,
+            SetupLimit | SetupsTooMany { .. } => 429,
             HeadTooLarge => 431,
             ClientGone => 499,
             UnknownCoding => 501,
@@ -147,8 +155,15 @@ impl Fault {
             OriginUnreachable => "connection_refused",
             WorkerMalformed(_) | NoUpgrade => "http_protocol_error",
             WorkerStalled | ResponseTimeout => "http_response_timeout",
-            ClientGone | SetupMalformed(_) | SetupUnauthorized | SetupForbidden | SetupMethod
-            | SetupUpgradeRequired | SetupVersions | SetupLimit => return None,
+            ClientGone
+            | SetupMalformed(_)
+            | SetupUnauthorized
+            | SetupForbidden
+            | SetupMethod
+            | SetupUpgradeRequired
+            | SetupVersions
+            | SetupLimit
+            | SetupsTooMany { .. } => return None,
         })
     }
 
@@ -188,13 +203,18 @@ impl Fault {
             SetupUpgradeRequired => "a setup is HTTP/1.1 with Connection: upgrade and Upgrade: ptth",
             SetupVersions => "no version in common; supported are h2 and http%2F1.1",
             SetupLimit => "this credential holds as many links as it may",
+            SetupsTooMany { .. } => "too many setups from this address, or too many that failed",
         }
     }
 
-    /// Whether `Retry-After` belongs into the answer.
+    /// What belongs into the answer as `Retry-After`, in seconds. Until the queue's real pace is known it is one: long against a
+    /// round trip, short against `wait_max`.
     #[must_use]
-    pub fn retry_after(self) -> bool {
-        matches!(self.status(), 503 | 429)
+    pub fn retry_after_s(self) -> Option<u16> {
+        match self {
+            Fault::SetupsTooMany { retry_after_s } => Some(retry_after_s),
+            fault => matches!(fault.status(), 503 | 429).then_some(1),
+        }
     }
 }
 

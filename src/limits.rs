@@ -256,6 +256,18 @@ pub const CONNECTIONS_LIMIT: u64 = 4 * 1024 * 1024;
 pub const SOURCE_SHARDS: usize = 64;
 /// Networks in `limits.sources_exempt`. Each new connection is held against all of them.
 pub const SOURCES_EXEMPT_MAX: usize = 64;
+/// Window of the two below. Each source has as many at once, and they come back over this time.
+pub const ATTEMPT_WINDOW_MS: u64 = 60_000;
+/// Default of `limits.setups_per_source_max`, in a minute: a hundred workers with ten links each behind one address, that all
+/// come again at once.
+pub const SETUPS_PER_SOURCE_MAX: u32 = 1_000;
+/// Default of `limits.setup_failures_per_source_max`, in a minute. A worker with a wrong secret tries every 30 s (the longest
+/// [`REDIAL_MS_MAX`]); whoever guesses has 50, and then one in 1.2 s.
+pub const SETUP_FAILURES_PER_SOURCE_MAX: u32 = 50;
+/// Largest of both: a million in a minute are 17,000 in a second, more than TLS lets through.
+pub const ATTEMPTS_LIMIT: u64 = 1_000_000;
+/// Sources whose attempts are remembered; beyond it those that say the least are forgotten. 48 bytes each, 3 MiB in all.
+pub const ATTEMPT_ROWS_MAX: usize = 64 * 1024;
 /// Connections that wait in the kernel for each listener; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Pause after accept failed for want of descriptors, so that it does not spin.
@@ -385,6 +397,35 @@ pub const QUEUE_REQUESTS_LIMIT: u64 = 1_000_000;
 pub const QUEUE_BYTES_LIMIT: u64 = 64 << 30;
 /// Largest `retries_max`. More dispatches of one request would only spread what kills workers.
 pub const RETRIES_LIMIT: u64 = 10;
+/// Credentials of one edge, those of `credentials_dir` among them. A setup is held against all of them (some 40 ns each), so
+/// that its time tells nothing about which was close; each takes some 300 bytes.
+pub const CREDENTIALS_MAX: usize = 4096;
+/// Secrets of one credential that are good at once. A rotation needs two.
+pub const SECRETS_MAX: usize = 8;
+/// How often the files behind the credentials are looked at: one `stat` for each.
+pub const CREDENTIALS_LOOK_MS: u64 = 1_000;
+/// A file that was changed so shortly before it was read may change again without another time stamp, and is read again: the
+/// coarsest file systems keep times of two seconds.
+pub const FILE_FRESH_S: i64 = 2;
+/// A file of `credentials_dir`: one credential with a hundred origins takes some 4 KiB.
+pub const CREDENTIAL_FILE_BYTES_MAX: usize = 64 * 1024;
+/// A signed token of a worker, in a field's line: a header, a signature and 64 origins of 30 bytes. Nothing of a longer one is
+/// decoded.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Origins in a token, each of which a setup is held against.
+pub const TOKEN_ORIGINS_MAX: usize = 64;
+/// A token's `sub`. `system:serviceaccount:` with two names of Kubernetes has up to 339; a name is wanted that fits a log line.
+pub const TOKEN_ID_BYTES_MAX: usize = 256;
+/// How far the clock of whoever made a token may be ahead of ours; for its begin alone, its end is never late.
+pub const TOKEN_SKEW_S: u64 = 30;
+/// Keys of a JWKS. Two or three are usual; a token is looked up among them by its name.
+pub const JWKS_KEYS_MAX: usize = 64;
+/// The name of a key. Hashes of keys have 43 (RFC 7638).
+pub const KEY_ID_BYTES_MAX: usize = 256;
+/// A JWKS file: so many RSA keys of 4096 bits with their certificates.
+pub const JWKS_BYTES_MAX: usize = 512 * 1024;
+/// `tokens.issuer` and `tokens.audience`.
+pub const TOKEN_PARTY_BYTES_MAX: usize = 1024;
 /// Default of `links_max`.
 pub const CREDENTIAL_LINKS: u32 = 16;
 /// Largest `links_max`.
@@ -417,12 +458,14 @@ const _: () = assert!(WAKE_BITS.is_multiple_of(64));
 const _: () = assert!(QUEUE_REQUESTS_MAX as u64 <= QUEUE_REQUESTS_LIMIT);
 const _: () = assert!(QUEUE_BYTES_MAX as u64 <= QUEUE_BYTES_LIMIT && QUEUE_BYTES_MAX >= HEAD_BYTES_MAX);
 const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
+const _: () = assert!(TOKEN_BYTES_MAX < LINE_BYTES_MAX);
 const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
 const _: () = assert!(CORES_MAX <= 64);
 const _: () = assert!(BODY_RATE_MIN <= BODY_RATE_LIMIT);
 const _: () = assert!(CONNECTIONS_PER_SOURCE_MAX as u64 <= CONNECTIONS_LIMIT && CONNECTIONS_LIMIT <= u32::MAX as u64);
 const _: () = assert!(CLIENT_STREAMS_MAX <= LINK_STREAMS_MAX);
 const _: () = assert!(SOURCE_SHARDS.is_power_of_two());
+const _: () = assert!(SETUP_FAILURES_PER_SOURCE_MAX <= SETUPS_PER_SOURCE_MAX && ATTEMPT_ROWS_MAX >= SOURCE_SHARDS);
 const _: () = assert!(MEMORY_TIGHT_PERCENT < MEMORY_FULL_PERCENT && MEMORY_FULL_PERCENT <= 100 && MEMORY_SHARE <= 100);
 // README.md tells these two.
 const _: () = assert!(REQUEST_BYTES_MAX <= 9 * 1024 * 1024 / 4);

@@ -1,6 +1,6 @@
 //! The built program, from outside: exit codes, what goes to stdout, and one line of stderr for each mistake.
 
-use ptth::edge::config::{EdgeConfig, SecretHash};
+use ptth::edge::config::{EdgeConfig, Proof, SecretHash};
 use ptth::edge::report::{LinkReport, PoolReport, Report};
 use sha2::{Digest as _, Sha256};
 use std::io::{Read as _, Write as _};
@@ -199,7 +199,8 @@ fn a_new_credential_fits_both_files() {
     assert_eq!(warnings.lines().count(), 0, "{warnings}");
     assert_eq!(config.credentials.len(), 1);
     assert_eq!(config.credentials[0].id, "web-1");
-    assert_eq!(config.credentials[0].secret_hash, SecretHash(Sha256::digest(secret).into()));
+    let hash = SecretHash(Sha256::digest(secret).into());
+    assert_eq!(config.credentials[0].proof, Proof::Secrets(vec![hash]));
     let origins: Vec<_> = config.credentials[0].origins.iter().map(ToString::to_string).collect();
     assert_eq!(origins, ["http://app.example", "b.example"]);
 

@@ -3,8 +3,8 @@
 
 use http::{HeaderName, HeaderValue, Method};
 use ptth::edge::config::{
-    Clamp, ClientHeader, Cores, EdgeConfig, FieldWanted, Limits, Listen, Match, MemoryMax, PoolPriority, QueueBounds,
-    Rule, SecretHash,
+    Clamp, ClientHeader, Cores, EdgeConfig, FieldWanted, Limits, Listen, Match, MemoryMax, PoolPriority, Proof,
+    QueueBounds, Rule, SecretHash,
 };
 use ptth::edge::patterns::{HostPattern, Network, PathPattern};
 use ptth::limits;
@@ -141,6 +141,7 @@ fn the_limits_section() {
     let all =
         c("head_max_wait = \"1s\"\nidle_max_wait = \"2s\"\nhandshake_max_wait = \"3s\"\nbody_stall_max = \"4s\"\n\
                  body_rate_min = \"1KiB\"\nconnections_max = 5\nconnections_per_source_max = 6\n\
+                 setups_per_source_max = 8\nsetup_failures_per_source_max = 9\n\
                  sources_exempt = [\"10.0.0.0/8\"]\nstreams_max = 7\nmemory_max = \"1GiB\"");
     let want = Limits {
         head_ms_max: 1_000,
@@ -150,6 +151,8 @@ fn the_limits_section() {
         body_rate_min: 1_024,
         connections_max: 5,
         connections_per_source_max: 6,
+        setups_per_source_max: 8,
+        setup_failures_per_source_max: 9,
         sources_exempt: vec![Network::parse("10.0.0.0/8").unwrap()],
         streams_max: 7,
         memory_max: MemoryMax::Bytes(1 << 30),
@@ -169,6 +172,11 @@ fn the_limits_section() {
         ("body_rate_min = ¦240", "`body_rate_min` is an integer; write \"240B\", for each second"),
         ("body_rate_min = ¦\"1GiB\"", "`body_rate_min` is \"1GiB\"; write a size from \"0B\" to \"1MiB\""),
         ("connections_max = ¦-1", "`connections_max` is -1; write a number from 0 to 4194304"),
+        ("setups_per_source_max = ¦-1", "`setups_per_source_max` is -1; write a number from 0 to 1000000"),
+        (
+            "setup_failures_per_source_max = ¦1000001",
+            "`setup_failures_per_source_max` is 1000001; write a number from 0",
+        ),
         ("connections_per_source_max = ¦\"many\"", "`connections_per_source_max` is a string; write 1000"),
         ("sources_exempt = ¦1", "`sources_exempt` is an integer; write [\"127.0.0.0/8\", \"::1\"], or []"),
         ("sources_exempt = [¦1]", "`sources_exempt` is an integer"),
@@ -297,11 +305,14 @@ fn the_listen_tables() {
         (format!("address = ¦8080\n{both}"), "`address` is an integer; write \"0.0.0.0:8080\""),
         (format!("{address}\naccept = ¦\"clients\""), "`accept` is a string; write [\"clients\", \"workers\"]"),
         (format!("{address}\naccept = ¦[]"), "`accept` is empty"),
-        (format!("{address}\naccept = [\"clients\", ¦\"worker\"]"), "`accept` names \"worker\"; known are \"clients\""),
+        (
+            format!("{address}\naccept = [\"clients\", ¦\"worker\"]"),
+            "`accept` names \"worker\"; known are \"clients\", \"workers\" and",
+        ),
         (format!("{address}\naccept = [\"clients\", ¦\"clients\"]"), "`accept` names clients twice"),
         (
-            format!("{address}\naccept = [¦\"haproxy-workers\"]"),
-            "`haproxy-workers` is not available in this version; use \"workers\"",
+            format!("{address}\n{both}\ncredential = ¦\"web-1\""),
+            "`credential` is for addresses that accept haproxy-workers",
         ),
         (format!("{address}\n{both}\ntls = ¦[]"), "`tls` is empty; write { certificate = \"edge.pem\","),
         (format!("{address}\n{both}\ntls = ¦\"edge.pem\""), "`tls` is a string; write { certificate = \"edge.pem\","),
@@ -339,6 +350,52 @@ fn the_listen_tables() {
         &format!("{LISTEN}{}{rest}", LISTEN.replace("address = ", "address = ¦")),
         &["0.0.0.0:8080 is listened on twice (line 2); put both into one `accept`"],
     );
+}
+
+#[test]
+fn an_address_for_haproxys_devices() {
+    let whole = credential().replace("app.example", "http://app.example");
+    let clients = LISTEN.replace(", \"workers\"", "");
+    let text = |listen: &str| {
+        let listen = format!("[[listen]]\naddress = \"0.0.0.0:81\"\naccept = [\"haproxy-workers\"]\n{listen}\n");
+        format!("{clients}{listen}{POOL}{whole}")
+    };
+    let tls = "tls = { certificate = \"a\", key = \"k\", worker_ca = \"ca\" }";
+    let listen = edge_good(&text("credential = \"web-1\""), &[]).listens.remove(1);
+    assert!(listen.haproxy_workers && !listen.clients && !listen.workers);
+    assert_eq!(listen.credential.unwrap().value, "web-1");
+    assert!(edge_good(&text(tls), &[]).listens[1].credential.is_none());
+    let plain_tls = tls.replace(", worker_ca = \"ca\"", "");
+    edge_good(&text(&format!("credential = \"web-1\"\n{plain_tls}\nproxy_protocol = false")), &[]);
+    for (lines, want) in [
+        (format!("credential = ¦\"web-1\"\n{tls}"), "both `credential` and a `worker_ca`; keep one"),
+        ("credential = ¦\"web-2\"".into(), "there is no credential `web-2`; make one"),
+        ("credential = ¦\"a b\"".into(), "`credential` has a character other than letters"),
+        ("credential = ¦1".into(), "`credential` is an integer"),
+        (
+            "credential = \"web-1\"\nh2c = ¦true".into(),
+            "`h2c` is for clients, and haproxy-workers speak HTTP/2 without it",
+        ),
+    ] {
+        edge_bad(&text(&lines), &[want]);
+    }
+    for lines in ["", &plain_tls] {
+        let marked =
+            text(lines).replacen("[[listen]]\naddress = \"0.0.0.0:81", "¦[[listen]]\naddress = \"0.0.0.0:81", 1);
+        edge_bad(&marked, &["haproxy-workers say nothing about who they are; add credential = \"web-1\""]);
+    }
+    let patterns = text("credential = ¦\"web-1\"").replace("http://app.example", "app.example");
+    edge_bad(&patterns, &["credential `web-1` has no whole origin, and these workers name none themselves; write one"]);
+    edge_bad(
+        &text("credential = \"web-1\"")
+            .replace("accept = [\"haproxy-workers\"]", "accept = ¦[\"workers\", \"haproxy-workers\"]"),
+        &[
+            "`accept` names haproxy-workers and others, who cannot be told apart; give haproxy-workers an address of their own",
+        ],
+    );
+    // In a folder of credentials it may be there later.
+    let folder = format!("[edge]\ncredentials_dir = \"c\"\n{}", text("credential = \"web-2\""));
+    edge_good(&folder, &[]);
 }
 
 #[test]
@@ -737,8 +794,10 @@ fn the_credential_tables() {
     let default = c("");
     assert_eq!((default.id.as_str(), default.links_max, default.expires_unix), ("web-1", 16, None));
     let half = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
-    assert_eq!(default.secret_hash, SecretHash([half, half].concat().try_into().unwrap()));
+    let hash = SecretHash([half, half].concat().try_into().unwrap());
+    assert_eq!(default.proof, Proof::Secrets(vec![hash]));
     assert_eq!(c("links_max = 3").links_max, 3);
+    assert!(c("legacy = true").legacy && !default.legacy);
     for expires in
         ["\"2027-01-01T00:00:00Z\"", "2027-01-01T00:00:00Z", "\"2027-01-01T01:00:00+01:00\"", "2027-01-01 00:00:00Z"]
     {
@@ -751,6 +810,7 @@ fn the_credential_tables() {
 
     for (lines, want) in [
         ("links_max = ¦0", "`links_max` is 0; write a number from 1 to 10000"),
+        ("legacy = ¦1", "`legacy` is an integer; write true or false"),
         ("expires = ¦\"tomorrow\"", "`expires` is not a date with time and offset; write \"2027-01-01T00:00:00Z\""),
         ("expires = ¦\"2027-01-01\"", "`expires` is not a date with time and offset"),
         ("expires = ¦2027-01-01", "`expires` is not a date with time and offset"),
@@ -759,10 +819,7 @@ fn the_credential_tables() {
         ("expires = ¦1798761600", "`expires` is an integer; write \"2027-01-01T00:00:00Z\""),
         ("¦name = \"web-1\"", "unknown key `name` in [[credential]]; it belongs in [[pool]]"),
         ("¦secret = \"s3cret\"", "unknown key `secret` in [[credential]]; known are id, secret_hash"),
-        (
-            "¦certificate_name = \"web-1.example\"",
-            "`certificate_name` is not available in this version; remove the key",
-        ),
+        ("certificate_name = ¦\"web-1.example\"", "both `secret_hash` and `certificate_name`; keep one"),
     ] {
         edge_bad(&own(lines), &[want]);
     }
@@ -780,6 +837,13 @@ fn the_credential_tables() {
             format!("id = \"a\"\nsecret_hash = ¦\"sha256:{}g\"\n{origins}", "0".repeat(63)),
             "`secret_hash` is not 64 hex digits",
         ),
+        (format!("id = \"a\"\nsecret_hash = ¦[]\n{origins}"), "`secret_hash` is empty; write \"sha256:\" and 64"),
+        (format!("id = \"a\"\nsecret_hash = [¦7]\n{origins}"), "`secret_hash` is an integer; write \"sha256:\" and 64"),
+        (format!("id = \"a\"\nsecret_hash = [¦\"\"]\n{origins}"), "`secret_hash` does not begin with \"sha256:\""),
+        (
+            format!("id = \"a\"\nsecret_hash = [\"sha256:{0}\", ¦\"sha256:{0}\"]\n{origins}", "0".repeat(64)),
+            "this secret_hash is there already (line 9); make a secret for each",
+        ),
         (format!("id = \"a\"\n{HASH}origins = ¦[]"), "`origins` is empty"),
         (format!("id = \"a\"\n{HASH}origins = [¦\"b.example\"]"), "no pool covers b.example; add it to the `origins`"),
         (format!("id = \"a\"\n{HASH}origins = [\"app.example\", ¦\"*.b.example\"]"), "no pool covers *.b.example"),
@@ -796,7 +860,15 @@ fn the_credential_tables() {
     );
     edge_bad(
         &format!("{}[[credential]]\nid = \"web-2\"\n{}{origins}\n", own(""), HASH.replace("= ", "= ¦")),
-        &["another credential has this secret_hash (line 9); make a secret for each"],
+        &["this secret_hash is there already (line 9); make a secret for each"],
+    );
+    let ten: Vec<String> = (0..10).map(|n| format!("\"sha256:{}{n}\"", "0".repeat(63))).collect();
+    let (eight, nine) = (ten[..8].join(", "), ten[..9].join(", "));
+    let list = edge_good(&with(&format!("id = \"a\"\nsecret_hash = [{eight}]\n{origins}")), &[]).credentials.remove(0);
+    assert!(matches!(list.proof, Proof::Secrets(hashes) if hashes.len() == 8));
+    edge_bad(
+        &with(&format!("id = \"a\"\nsecret_hash = ¦[{nine}]\n{origins}")),
+        &["`secret_hash` has 9 secrets; write at most 8"],
     );
     // Any origin that both cover is enough.
     for origins in ["[\"http://app.example\"]", "[\"*.example\"]", "[\"*\"]"] {
@@ -813,6 +885,95 @@ fn the_credential_tables() {
         ),
         &["warning: a worker with this credential gets every request of pool `both`; cover all of the pool's origins"],
     );
+}
+
+/// A listener that knows certificates of workers, and a credential with these lines.
+fn with_certificates(lines: &str) -> String {
+    let tls = "tls = { certificate = \"a\", key = \"k\", worker_ca = \"ca\" }\n";
+    format!("{LISTEN}{tls}{POOL}[[credential]]\n{lines}\norigins = [\"app.example\"]\n")
+}
+
+#[test]
+fn the_name_in_a_certificate() {
+    let named = |name: &str| format!("id = \"a\"\ncertificate_name = {name}");
+    for (name, want) in [("\"web-1.workers.internal\"", "web-1.workers.internal"), ("\"Web-1\"", "web-1")] {
+        let credential = edge_good(&with_certificates(&named(name)), &[]).credentials.remove(0);
+        assert_eq!(credential.proof, Proof::Certificate(want.into()), "{name}");
+    }
+    for name in ["\"\"", "\"*\"", "\"*.workers.internal\"", "\"https://web-1\"", "\"web-1:443\"", "\"a b\""] {
+        let want = "`certificate_name` is not a host name; write a DNS name of the certificate";
+        edge_bad(&with_certificates(&named(&format!("¦{name}"))), &[want]);
+    }
+    edge_bad(&with_certificates(&named("¦[\"web-1\"]")), &["`certificate_name` is a list"]);
+    let twice = format!(
+        "{}[[credential]]\nid = \"b\"\ncertificate_name = ¦\"WEB-1\"\norigins = [\"app.example\"]\n",
+        with_certificates(&named("\"web-1\""))
+    );
+    edge_bad(&twice, &["certificate name `web-1` is there twice (line 10); rename one of them"]);
+    for listen in [LISTEN.to_owned(), format!("{LISTEN}tls = {{ certificate = \"a\", key = \"k\" }}\n")] {
+        let text = format!("{listen}{POOL}[[credential]]\n{}\norigins = [\"app.example\"]\n", named("¦\"web-1\""));
+        edge_bad(&text, &["no [[listen]] for workers has a `worker_ca`, so nobody can show such a certificate; add"]);
+    }
+}
+
+#[test]
+fn the_rules_for_tokens() {
+    let section = |tokens: &str| format!("[edge]\ntokens = {tokens}\n{LISTEN}{POOL}");
+    let good = section("{ jwks_file = \"keys/jwks.json\", issuer = \"https://issuer.example\", audience = \"ptth\" }");
+    let (config, warnings) = EdgeConfig::parse("/etc/ptth/edge.toml", &good, NOW_UNIX).unwrap();
+    assert!(warnings.list().is_empty(), "no [[credential]] is needed then: {warnings}");
+    let tokens = config.tokens.unwrap();
+    assert_eq!(tokens.jwks_file.value, Path::new("/etc/ptth/keys/jwks.json"));
+    assert_eq!((tokens.issuer.as_str(), tokens.audience.as_str()), ("https://issuer.example", "ptth"));
+    for (tokens, want) in [
+        ("¦\"jwks.json\"", "`tokens` is a string; write { jwks_file = \"jwks.json\", issuer ="),
+        ("¦{ issuer = \"i\", audience = \"a\" }", "`jwks_file` is missing"),
+        ("¦{ jwks_file = \"j\", audience = \"a\" }", "`issuer` is missing"),
+        ("¦{ jwks_file = \"j\", issuer = \"i\" }", "`audience` is missing"),
+        ("{ jwks_file = ¦\"\", issuer = \"i\", audience = \"a\" }", "`jwks_file` is empty"),
+        ("{ jwks_file = \"j\", issuer = ¦1, audience = \"a\" }", "`issuer` is an integer"),
+        (
+            "{ jwks_file = \"j\", issuer = \"i\", audience = \"a\", ¦jwks_url = \"u\" }",
+            "unknown key `jwks_url` in tokens",
+        ),
+    ] {
+        edge_bad(&edge_section(&format!("tokens = {tokens}")), &[want]);
+    }
+}
+
+#[test]
+fn a_folder_of_credentials() {
+    let folder = |value: &str| format!("[edge]\ncredentials_dir = {value}\n{LISTEN}{POOL}");
+    let config = EdgeConfig::parse("/etc/ptth/edge.toml", &folder("\"credentials\""), NOW_UNIX).unwrap();
+    assert_eq!(config.0.credentials_dir.unwrap().value, Path::new("/etc/ptth/credentials"));
+    assert!(config.1.list().is_empty(), "no [[credential]] is needed then: {}", config.1);
+    for (value, want) in [("\"\"", "is empty; write \"credentials\", a folder"), ("1", "is an integer")] {
+        edge_bad(&edge_section(&format!("credentials_dir = ¦{value}")), &[&format!("`credentials_dir` {want}")]);
+    }
+
+    let config = edge_good(&folder("\"/etc/ptth/credentials\""), &[]);
+    let good = format!("id = \"web-1\"\n{HASH}origins = [\"app.example\"]\n");
+    for text in [good.clone(), format!("[[credential]]\n{good}")] {
+        let (credential, warnings) = config.parse_credential("web-1.toml", &text, NOW_UNIX).unwrap();
+        assert_eq!((credential.id.as_str(), credential.links_max), ("web-1", 16));
+        assert!(warnings.list().is_empty(), "{warnings}");
+    }
+    for (marked, want) in [
+        ("¦id = \"web-1\"\n".to_owned(), &["`secret_hash` is missing", "`origins` is missing"][..]),
+        (format!("{good}¦name = \"web-1\"\n"), &["unknown key `name` in a credential's file; it belongs in [[pool]]"]),
+        (format!("{good}¦zzz = 1\n"), &["unknown key `zzz` in a credential's file; known are id, secret_hash"]),
+        ("credential = ¦[]\n".to_owned(), &["0 credentials; give each its own file"]),
+        (
+            format!("[[credential]]\n{good}[[credential]]\n{}", good.replace(HASH, HASH_2)).replacen("[[", "¦[[", 1),
+            &["2 credentials; give each its own file"],
+        ),
+        (good.replace("[\"app", "[¦\"nobody"), &["no pool covers nobody.example"]),
+    ] {
+        let (text, _) = unmark(&marked);
+        let mistakes = config.parse_credential("web-1.toml", &text, NOW_UNIX).unwrap_err();
+        let marks = marked.replacen('¦', &"¦".repeat(want.len()), 1);
+        check_lines("web-1.toml", &marks, &mistakes, want);
+    }
 }
 
 #[test]

@@ -260,7 +260,7 @@ fn certificates_are_read_again_and_what_runs_goes_on() {
     let before = old.shown();
     site.files.issue(&site.authority, "edge", &[HOST]);
     assert_eq!(client.connect(&site.edge, HOST).shown(), before, "nobody said so yet");
-    site.edge.reload_certificates();
+    site.edge.reload_files();
     let fresh = Client::new(&site.authority).connect(&site.edge, HOST).shown();
     assert_ne!(fresh, before);
     old.send(get("/"));
@@ -268,7 +268,7 @@ fn certificates_are_read_again_and_what_runs_goes_on() {
     assert_eq!(old.answer().1, b"goes on");
 
     site.files.write("edge.pem", "no certificate at all");
-    site.edge.reload_certificates();
+    site.edge.reload_files();
     assert_eq!(Client::new(&site.authority).connect(&site.edge, HOST).shown(), fresh, "a mistake changes nothing");
 }
 

@@ -141,8 +141,9 @@ fn check_setup(head: &RequestHead) {
         return;
     }
     let Ok(setup) = parse_setup(head) else { return };
+    let Some(scope) = &setup.scope else { return }; // a worker of ours writes no other target
     let mut out = Vec::new();
-    put_setup_request(&mut out, "edge", &setup.scope, None, &ptth::wire::About::default(), &setup.versions, setup.dialect);
+    put_setup_request(&mut out, "edge", scope, None, &ptth::wire::About::default(), &setup.versions, setup.dialect);
     if setup.versions.is_empty() || out.len() > HEAD_BYTES_MAX / 2 {
         return;
     }

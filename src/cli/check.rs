@@ -3,7 +3,7 @@
 use super::{Stop, complain};
 use crate::clock;
 use crate::edge::config::{EdgeConfig, is_edge_key};
-use crate::edge::tls;
+use crate::edge::{register, tls};
 use crate::settings::{Document, Mistakes, Place, read_text};
 use crate::worker;
 use crate::worker::config::{WorkerConfig, WorkerFlags, is_worker_key};
@@ -11,24 +11,27 @@ use std::path::Path;
 
 /// Silent when all is well. Warnings are shown, and do not count.
 pub(super) fn check(file: &Path) -> Result<(), Stop> {
-    match mistakes(file) {
-        mistakes if mistakes.has_errors() => Err(Stop::mistakes(&mistakes)),
-        warnings => {
-            complain(&warnings.lines().collect::<Vec<_>>());
-            Ok(())
-        }
+    let (mistakes, edge) = mistakes(file);
+    let mut all = vec![mistakes];
+    all.extend(edge.iter().flat_map(|config| register::mistakes(config, clock::unix_seconds())));
+    let lines = all.iter().flat_map(Mistakes::lines).collect::<Vec<_>>();
+    if all.iter().any(Mistakes::has_errors) {
+        return Err(Stop::Usage(lines));
     }
+    complain(&lines);
+    Ok(())
 }
 
-fn mistakes(file: &Path) -> Mistakes {
+/// What is wrong with the file; an edge's is given back for a look at the files that it names.
+fn mistakes(file: &Path) -> (Mistakes, Option<EdgeConfig>) {
     let text = match read_text(file) {
         Ok(text) => text,
-        Err(mistakes) => return mistakes,
+        Err(mistakes) => return (mistakes, None),
     };
     let name = file.display().to_string();
     let mut mistakes = Mistakes::new(&name);
     let Some(document) = Document::parse(&text, &mut mistakes) else {
-        return mistakes;
+        return (mistakes, None);
     };
     let count = |of: fn(&str) -> bool| document.root().keys().filter(|key| of(key)).count();
     let (edge, worker) = (count(is_edge_key), count(is_worker_key));
@@ -37,9 +40,9 @@ fn mistakes(file: &Path) -> Mistakes {
         return match EdgeConfig::parse(&name, &text, now_unix) {
             Ok((config, mut warnings)) => {
                 tls::load(&config, now_unix, &mut warnings);
-                warnings
+                (warnings, Some(config))
             }
-            Err(mistakes) => mistakes,
+            Err(mistakes) => (mistakes, None),
         };
     }
     if worker > edge {
@@ -49,9 +52,9 @@ fn mistakes(file: &Path) -> Mistakes {
                 for config in &services.0 {
                     worker::tls::load(config, &mut warnings);
                 }
-                warnings
+                (warnings, None)
             }
-            Err(mistakes) => mistakes,
+            Err(mistakes) => (mistakes, None),
         };
     }
     mistakes.error(
@@ -59,5 +62,5 @@ fn mistakes(file: &Path) -> Mistakes {
         "this is neither an edge's file nor a worker's",
         "an edge's has [[listen]] and [[pool]], a worker's has `edges` and `to`",
     );
-    mistakes
+    (mistakes, None)
 }

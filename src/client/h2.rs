@@ -148,6 +148,13 @@ struct Shared<S> {
     watch: Rc<Watch>,
 }
 
+/// A stream that leaves HTTP, with the head that made it leave.
+pub struct TakenStream {
+    pub head: http::request::Parts,
+    pub body: RecvStream,
+    pub respond: SendResponse<Bytes>,
+}
+
 /// Every stream's window at once: a body that nobody reads stops its own stream and no other.
 fn link_window(streams: u32) -> u32 {
     STREAM_WINDOW_BYTES.saturating_mul(streams.max(1)).min((1 << 31) - 1)
@@ -486,6 +493,12 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     let shared = &*running.0;
     let mut timer = Timer::new();
     let (head, stream) = request.into_parts();
+    let protocol = head.extensions.get::<h2::ext::Protocol>();
+    if protocol.is_some_and(|protocol| shared.service.takes_stream(protocol.as_str())) {
+        // Boxed: no request is to be as large as what this becomes.
+        let taken = TakenStream { head, body: stream, respond };
+        return Box::pin(shared.service.take_stream(taken)).await;
+    }
     let is_head = head.method == Method::HEAD;
     let is_tunnel = head.extensions.get::<h2::ext::Protocol>().is_some();
     let send = Rc::new(RefCell::new(Send { respond, body: H2Sink::closed(Side::Response) }));

@@ -58,4 +58,14 @@ pub trait Service {
     fn takes_over(&self, _head: &RequestHead) -> bool {
         false
     }
+
+    /// As [`Service::takes_over`], for a stream: an extended CONNECT to this `:protocol` (HTTP/2).
+    fn takes_stream(&self, _protocol: &str) -> bool {
+        false
+    }
+
+    /// Answers a stream that [`Service::takes_stream`] wants, and keeps it to its end.
+    fn take_stream(&self, _stream: h2::TakenStream) -> impl Future<Output = ()> {
+        async {}
+    }
 }

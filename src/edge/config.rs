@@ -30,6 +30,18 @@ pub struct EdgeConfig {
     /// In the order of the file: the index is the [`crate::ids::PoolId`]. 1 to `limits::POOLS_MAX`.
     pub pools: Vec<Pool>,
     pub credentials: Vec<Credential>,
+    /// More of them, one in each file of a folder, that come and go while the edge runs.
+    pub credentials_dir: Option<At<PathBuf>>,
+    /// Whose signed tokens are credentials, too.
+    pub tokens: Option<TokenRules>,
+}
+
+/// `tokens`: signed by a key of this file, and with these words in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRules {
+    pub jwks_file: At<PathBuf>,
+    pub issuer: String,
+    pub audience: String,
 }
 
 /// `cores`: the threads of the edge.
@@ -56,6 +68,10 @@ pub struct Limits {
     pub connections_max: u32,
     /// Over all cores, from one address. 0: no bound.
     pub connections_per_source_max: u32,
+    /// Setups of workers, in a minute, from one address. 0: no bound.
+    pub setups_per_source_max: u32,
+    /// Those of them that are refused. 0: no bound.
+    pub setup_failures_per_source_max: u32,
     /// Whose connections are not counted by their source: what stands in front of the edge and speaks for many.
     pub sources_exempt: Vec<Network>,
     /// Requests at once on one HTTP/2 connection.
@@ -83,6 +99,8 @@ impl Default for Limits {
             body_rate_min: limits::BODY_RATE_MIN,
             connections_max: 0,
             connections_per_source_max: limits::CONNECTIONS_PER_SOURCE_MAX,
+            setups_per_source_max: limits::SETUPS_PER_SOURCE_MAX,
+            setup_failures_per_source_max: limits::SETUP_FAILURES_PER_SOURCE_MAX,
             sources_exempt: loopback.to_vec(),
             streams_max: limits::CLIENT_STREAMS_MAX,
             memory_max: MemoryMax::Share(limits::MEMORY_SHARE),
@@ -90,12 +108,16 @@ impl Default for Limits {
     }
 }
 
-/// `[[listen]]`. At least one of `clients` and `workers` is set.
+/// `[[listen]]`. At least one of `clients` and `workers` is set, or `haproxy_workers` alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub address: SocketAddr,
     pub clients: bool,
     pub workers: bool,
+    /// Devices that speak HAProxy's reverse HTTP.
+    pub haproxy_workers: bool,
+    /// Whoever comes to an address for them has this credential; `None`: what their certificates say.
+    pub credential: Option<At<String>>,
     /// In the order of the file; the first one is for clients that ask for no name. Empty: no TLS here.
     pub tls: Vec<CertificateFiles>,
     /// HTTP/2 without TLS, for clients that begin with its preface. Not with TLS, where it is negotiated.
@@ -117,7 +139,21 @@ impl Listen {
     /// An address with every other key at its default.
     #[must_use]
     pub fn new(address: SocketAddr, clients: bool, workers: bool) -> Listen {
-        Listen { address, clients, workers, tls: Vec::new(), h2c: false, proxy_protocol: false }
+        Listen {
+            address,
+            clients,
+            workers,
+            haproxy_workers: false,
+            credential: None,
+            tls: Vec::new(),
+            h2c: false,
+            proxy_protocol: false,
+        }
+    }
+
+    /// Workers may show certificates here.
+    fn knows_certificates(&self) -> bool {
+        (self.workers || self.haproxy_workers) && self.tls.iter().any(|files| files.worker_ca.is_some())
     }
 }
 
@@ -221,11 +257,22 @@ pub enum FieldWanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     pub id: String,
-    pub secret_hash: SecretHash,
+    pub proof: Proof,
     pub origins: Vec<OriginPattern>,
     pub links_max: u32,
     /// Seconds since 1970. From this second on the credential is refused.
     pub expires_unix: Option<u64>,
+    /// Its worker may set up as devices did before the drafts (`Upgrade: PTTH/1.0`).
+    pub legacy: bool,
+}
+
+/// How a worker shows that a credential is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It knows one of these secrets: at least one, at most `limits::SECRETS_MAX`.
+    Secrets(Vec<SecretHash>),
+    /// Its TLS client certificate, which `worker_ca` vouches for, has this DNS name. In lower case.
+    Certificate(String),
 }
 
 /// SHA-256 of a secret. `Debug` does not show it.
@@ -298,7 +345,9 @@ impl Pool {
 
 const TOP: Shape =
     Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "pool", "credential"], later: &[] };
-const EDGE: Shape = Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies"], later: &[] };
+const EDGE: Shape =
+    Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies", "credentials_dir", "tokens"], later: &[] };
+const TOKENS: Shape = Shape { name: "tokens", keys: &["jwks_file", "issuer", "audience"], later: &[] };
 const LIMITS: Shape = Shape {
     name: "[limits]",
     keys: &[
@@ -309,14 +358,19 @@ const LIMITS: Shape = Shape {
         "body_rate_min",
         "connections_max",
         "connections_per_source_max",
+        "setups_per_source_max",
+        "setup_failures_per_source_max",
         "sources_exempt",
         "streams_max",
         "memory_max",
     ],
     later: &[],
 };
-const LISTEN: Shape =
-    Shape { name: "[[listen]]", keys: &["address", "accept", "tls", "h2c", "proxy_protocol"], later: &[] };
+const LISTEN: Shape = Shape {
+    name: "[[listen]]",
+    keys: &["address", "accept", "credential", "tls", "h2c", "proxy_protocol"],
+    later: &[],
+};
 const TLS: Shape = Shape { name: "tls", keys: &["certificate", "key", "worker_ca"], later: &[] };
 const ADMIN: Shape = Shape { name: "[admin]", keys: &["address"], later: &[] };
 const POOL: Shape = Shape {
@@ -344,10 +398,14 @@ const MATCH: Shape = Shape { name: "match", keys: &["method", "host", "path", "c
 const QUEUE: Shape = Shape { name: "queue", keys: &["requests_max", "bytes_max", "wait_max"], later: &[] };
 const CREDENTIAL: Shape = Shape {
     name: "[[credential]]",
-    keys: &["id", "secret_hash", "origins", "links_max", "expires"],
-    later: &[("certificate_name", "remove the key and use `secret_hash`, from `ptth credential new NAME`")],
+    keys: &["id", "secret_hash", "certificate_name", "origins", "links_max", "expires", "legacy"],
+    later: &[],
 };
-const SHAPES: &[Shape] = &[TOP, EDGE, LIMITS, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
+/// A file of `credentials_dir`, in its two forms.
+const CREDENTIAL_FILE: Shape = Shape { name: "a credential's file", keys: CREDENTIAL.keys, later: &[] };
+const CREDENTIAL_TABLE: Shape = Shape { name: "a credential's file", keys: &["credential"], later: &[] };
+const SHAPES: &[Shape] =
+    &[TOP, EDGE, TOKENS, LIMITS, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -394,6 +452,8 @@ impl EdgeConfig {
 fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes) -> EdgeConfig {
     root.check_keys(&TOP, SHAPES, mistakes);
     let edge = root.entry("edge").and_then(|entry| entry.table("[edge], with single brackets", mistakes));
+    let credentials_dir = edge.and_then(|edge| credentials_dir(&edge, folder, mistakes));
+    let tokens = edge.and_then(|edge| tokens(&edge, folder, mistakes));
     let (cores, drain_ms_max, trusted_proxies) = edge.map_or((Cores::All, limits::DRAIN_MS_MAX, Vec::new()), |edge| {
         edge.check_keys(&EDGE, SHAPES, mistakes);
         let cores = edge.entry("cores").and_then(|entry| cores(&entry, mistakes));
@@ -410,9 +470,27 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
     let admin = admin(root, &listens, mistakes);
     let schemes = Schemes::of(&listens, !trusted_proxies.is_empty());
     let (pools, pools_whole) = pools(root, schemes, mistakes);
-    let credentials = credentials(root, pools_whole.then_some(&pools), now_unix, mistakes);
+    let terms = Terms {
+        pools: pools_whole.then_some(&pools),
+        knows_certificates: listens.is_empty() || listens.iter().any(|listen| listen.value.knows_certificates()),
+        now_unix,
+    };
+    let credentials = credentials(root, &terms, credentials_dir.is_some() || tokens.is_some(), mistakes);
+    check_devices(&listens, &credentials, credentials_dir.is_some(), mistakes);
     let listens = listens.into_iter().map(|listen| listen.value).collect();
-    EdgeConfig { file: String::new(), cores, drain_ms_max, trusted_proxies, limits, listens, admin, pools, credentials }
+    EdgeConfig {
+        file: String::new(),
+        cores,
+        drain_ms_max,
+        trusted_proxies,
+        limits,
+        listens,
+        admin,
+        pools,
+        credentials,
+        credentials_dir,
+        tokens,
+    }
 }
 
 fn cores(entry: &Entry, mistakes: &mut Mistakes) -> Option<Cores> {
@@ -477,6 +555,10 @@ fn limits_of(root: &Section, mistakes: &mut Mistakes) -> Limits {
     count("connections_max", 0..=limits::CONNECTIONS_LIMIT, "10000", &mut limits.connections_max);
     let per_source = &mut limits.connections_per_source_max;
     count("connections_per_source_max", 0..=limits::CONNECTIONS_LIMIT, "1000", per_source);
+    let setups = &mut limits.setups_per_source_max;
+    count("setups_per_source_max", 0..=limits::ATTEMPTS_LIMIT, "1000", setups);
+    let failures = &mut limits.setup_failures_per_source_max;
+    count("setup_failures_per_source_max", 0..=limits::ATTEMPTS_LIMIT, "50", failures);
     count("streams_max", 1..=u64::from(limits::LINK_STREAMS_MAX), "100", &mut limits.streams_max);
     if table.has("sources_exempt") {
         let (max, example) = (limits::SOURCES_EXEMPT_MAX, r#"["127.0.0.0/8", "::1"], or []"#);
@@ -530,6 +612,36 @@ fn trusted_proxies(edge: &Section, mistakes: &mut Mistakes) -> Vec<Network> {
     networks
 }
 
+fn credentials_dir(edge: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<At<PathBuf>> {
+    const EXAMPLE: &str = "\"credentials\", a folder with a file for each";
+    let entry = edge.entry("credentials_dir")?;
+    let text = entry.text(EXAMPLE, mistakes)?;
+    if text.value.is_empty() {
+        entry.refuse("is empty", EXAMPLE, mistakes);
+        return None;
+    }
+    Some(At { value: folder.join(text.value), place: text.place })
+}
+
+fn tokens(edge: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<TokenRules> {
+    const EXAMPLE: &str = r#"{ jwks_file = "jwks.json", issuer = "https://issuer.example", audience = "ptth" }"#;
+    let table = edge.entry("tokens")?.table(EXAMPLE, mistakes)?;
+    table.check_keys(&TOKENS, SHAPES, mistakes);
+    let mut word = |key, example: &str| {
+        let entry = table.required(key, example, mistakes)?;
+        let text = entry.text(example, mistakes)?;
+        if !(1..=limits::TOKEN_PARTY_BYTES_MAX).contains(&text.value.len()) {
+            entry.refuse("is empty, or longer than 1024 bytes", example, mistakes);
+            return None;
+        }
+        Some(At { value: text.value.to_owned(), place: text.place })
+    };
+    let file = word("jwks_file", "\"jwks.json\"");
+    let (issuer, audience) = (word("issuer", "\"https://issuer.example\""), word("audience", "\"ptth\""));
+    let file = file.map(|file| At { value: folder.join(file.value), place: file.place });
+    Some(TokenRules { jwks_file: file?, issuer: issuer?.value, audience: audience?.value })
+}
+
 /// A listener that believes whoever connects.
 fn warn_of_any_proxy(listen: &At<Listen>, mistakes: &mut Mistakes) {
     let Listen { address, proxy_protocol, .. } = listen.value;
@@ -561,19 +673,33 @@ fn listens(root: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<At<Lis
         }
         let proxy_protocol = table.entry("proxy_protocol").and_then(|entry| entry.flag(mistakes)).unwrap_or(false);
         whole &= accept.is_some();
-        let (Some(address), Some((clients, workers))) = (address, accept) else {
+        let (Some(address), Some(accept)) = (address, accept) else {
             continue;
         };
+        let Accept { clients, workers, haproxy_workers } = accept;
+        let credential = devices(&table, haproxy_workers, &tls, mistakes);
+        if let (true, true, Some(entry)) = (h2c, haproxy_workers, table.entry("h2c")) {
+            entry.refuse("is for clients, and haproxy-workers speak HTTP/2 without it", "h2c = false", mistakes);
+        }
         if let Some(first) = listens.iter().find(|l| l.value.address == address.value) {
             let what = format!("{} is listened on twice{}", address.value, line_of(first.place));
             mistakes.error(address.place, what, "put both into one `accept`, or take another port");
         }
-        let listen = Listen { address: address.value, clients, workers, tls, h2c, proxy_protocol };
+        let address_of = address.value;
+        let listen = Listen {
+            haproxy_workers,
+            credential,
+            tls,
+            h2c,
+            proxy_protocol,
+            ..Listen::new(address_of, clients, workers)
+        };
         listens.push(At { value: listen, place: address.place });
     }
     if whole {
+        let for_workers = |listen: &At<Listen>| listen.value.workers || listen.value.haproxy_workers;
         for (who, some) in
-            [("clients", listens.iter().any(|l| l.value.clients)), ("workers", listens.iter().any(|l| l.value.workers))]
+            [("clients", listens.iter().any(|l| l.value.clients)), ("workers", listens.iter().any(for_workers))]
         {
             if !some && !listens.is_empty() {
                 let what = format!("no [[listen]] accepts {who}");
@@ -614,30 +740,86 @@ fn tls(entry: &Entry, folder: &Path, mistakes: &mut Mistakes) -> Vec<Certificate
     files
 }
 
-fn accept(entry: &Entry, mistakes: &mut Mistakes) -> Option<(bool, bool)> {
-    let (mut clients, mut workers, mut good) = (false, false, true);
+/// Whom an address is for.
+struct Accept {
+    clients: bool,
+    workers: bool,
+    haproxy_workers: bool,
+}
+
+fn accept(entry: &Entry, mistakes: &mut Mistakes) -> Option<Accept> {
+    let (mut clients, mut workers, mut haproxy_workers, mut good) = (false, false, false, true);
     for who in entry.texts(ACCEPT, mistakes)? {
         match who.value {
             "clients" if !clients => clients = true,
             "workers" if !workers => workers = true,
-            "clients" | "workers" => {
+            "haproxy-workers" if !haproxy_workers => haproxy_workers = true,
+            "clients" | "workers" | "haproxy-workers" => {
                 let what = format!("`accept` names {} twice", who.value);
                 mistakes.error(who.place, what, "name it once");
                 good = false;
             }
-            "haproxy-workers" => {
-                let mend = "use \"workers\" and connect with `ptth worker`";
-                mistakes.error(who.place, "`haproxy-workers` is not available in this version", mend);
-                good = false;
-            }
             other => {
                 let what = format!("`accept` names \"{}\"", plain(other, 40));
-                mistakes.error(who.place, what, "known are \"clients\" and \"workers\"");
+                mistakes.error(who.place, what, "known are \"clients\", \"workers\" and \"haproxy-workers\"");
                 good = false;
             }
         }
     }
-    good.then_some((clients, workers))
+    if haproxy_workers && (clients || workers) {
+        let what = "`accept` names haproxy-workers and others, who cannot be told apart";
+        mistakes.error(entry.place(), what, "give haproxy-workers an address of their own");
+        good = false;
+    }
+    good.then_some(Accept { clients, workers, haproxy_workers })
+}
+
+/// Who a device is that says nothing about it: by the address that it comes to, or by its certificate.
+fn devices(
+    table: &Section,
+    haproxy_workers: bool,
+    tls: &[CertificateFiles],
+    mistakes: &mut Mistakes,
+) -> Option<At<String>> {
+    let entry = table.entry("credential");
+    let credential = entry.and_then(|entry| name(&entry, "web-1", mistakes));
+    let knows_certificates = tls.iter().any(|files| files.worker_ca.is_some());
+    match entry {
+        Some(entry) if !haproxy_workers => {
+            let what = "`credential` is for addresses that accept haproxy-workers; others present their own";
+            mistakes.error(entry.place(), what, "remove it");
+        }
+        Some(entry) if knows_certificates => {
+            let what = "both `credential` and a `worker_ca`";
+            mistakes.error(entry.place(), what, "keep one: everybody here, or whoever shows a certificate");
+        }
+        None if haproxy_workers && !knows_certificates => {
+            let what = "haproxy-workers say nothing about who they are";
+            let mend = "add credential = \"web-1\", the id of a [[credential]], or a `worker_ca` to `tls`";
+            mistakes.error(table.place, what, mend);
+        }
+        _ => {}
+    }
+    credential.filter(|_| haproxy_workers)
+}
+
+/// What a listener's credential has to be: there, and with origins that can be registered without being named.
+fn check_devices(listens: &[At<Listen>], credentials: &[Credential], has_others: bool, mistakes: &mut Mistakes) {
+    for id in listens.iter().filter_map(|listen| listen.value.credential.as_ref()) {
+        match credentials.iter().find(|credential| credential.id == id.value) {
+            None if has_others => {}
+            None => {
+                let what = format!("there is no credential `{}`", id.value);
+                mistakes.error(id.place, what, "make one with `ptth credential new NAME`");
+            }
+            Some(own) if !own.origins.iter().any(|origin| matches!(origin, OriginPattern::Origin(_))) => {
+                let what =
+                    format!("credential `{}` has no whole origin, and these workers name none themselves", id.value);
+                mistakes.error(id.place, what, "write one in its `origins`, such as \"https://app.example.com\"");
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 fn socket_address(entry: &Entry, example: &str, mistakes: &mut Mistakes) -> Option<At<SocketAddr>> {
@@ -1159,70 +1341,170 @@ fn paths(entry: &Entry, mistakes: &mut Mistakes) -> Option<Vec<At<String>>> {
     good.then_some(paths)
 }
 
-/// `pools` is `None` when their origins are not all known, so that nothing wrong is said about them.
-fn credentials(root: &Section, pools: Option<&Vec<Pool>>, now_unix: u64, mistakes: &mut Mistakes) -> Vec<Credential> {
+/// What a credential is held against.
+struct Terms<'a> {
+    /// `None` when their origins are not all known, so that nothing wrong is said about them.
+    pools: Option<&'a Vec<Pool>>,
+    /// Some address for workers has a `worker_ca`.
+    knows_certificates: bool,
+    now_unix: u64,
+}
+
+/// What the credentials of one file have taken already; each belongs to one of them.
+#[derive(Default)]
+struct Taken {
+    ids: HashMap<String, Place>,
+    hashes: Vec<(SecretHash, Place)>,
+    names: HashMap<String, Place>,
+}
+
+fn credentials(root: &Section, terms: &Terms, has_others: bool, mistakes: &mut Mistakes) -> Vec<Credential> {
     let Some(entry) = root.entry("credential") else {
-        let mend = "make one with `ptth credential new NAME`";
-        mistakes.warning(Place::TOP, "no [[credential]], so no worker can connect", mend);
+        if !has_others {
+            let mend = "make one with `ptth credential new NAME`";
+            mistakes.warning(Place::TOP, "no [[credential]], so no worker can connect", mend);
+        }
         return Vec::new();
     };
-    let mut credentials = Vec::new();
-    let mut ids = HashMap::new();
-    let mut hashes: Vec<(SecretHash, Place)> = Vec::new();
-    for table in entry.tables("[[credential]]", mistakes) {
-        table.check_keys(&CREDENTIAL, SHAPES, mistakes);
-        let id = table.required("id", "\"web-1\"", mistakes).and_then(|e| name(&e, "web-1", mistakes));
-        if let Some(id) = &id {
-            claim(&mut ids, id, "credential", mistakes);
-        }
-        let entry = if table.has("certificate_name") {
-            table.entry("secret_hash") // the key that is not available has been reported
-        } else {
-            table.required("secret_hash", "\"sha256:…\", the hash that `ptth credential new NAME` prints", mistakes)
-        };
-        let secret_hash = entry.and_then(|e| secret_hash(&e, mistakes));
-        if let Some(hash) = &secret_hash {
-            match hashes.iter().find(|(other, _)| *other == hash.value) {
-                Some((_, first)) => {
-                    let what = format!("another credential has this secret_hash{}", line_of(*first));
-                    mistakes.error(hash.place, what, "make a secret for each with `ptth credential new NAME`");
-                }
-                None => hashes.push((hash.value, hash.place)),
-            }
-        }
-        let origins = table.required("origins", ORIGINS, mistakes).and_then(|e| patterns(&e, mistakes));
-        for origin in origins.iter().flatten() {
-            let served =
-                pools.is_none_or(|pools| pools.iter().flat_map(|p| &p.origins).any(|p| meet(p, &origin.value)));
-            if !served {
-                let what = format!("no pool covers {}", plain(&origin.value.to_string(), 80));
-                mistakes.error(origin.place, what, "add it to the `origins` of a [[pool]], or remove it here");
-            }
-        }
-        for (origin, pool) in partly_served(origins.as_deref().unwrap_or_default(), pools) {
-            let what = format!("a worker with this credential gets every request of pool `{}`", pool.name);
-            let mend = "cover all of the pool's origins here, or give this origin a [[pool]] of its own";
-            mistakes.warning(origin, what, mend);
-        }
-        let entry = table.entry("links_max");
-        let links_max = entry.and_then(|e| e.number(1..=limits::CREDENTIAL_LINKS_LIMIT, "16", mistakes));
-        let expires = table.entry("expires").and_then(|e| expires(&e, mistakes));
-        let id = id.map_or_else(String::new, |id| id.value);
-        if let Some(expires) = &expires
-            && expires.value <= now_unix
-        {
-            let what = format!("credential `{id}` has expired");
-            mistakes.warning(expires.place, what, "its workers are refused, make a new one or move the date");
-        }
-        credentials.push(Credential {
-            id,
-            secret_hash: secret_hash.map_or(SecretHash([0; 32]), |hash| hash.value),
-            origins: origins.unwrap_or_default().into_iter().map(|origin| origin.value).collect(),
-            links_max: links_max.and_then(|n| u32::try_from(n).ok()).unwrap_or(limits::CREDENTIAL_LINKS),
-            expires_unix: expires.map(|expires| expires.value),
-        });
+    let tables = entry.tables("[[credential]]", mistakes);
+    if tables.len() > limits::CREDENTIALS_MAX {
+        let what = format!("{} credentials", tables.len());
+        mistakes.error(entry.place(), what, format_args!("an edge has at most {}", limits::CREDENTIALS_MAX));
     }
-    credentials
+    let mut taken = Taken::default();
+    tables.iter().map(|table| credential(table, &CREDENTIAL, terms, &mut taken, mistakes)).collect()
+}
+
+impl EdgeConfig {
+    /// Reads a file of `credentials_dir`: the keys of one `[[credential]]`, with this line above them or without. `file` is
+    /// how it is shown. Whether another file has its id or its secret already is not known here.
+    ///
+    /// # Errors
+    /// Every mistake of the text, with the warnings.
+    pub fn parse_credential(&self, file: &str, text: &str, now_unix: u64) -> Result<(Credential, Mistakes), Mistakes> {
+        let mut mistakes = Mistakes::new(file);
+        let Some(document) = Document::parse(text, &mut mistakes) else {
+            return Err(mistakes);
+        };
+        let terms = Terms {
+            pools: Some(&self.pools),
+            knows_certificates: self.listens.iter().any(Listen::knows_certificates),
+            now_unix,
+        };
+        let root = document.root();
+        let (table, shape) = match root.entry("credential") {
+            None => (Some(root), &CREDENTIAL_FILE),
+            Some(entry) => {
+                root.check_keys(&CREDENTIAL_TABLE, SHAPES, &mut mistakes);
+                let tables = entry.tables("[[credential]]", &mut mistakes);
+                if tables.len() != 1 {
+                    mistakes.error(
+                        entry.place(),
+                        format_args!("{} credentials", tables.len()),
+                        "give each its own file",
+                    );
+                }
+                (tables.into_iter().next(), &CREDENTIAL)
+            }
+        };
+        let credential = table.map(|table| credential(&table, shape, &terms, &mut Taken::default(), &mut mistakes));
+        match credential {
+            Some(credential) if !mistakes.has_errors() => Ok((credential, mistakes)),
+            _ => Err(mistakes),
+        }
+    }
+}
+
+fn credential(table: &Section, shape: &Shape, terms: &Terms, taken: &mut Taken, mistakes: &mut Mistakes) -> Credential {
+    table.check_keys(shape, SHAPES, mistakes);
+    let id = table.required("id", "\"web-1\"", mistakes).and_then(|e| name(&e, "web-1", mistakes));
+    if let Some(id) = &id {
+        claim(&mut taken.ids, id, "credential", mistakes);
+    }
+    let proof = proof(table, terms, taken, mistakes);
+    let origins = table.required("origins", ORIGINS, mistakes).and_then(|e| patterns(&e, mistakes));
+    for origin in origins.iter().flatten() {
+        let served =
+            terms.pools.is_none_or(|pools| pools.iter().flat_map(|p| &p.origins).any(|p| meet(p, &origin.value)));
+        if !served {
+            let what = format!("no pool covers {}", plain(&origin.value.to_string(), 80));
+            mistakes.error(origin.place, what, "add it to the `origins` of a [[pool]], or remove it here");
+        }
+    }
+    for (origin, pool) in partly_served(origins.as_deref().unwrap_or_default(), terms.pools) {
+        let what = format!("a worker with this credential gets every request of pool `{}`", pool.name);
+        let mend = "cover all of the pool's origins here, or give this origin a [[pool]] of its own";
+        mistakes.warning(origin, what, mend);
+    }
+    let entry = table.entry("links_max");
+    let links_max = entry.and_then(|e| e.number(1..=limits::CREDENTIAL_LINKS_LIMIT, "16", mistakes));
+    let expires = table.entry("expires").and_then(|e| expires(&e, mistakes));
+    let id = id.map_or_else(String::new, |id| id.value);
+    if let Some(expires) = &expires
+        && expires.value <= terms.now_unix
+    {
+        let what = format!("credential `{id}` has expired");
+        mistakes.warning(expires.place, what, "its workers are refused, make a new one or move the date");
+    }
+    Credential {
+        id,
+        proof,
+        origins: origins.unwrap_or_default().into_iter().map(|origin| origin.value).collect(),
+        links_max: links_max.and_then(|n| u32::try_from(n).ok()).unwrap_or(limits::CREDENTIAL_LINKS),
+        expires_unix: expires.map(|expires| expires.value),
+        legacy: table.entry("legacy").and_then(|entry| entry.flag(mistakes)).unwrap_or(false),
+    }
+}
+
+/// Secrets, or the name in a certificate: one of the two, for "and" would be as likely to be meant as "or".
+fn proof(table: &Section, terms: &Terms, taken: &mut Taken, mistakes: &mut Mistakes) -> Proof {
+    const SECRET: &str = "\"sha256:…\", the hash that `ptth credential new NAME` prints";
+    let certificate = table.entry("certificate_name");
+    let secret = match (&certificate, table.entry("secret_hash")) {
+        (Some(_), None) => None,
+        (Some(entry), Some(_)) => {
+            let what = "both `secret_hash` and `certificate_name`";
+            mistakes.error(entry.place(), what, "keep one; a second [[credential]] takes the other");
+            return Proof::Secrets(Vec::new());
+        }
+        (None, Some(entry)) => Some(entry),
+        (None, None) => table.required("secret_hash", SECRET, mistakes),
+    };
+    if let Some(entry) = certificate {
+        let name = certificate_name(&entry, mistakes);
+        if let Some(name) = &name {
+            claim(&mut taken.names, name, "certificate name", mistakes);
+            if !terms.knows_certificates {
+                let what = "no [[listen]] for workers has a `worker_ca`, so nobody can show such a certificate";
+                mistakes.error(name.place, what, "add worker_ca = \"workers-ca.pem\" to the `tls` of one");
+            }
+        }
+        return Proof::Certificate(name.map_or_else(String::new, |name| name.value));
+    }
+    let hashes = secret.map(|entry| secret_hashes(&entry, mistakes)).unwrap_or_default();
+    for hash in &hashes {
+        match taken.hashes.iter().find(|(other, _)| *other == hash.value) {
+            Some((_, first)) => {
+                let what = format!("this secret_hash is there already{}", line_of(*first));
+                mistakes.error(hash.place, what, "make a secret for each with `ptth credential new NAME`");
+            }
+            None => taken.hashes.push((hash.value, hash.place)),
+        }
+    }
+    Proof::Secrets(hashes.into_iter().map(|hash| hash.value).collect())
+}
+
+/// A host, without port; a certificate's wildcard is no worker's name.
+fn certificate_name(entry: &Entry, mistakes: &mut Mistakes) -> Option<At<String>> {
+    const EXAMPLE: &str = "a DNS name of the certificate, such as \"web-1.workers.internal\"";
+    let text = entry.text(EXAMPLE, mistakes)?;
+    match OriginPattern::parse(text.value) {
+        Ok(OriginPattern::Host(host)) => Some(At { value: host, place: text.place }),
+        _ => {
+            entry.refuse("is not a host name", EXAMPLE, mistakes);
+            None
+        }
+    }
 }
 
 /// The pools that these origins open, and that take requests for hosts outside of them: all requests of a pool wait in
@@ -1241,14 +1523,34 @@ fn partly_served<'p>(origins: &[At<OriginPattern>], pools: Option<&'p Vec<Pool>>
     partly
 }
 
-/// The text never enters a message: somebody may have written the secret itself here.
-fn secret_hash(entry: &Entry, mistakes: &mut Mistakes) -> Option<At<SecretHash>> {
-    const EXAMPLE: &str = "\"sha256:\" and 64 hex digits, as `ptth credential new NAME` prints them";
-    let text = entry.text(EXAMPLE, mistakes)?;
-    let Some(digits) = text.value.strip_prefix("sha256:") else {
-        entry.refuse("does not begin with \"sha256:\"", EXAMPLE, mistakes);
-        return None;
-    };
+/// One, or several that are good at once, while workers go over from one to the other. Their texts never enter a message:
+/// somebody may have written the secret itself here.
+fn secret_hashes(entry: &Entry, mistakes: &mut Mistakes) -> Vec<At<SecretHash>> {
+    const EXAMPLE: &str = "\"sha256:\" and 64 hex digits, as `ptth credential new NAME` prints them, or a list of such";
+    let texts = entry.one_or_more(EXAMPLE, mistakes).unwrap_or_default();
+    if texts.len() > limits::SECRETS_MAX {
+        entry.refuse(
+            format_args!("has {} secrets", texts.len()),
+            &format!("at most {}", limits::SECRETS_MAX),
+            mistakes,
+        );
+    }
+    let mut hashes = Vec::with_capacity(texts.len());
+    for text in texts {
+        match secret_hash(text.value) {
+            Ok(value) => hashes.push(At { value, place: text.place }),
+            Err(reason) => {
+                mistakes.error(text.place, format_args!("`secret_hash` {reason}"), format_args!("write {EXAMPLE}"));
+            }
+        }
+    }
+    hashes
+}
+
+/// # Errors
+/// Continues "`secret_hash` …".
+fn secret_hash(text: &str) -> Result<SecretHash, &'static str> {
+    let digits = text.strip_prefix("sha256:").ok_or("does not begin with \"sha256:\"")?;
     let mut hash = [0_u8; 32];
     let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
     let (pairs, odd) = digits.as_bytes().as_chunks::<2>();
@@ -1261,10 +1563,7 @@ fn secret_hash(entry: &Entry, mistakes: &mut Mistakes) -> Option<At<SecretHash>>
             }
             _ => false,
         });
-    if !good {
-        entry.refuse("is not 64 hex digits after \"sha256:\"", EXAMPLE, mistakes);
-    }
-    good.then_some(At { value: SecretHash(hash), place: text.place })
+    if good { Ok(SecretHash(hash)) } else { Err("is not 64 hex digits after \"sha256:\"") }
 }
 
 /// RFC 3339, as a string or as a TOML date. Any offset names a moment; none does not.

@@ -11,11 +11,11 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::client::SendRequest;
 
-use super::config::{EdgeConfig, Limits};
-use super::credentials::Credentials;
+use super::config::EdgeConfig;
 use super::far::{self, FarAsk, FarBack, FarEnds};
-use super::links::{H1Slot, Turned};
+use super::links::{H1Slot, Holders, Turned};
 use super::priority::Classifier;
+use super::register::Register;
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
 use super::tls;
@@ -30,22 +30,20 @@ use crate::limits::UNBOOKED_REQUESTS_MAX;
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::wire::{About, RequestIds};
 use crate::xcore::{
-    Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Seats, Source,
+    Attempts, Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Source,
 };
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
 pub struct Shared {
     pub config: EdgeConfig,
     pub routes: Routes,
-    pub credentials: Credentials,
+    pub register: Register,
     /// How urgent a request is; one for each pool.
     pub classifiers: Vec<Classifier>,
     /// What waits, which cores have links of a pool, and which have idle credits.
     pub dispatch: Arc<dispatch::Shared<FarAsk>>,
     /// Waiting requests and their bytes, over all cores; one for each pool.
     pub books: Vec<Arc<PoolBooks>>,
-    /// Links that each credential holds, over all cores.
-    pub seats: Vec<Arc<Seats>>,
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
     pub tls: tls::Addresses,
@@ -53,11 +51,24 @@ pub struct Shared {
     pub clocks: Clocks,
     /// Connections of clients, over all cores.
     pub crowd: Arc<Crowd>,
+    /// Setups of workers by their source, over all cores.
+    pub attempts: Arc<Attempts>,
     pub connections_max: usize,
     pub memory: Arc<MemoryGauge>,
     /// In bytes; `None`: nobody watches it.
     pub memory_max: Option<u64>,
     pub started: Now,
+}
+
+impl Shared {
+    /// Whose doing it is what comes from there, where that is counted.
+    #[must_use]
+    pub fn source_of(&self, address: IpAddr) -> Option<Source> {
+        // A proxy's connections are those of many.
+        let is_exempt = self.config.trusts(address)
+            || self.config.limits.sources_exempt.iter().any(|network| network.contains(address));
+        (!is_exempt).then(|| Source::of(address))
+    }
 }
 
 /// What one core tells another.
@@ -66,6 +77,8 @@ pub enum Message {
     Turned(Box<Turned>),
     /// The last link of this pool, over all cores, has gone.
     NoLinks(PoolId),
+    /// The credentials have changed.
+    Credentials,
     /// Stop taking new work, finish what runs, end.
     Drain,
     /// A core that drains has no client left, and will send no request over another's links.
@@ -112,6 +125,8 @@ pub struct Core {
     /// No core has a client any more: the links may go.
     pub links_drain: Latch,
     idle_cores: Cell<usize>,
+    /// Whose the links are.
+    pub holders: Holders,
     pub counters: RefCell<Counters>,
     pub connections: Cell<usize>,
     /// Requests that wait and are in no pool's books.
@@ -171,6 +186,7 @@ impl Core {
             drain: Latch::default(),
             links_drain: Latch::default(),
             idle_cores: Cell::new(0),
+            holders: Holders::default(),
             counters: RefCell::new(counters),
             connections: Cell::new(0),
             unbooked: Cell::new(0),
@@ -466,14 +482,9 @@ impl Counted {
     /// It is known now whose connection this is. False: that one has its share, and the connection is to be closed.
     #[must_use]
     pub fn comes_from(&mut self, address: IpAddr) -> bool {
-        let config = &self.core.shared.config;
-        let Limits { connections_per_source_max: max, sources_exempt, .. } = &config.limits;
-        // A proxy's connections are those of many.
-        let is_exempt = config.trusts(address) || sources_exempt.iter().any(|network| network.contains(address));
-        if *max == 0 || is_exempt {
-            return true;
-        }
-        let enters = self.guest.comes_from(Source::of(address), *max);
+        let max = self.core.shared.config.limits.connections_per_source_max;
+        let Some(source) = self.core.shared.source_of(address).filter(|_| max > 0) else { return true };
+        let enters = self.guest.comes_from(source, max);
         if !enters {
             self.core.counters.borrow_mut().core.connections_refused.one(ConnectionRefusal::PerSource);
         }

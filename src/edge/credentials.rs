@@ -1,102 +1,408 @@
-//! Who a worker is, from the credential of its setup, and what it may register. Link counts never enter.
+//! Who a worker is, from what its setup shows, and what it may register. Files, and the links that a credential holds, never
+//! enter.
 
-use super::config::{Credential, Pool, SecretHash};
-use super::patterns::includes;
-use crate::ids::CredentialId;
-use crate::wire::origin::Origin;
-use crate::wire::setup::Presented;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// The credentials of one configuration.
-#[derive(Debug, Default)]
+use super::config::{Credential, Pool, Proof, SecretHash};
+use super::patterns::includes;
+use super::tls::Vouched;
+use super::tokens::{Claims, KeyId, Tokens};
+use crate::limits::{CREDENTIALS_MAX, SECRETS_MAX};
+use crate::wire::origin::{Origin, OriginPattern};
+use crate::wire::setup::Presented;
+use crate::xcore::{Seat, Seats};
+
+/// The credentials that are good at one moment. What changes them makes new ones.
+#[derive(Default)]
 pub struct Credentials {
-    list: Vec<Credential>,
+    list: Vec<Held>,
+    /// Some worker may turn a connection by the name of its certificate alone.
+    inverts: bool,
+    /// Some worker may set up as before the drafts.
+    has_legacy: bool,
+    /// Whose tokens are credentials, too.
+    tokens: Option<Arc<Tokens>>,
+    seats: Arc<SeatBook>,
+}
+
+/// A credential, and the links that it holds.
+struct Held {
+    credential: Credential,
+    seats: Arc<Seats>,
+}
+
+/// The links of all credentials, whichever of them are good now: one that comes back finds those that it still holds. As large
+/// as the list, and as the links of tokens are many.
+#[derive(Default)]
+pub struct SeatBook {
+    rows: Mutex<HashMap<Holder, Weak<Seats>>>,
+}
+
+/// Whose links are counted together.
+#[derive(PartialEq, Eq, Hash)]
+enum Holder {
+    Credential(String),
+    /// All tokens with this `sub`.
+    Token(String),
+}
+
+impl SeatBook {
+    fn row(&self, holder: Holder) -> Arc<Seats> {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seats) = rows.get(&holder).and_then(Weak::upgrade) {
+            return seats;
+        }
+        // A token's row is nobody's when its last link is gone; looked at when there is no room for another.
+        if rows.len() == rows.capacity() {
+            rows.retain(|_, seats| seats.strong_count() > 0);
+        }
+        let fresh = Seats::new();
+        rows.insert(holder, Arc::downgrade(&fresh));
+        fresh
+    }
+}
+
+/// What a setup shows of its worker.
+#[derive(Clone, Copy, Default)]
+pub struct Shown<'a> {
+    pub presented: Option<&'a Presented>,
+    /// Of its TLS connection; looked at where nothing is presented.
+    pub certificate: Option<&'a Vouched>,
+}
+
+/// Who a worker has proved to be, and what follows from that. It goes with the worker's link.
+pub struct Badge {
+    /// As it is shown.
+    pub id: String,
+    proved: Proved,
+    origins: Vec<OriginPattern>,
+    links_max: u32,
+    /// It may set up as before the drafts.
+    pub legacy: bool,
+    /// Seconds since 1970: of the credential or of its proof, whichever comes first.
+    pub expires_unix: Option<u64>,
+    seats: Arc<Seats>,
+}
+
+/// What a worker has shown.
+#[derive(Clone, PartialEq, Eq)]
+enum Proved {
+    Secret(SecretHash),
+    Certificate {
+        name: String,
+        not_after_unix: u64,
+    },
+    Token {
+        key: KeyId,
+        expires_unix: u64,
+    },
+    /// It came to an address that is its credential's own.
+    Listener,
 }
 
 /// Why a setup is answered 401. The worker never learns which; the log does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No credential, or one of an unknown scheme.
+    /// No credential, or one of an unknown scheme, and no certificate.
     Missing,
     /// No credential has this secret, or, for Basic, this id with this secret.
     Wrong,
-    Expired(CredentialId),
+    /// No credential has a name of this certificate.
+    Unknown,
+    /// It is a token, and not a good one.
+    Token(&'static str),
+    /// The credential with this id is over.
+    Expired(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Missing => f.write_str("it showed no credential"),
+            Refusal::Wrong => f.write_str("no credential has this secret"),
+            Refusal::Unknown => f.write_str("no credential has a name of its certificate"),
+            Refusal::Token(why) => f.write_str(why),
+            Refusal::Expired(id) => write!(f, "credential {id} has expired"),
+        }
+    }
+}
+
+/// What has become of a badge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is good, up to this second.
+    Good(Option<u64>),
+    /// Its credential, its secret or its name was withdrawn, or may register other origins now.
+    Withdrawn,
+}
+
+/// What a look through all secrets has found.
+struct Search {
+    /// The credential and which of its secrets; a number that no index is where there is none.
+    credential: u32,
+    secret: u32,
+    /// Secrets that were compared.
+    compared: usize,
 }
 
 impl Credentials {
+    /// No two of `list` have the same id, a secret or a name in common.
     #[must_use]
-    pub fn new(list: &[Credential]) -> Credentials {
-        Credentials { list: list.to_vec() }
+    pub fn new(list: &[Credential], tokens: Option<Arc<Tokens>>, seats: Arc<SeatBook>) -> Credentials {
+        debug_assert!(list.len() <= CREDENTIALS_MAX);
+        let held = |credential: &Credential| Held {
+            credential: credential.clone(),
+            seats: seats.row(Holder::Credential(credential.id.clone())),
+        };
+        let names_itself = |credential: &Credential| matches!(credential.proof, Proof::Certificate(_));
+        let has_origin = |credential: &Credential| exact(&credential.origins).next().is_some();
+        Credentials {
+            list: list.iter().map(held).collect(),
+            inverts: list.iter().any(|credential| names_itself(credential) && has_origin(credential)),
+            has_legacy: list.iter().any(|credential| credential.legacy),
+            tokens,
+            seats,
+        }
     }
 
-    /// # Panics
-    /// With an id of another configuration.
+    /// Whether anybody could turn a connection by a TLS handshake alone.
     #[must_use]
-    pub fn get(&self, id: CredentialId) -> &Credential {
-        &self.list[usize::from(id.0)]
+    pub fn inverts(&self) -> bool {
+        self.inverts
     }
 
-    /// Checks what a setup presents: `Basic` with id and secret, or `Bearer` with the secret alone (RFC 7617,
-    /// RFC 6750). Every credential is compared, each in constant time, so the time tells nothing about which one was
-    /// close.
+    /// Whether anybody may set up as before the drafts.
+    #[must_use]
+    pub fn has_legacy(&self) -> bool {
+        self.has_legacy
+    }
+
+    /// For whoever comes to an address that is a credential's own.
+    ///
+    /// # Errors
+    /// When there is no such credential, or it has expired.
+    pub fn of_listener(&self, id: &str, now_unix: u64) -> Result<Badge, Refusal> {
+        let held = self.list.iter().find(|held| held.credential.id == id).ok_or(Refusal::Unknown)?;
+        held.badge(Proved::Listener).in_time(now_unix)
+    }
+
+    /// Checks what a setup shows: `Basic` with id and secret, or `Bearer` with the secret alone or a token (RFC 7617, RFC 6750);
+    /// where it presents neither, the names in its certificate.
     ///
     /// # Errors
     /// When the setup is to be answered 401.
-    pub fn check(&self, presented: Option<&Presented>, now_unix: u64) -> Result<CredentialId, Refusal> {
-        let (id, secret) = match presented {
-            Some(Presented::Basic { id, secret }) => (Some(id.as_bytes()), secret),
-            Some(Presented::Bearer(secret)) => (None, secret),
-            None => return Err(Refusal::Missing),
+    pub fn check(&self, shown: Shown<'_>, now_unix: u64) -> Result<Badge, Refusal> {
+        let badge = match (shown.presented, shown.certificate) {
+            (Some(Presented::Basic { id, secret }), _) => self.by_secret(Some(id), secret)?,
+            (Some(Presented::Bearer(bearer)), _) => match (self.by_secret(None, bearer), &self.tokens) {
+                (Err(Refusal::Wrong), Some(tokens)) if Tokens::is_token(bearer) => {
+                    self.by_token(tokens.read(bearer, now_unix).map_err(Refusal::Token)?)
+                }
+                (known, _) => known?,
+            },
+            (None, Some(certificate)) => self.by_certificate(certificate)?,
+            (None, None) => return Err(Refusal::Missing),
         };
-        let hash = SecretHash::of(secret);
-        let mut found = u32::MAX;
-        for (index, credential) in (0_u32..).zip(&self.list) {
-            let same_id = id.map_or(Choice::from(1), |id| id.ct_eq(credential.id.as_bytes()));
-            let same = same_id & hash.0.ct_eq(&credential.secret_hash.0);
-            found.conditional_assign(&index, same);
-        }
-        let id = u16::try_from(found).map(CredentialId).map_err(|_| Refusal::Wrong)?;
-        match self.get(id).expires_unix {
-            Some(expires) if expires <= now_unix => Err(Refusal::Expired(id)),
-            _ => Ok(id),
-        }
+        badge.in_time(now_unix)
     }
 
-    /// Whether this credential may register `origin`.
-    #[must_use]
-    pub fn may_register(&self, id: CredentialId, origin: &Origin) -> bool {
-        self.get(id).origins.iter().any(|pattern| pattern.covers(origin))
+    fn by_secret(&self, id: Option<&str>, secret: &[u8]) -> Result<Badge, Refusal> {
+        let found = self.search(id, SecretHash::of(secret));
+        let held = self.list.get(found.credential as usize).ok_or(Refusal::Wrong)?;
+        let Proof::Secrets(hashes) = &held.credential.proof else { return Err(Refusal::Wrong) };
+        let hash = hashes.get(found.secret as usize).ok_or(Refusal::Wrong)?;
+        Ok(held.badge(Proved::Secret(*hash)))
     }
 
-    /// Whether this credential may register `pool` by its name: that is every origin that the pool takes.
+    /// Every secret of every credential is compared, each in constant time, and what was found before changes nothing: the
+    /// time tells nothing about which one was close.
+    fn search(&self, id: Option<&str>, hash: SecretHash) -> Search {
+        let mut found = Search { credential: u32::MAX, secret: u32::MAX, compared: 0 };
+        for (index, held) in (0_u32..).zip(&self.list) {
+            let own = &held.credential;
+            let same_id = id.map_or(Choice::from(1), |id| id.as_bytes().ct_eq(own.id.as_bytes()));
+            let Proof::Secrets(hashes) = &own.proof else { continue };
+            for (which, own) in (0_u32..).zip(hashes) {
+                let same = same_id & hash.0.ct_eq(&own.0);
+                found.credential.conditional_assign(&index, same);
+                found.secret.conditional_assign(&which, same);
+                found.compared += 1;
+            }
+        }
+        found
+    }
+
+    /// The names of a certificate are no secrets. The first of them that is some credential's counts.
+    fn by_certificate(&self, certificate: &Vouched) -> Result<Badge, Refusal> {
+        let known = |name: &String| {
+            let held = self.list.iter().find(|held| held.credential.has_name(name))?;
+            let (name, not_after_unix) = (name.clone(), certificate.not_after_unix);
+            Some(held.badge(Proved::Certificate { name, not_after_unix }))
+        };
+        certificate.names.iter().find_map(known).ok_or(Refusal::Unknown)
+    }
+
+    fn by_token(&self, claims: Claims) -> Badge {
+        let Claims { id, origins, links_max, expires_unix, key } = claims;
+        let seats = self.seats.row(Holder::Token(id.clone()));
+        let proved = Proved::Token { key, expires_unix };
+        Badge { id, expires_unix: proved.expires_unix(), proved, origins, links_max, legacy: false, seats }
+    }
+
+    /// What these credentials say about a badge that earlier ones gave.
     #[must_use]
-    pub fn may_register_pool(&self, id: CredentialId, pool: &Pool) -> bool {
-        let own = &self.get(id).origins;
-        pool.origins.iter().all(|wanted| own.iter().any(|pattern| includes(pattern, wanted)))
+    pub fn standing(&self, badge: &Badge) -> Standing {
+        if let Proved::Token { key, expires_unix } = &badge.proved {
+            let is_known = self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(key));
+            return if is_known { Standing::Good(Some(*expires_unix)) } else { Standing::Withdrawn };
+        }
+        let Some(held) = self.list.iter().find(|held| held.credential.id == badge.id) else {
+            return Standing::Withdrawn;
+        };
+        let own = &held.credential;
+        let is_proved = match (&badge.proved, &own.proof) {
+            (Proved::Secret(hash), Proof::Secrets(hashes)) => hashes.contains(hash),
+            (Proved::Certificate { name, .. }, Proof::Certificate(own)) => name == own,
+            (Proved::Listener, _) => true,
+            (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => false,
+        };
+        if is_proved && are_same(&own.origins, &badge.origins) {
+            Standing::Good(earlier(own.expires_unix, badge.proved.expires_unix()))
+        } else {
+            Standing::Withdrawn
+        }
     }
 }
+
+impl Credential {
+    fn has_name(&self, name: &str) -> bool {
+        matches!(&self.proof, Proof::Certificate(own) if own == name)
+    }
+}
+
+impl Held {
+    fn badge(&self, proved: Proved) -> Badge {
+        let Credential { id, origins, links_max, expires_unix, legacy, .. } = &self.credential;
+        Badge {
+            id: id.clone(),
+            expires_unix: earlier(*expires_unix, proved.expires_unix()),
+            proved,
+            origins: origins.clone(),
+            links_max: *links_max,
+            legacy: *legacy,
+            seats: self.seats.clone(),
+        }
+    }
+}
+
+impl Proved {
+    fn expires_unix(&self) -> Option<u64> {
+        match self {
+            Proved::Secret(_) | Proved::Listener => None,
+            Proved::Certificate { not_after_unix, .. } => Some(*not_after_unix),
+            Proved::Token { expires_unix, .. } => Some(*expires_unix),
+        }
+    }
+}
+
+impl Badge {
+    /// How it was proved, for a log line.
+    #[must_use]
+    pub fn proof(&self) -> String {
+        match &self.proved {
+            Proved::Secret(_) => "secret".into(),
+            Proved::Certificate { name, .. } => format!("certificate {name}"),
+            Proved::Token { key, .. } => format!("token of key {}", key.name),
+            Proved::Listener => "listener".into(),
+        }
+    }
+
+    /// Whether its worker may register `origin`.
+    #[must_use]
+    pub fn may_register(&self, origin: &Origin) -> bool {
+        self.origins.iter().any(|pattern| pattern.covers(origin))
+    }
+
+    /// Whether its worker may register `pool` by its name: that is every origin that the pool takes.
+    #[must_use]
+    pub fn may_register_pool(&self, pool: &Pool) -> bool {
+        pool.origins.iter().all(|wanted| self.origins.iter().any(|pattern| includes(pattern, wanted)))
+    }
+
+    /// The origins that its worker registers without naming them.
+    pub fn own_origins(&self) -> impl Iterator<Item = &Origin> {
+        exact(&self.origins)
+    }
+
+    fn in_time(self, now_unix: u64) -> Result<Badge, Refusal> {
+        match self.expires_unix {
+            Some(expires) if expires <= now_unix => Err(Refusal::Expired(self.id)),
+            _ => Ok(self),
+        }
+    }
+
+    /// A place for one more link, if its credential has one left.
+    #[must_use]
+    pub fn take_seat(&self) -> Option<Seat> {
+        self.seats.try_take(self.links_max)
+    }
+}
+
+/// Those that are whole, and no patterns.
+fn exact(patterns: &[OriginPattern]) -> impl Iterator<Item = &Origin> {
+    patterns.iter().filter_map(|pattern| match pattern {
+        OriginPattern::Origin(origin) => Some(origin),
+        OriginPattern::Host(_) | OriginPattern::Wildcard(_) | OriginPattern::Any => None,
+    })
+}
+
+/// The order in which somebody wrote them says nothing. None is there twice.
+fn are_same(a: &[OriginPattern], b: &[OriginPattern]) -> bool {
+    a.len() == b.len() && a.iter().all(|pattern| b.contains(pattern))
+}
+
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    }
+}
+
+// A search counts in 32 bits, and the last number is nobody's.
+const _: () = assert!(CREDENTIALS_MAX.saturating_mul(SECRETS_MAX) < u32::MAX as usize);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::origin::OriginPattern;
 
-    fn credential(id: &str, secret: &str, origins: &[&str], expires_unix: Option<u64>) -> Credential {
-        Credential {
-            id: id.into(),
-            secret_hash: SecretHash::of(secret.as_bytes()),
-            origins: origins.iter().map(|o| OriginPattern::parse(o).unwrap()).collect(),
-            links_max: 1,
-            expires_unix,
-        }
+    fn credential(id: &str, proof: Proof, origins: &[&str], expires_unix: Option<u64>) -> Credential {
+        let origins = origins.iter().map(|o| OriginPattern::parse(o).unwrap()).collect();
+        Credential { id: id.into(), proof, origins, links_max: 1, expires_unix, legacy: false }
     }
 
-    fn sample() -> Credentials {
-        Credentials::new(&[
-            credential("web-1", "s3cret", &["https://app.example.com"], None),
-            credential("web-2", "other:with:colons", &["*.example.com"], Some(1000)),
-            credential("web-3", "third", &["app.example.com", "https://b.example"], None),
-        ])
+    fn secrets(secrets: &[&str]) -> Proof {
+        Proof::Secrets(secrets.iter().map(|secret| SecretHash::of(secret.as_bytes())).collect())
+    }
+
+    fn name(name: &str) -> Proof {
+        Proof::Certificate(name.into())
+    }
+
+    fn held(list: Vec<Credential>) -> Credentials {
+        Credentials::new(&list, None, Arc::default())
+    }
+
+    fn sample() -> Vec<Credential> {
+        vec![
+            credential("web-1", secrets(&["s3cret"]), &["https://app.example.com"], None),
+            credential("web-2", secrets(&["other:with:colons"]), &["*.example.com"], Some(1000)),
+            credential("web-3", secrets(&["third", "its successor"]), &["app.example.com", "https://b.example"], None),
+            credential("web-4", name("web-4.workers.internal"), &["https://app.example.com"], Some(2000)),
+        ]
     }
 
     fn basic(id: &str, secret: &str) -> Presented {
@@ -107,20 +413,32 @@ mod tests {
         Presented::Bearer(secret.into())
     }
 
+    fn vouched(names: &[&str], not_after_unix: u64) -> Vouched {
+        Vouched { names: names.iter().map(|&name| name.to_owned()).collect(), not_after_unix }
+    }
+
+    fn by(presented: &Presented) -> Shown<'_> {
+        Shown { presented: Some(presented), certificate: None }
+    }
+
+    fn id_of(checked: Result<Badge, Refusal>) -> Result<String, Refusal> {
+        checked.map(|badge| badge.id)
+    }
+
     #[track_caller]
-    fn check(presented: &Presented, now_unix: u64, want: Result<u16, Refusal>) {
-        let got = sample().check(Some(presented), now_unix);
-        assert_eq!(got, want.map(CredentialId), "{presented:?} at {now_unix}");
+    fn check(presented: &Presented, now_unix: u64, want: Result<&str, Refusal>) {
+        let got = id_of(held(sample()).check(by(presented), now_unix));
+        assert_eq!(got, want.map(str::to_owned), "{presented:?} at {now_unix}");
     }
 
     #[test]
     fn a_secret_opens_its_own_credential_only() {
         for (presented, want) in [
-            (basic("web-1", "s3cret"), Ok(0)),
-            (basic("web-2", "other:with:colons"), Ok(1)),
-            (bearer("s3cret"), Ok(0)),
-            (bearer("third"), Ok(2)),
-            (bearer("other:with:colons"), Ok(1)),
+            (basic("web-1", "s3cret"), Ok("web-1")),
+            (basic("web-2", "other:with:colons"), Ok("web-2")),
+            (bearer("s3cret"), Ok("web-1")),
+            (bearer("third"), Ok("web-3")),
+            (bearer("other:with:colons"), Ok("web-2")),
             (basic("web-2", "s3cret"), Err(Refusal::Wrong)),
             (basic("web-1", ""), Err(Refusal::Wrong)),
             (basic("", "s3cret"), Err(Refusal::Wrong)),
@@ -130,57 +448,168 @@ mod tests {
             (basic("web-1", "S3cret"), Err(Refusal::Wrong)),
             (basic("WEB-1", "s3cret"), Err(Refusal::Wrong)),
             (basic("web-4", "s3cret"), Err(Refusal::Wrong)),
+            (basic("web-4", ""), Err(Refusal::Wrong)),
+            (basic("web-4", "web-4.workers.internal"), Err(Refusal::Wrong)),
             (bearer("web-1:s3cret"), Err(Refusal::Wrong)),
             (bearer("web-1"), Err(Refusal::Wrong)),
             (bearer(""), Err(Refusal::Wrong)),
         ] {
             check(&presented, 0, want);
         }
-        assert_eq!(sample().check(None, 0), Err(Refusal::Missing));
-        assert_eq!(Credentials::default().check(Some(&bearer("s3cret")), 0), Err(Refusal::Wrong));
+        assert_eq!(id_of(held(sample()).check(Shown::default(), 0)), Err(Refusal::Missing));
+        assert_eq!(id_of(Credentials::default().check(by(&bearer("s3cret")), 0)), Err(Refusal::Wrong));
     }
 
     #[test]
-    fn a_credential_ends_in_the_second_that_it_names() {
-        let web_2 = basic("web-2", "other:with:colons");
-        check(&web_2, 999, Ok(1));
-        check(&web_2, 1000, Err(Refusal::Expired(CredentialId(1))));
-        check(&web_2, 1001, Err(Refusal::Expired(CredentialId(1))));
-        check(&bearer("other:with:colons"), 1001, Err(Refusal::Expired(CredentialId(1))));
-        check(&basic("web-2", "wrong"), 1001, Err(Refusal::Wrong));
+    fn each_of_several_secrets_is_good_at_once() {
+        for secret in ["third", "its successor"] {
+            check(&bearer(secret), 0, Ok("web-3"));
+            check(&basic("web-3", secret), 0, Ok("web-3"));
+            check(&basic("web-1", secret), 0, Err(Refusal::Wrong));
+        }
+        check(&basic("web-3", "third, its successor"), 0, Err(Refusal::Wrong));
     }
 
     #[test]
-    fn a_credential_registers_what_its_origins_cover() {
-        let credentials = sample();
-        for (id, origin, want) in [
-            (0, "https://app.example.com", true),
-            (0, "https://app.example.com:443", true),
-            (0, "http://app.example.com", false),
-            (0, "https://b.example", false),
-            (1, "http://x.example.com:8080", true),
-            (1, "https://example.com", false),
-            (2, "http://app.example.com", true),
-            (2, "https://b.example", true),
+    fn whatever_is_presented_is_held_against_every_secret() {
+        let credentials = held(sample());
+        for (id, secret) in [
+            (None, "s3cret"),
+            (None, "its successor"),
+            (None, "wrong"),
+            (None, ""),
+            (Some("web-1"), "s3cret"),
+            (Some("web-1"), "third"),
+            (Some("web-1"), "wrong"),
+            (Some("nobody"), "s3cret"),
+            (Some(""), ""),
         ] {
+            let compared = credentials.search(id, SecretHash::of(secret.as_bytes())).compared;
+            assert_eq!(compared, 4, "{id:?} {secret}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_opens_the_credential_that_has_one_of_its_names_whole() {
+        let credentials = held(sample());
+        for (names, want) in [
+            (&["web-4.workers.internal"][..], Ok("web-4")),
+            (&["other.example", "web-4.workers.internal"], Ok("web-4")),
+            (&["*.workers.internal"], Err(Refusal::Unknown)),
+            (&["x.web-4.workers.internal"], Err(Refusal::Unknown)),
+            (&["web-4.workers.internal."], Err(Refusal::Unknown)),
+            (&["web-4"], Err(Refusal::Unknown)),
+            (&["web-1"], Err(Refusal::Unknown)),
+            (&[""], Err(Refusal::Unknown)),
+            (&[], Err(Refusal::Unknown)),
+        ] {
+            let certificate = vouched(names, 5000);
+            let shown = Shown { presented: None, certificate: Some(&certificate) };
+            assert_eq!(id_of(credentials.check(shown, 0)), want.map(str::to_owned), "{names:?}");
+            // A secret that is presented has to be right, whatever is shown beside it.
+            let wrong = bearer("wrong");
+            assert_eq!(id_of(credentials.check(Shown { presented: Some(&wrong), ..shown }, 0)), Err(Refusal::Wrong));
+            let right = bearer("s3cret");
+            assert_eq!(id_of(credentials.check(Shown { presented: Some(&right), ..shown }, 0)), Ok("web-1".into()));
+        }
+        let certificate = vouched(&["web-4.workers.internal"], 5000);
+        let badge = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, 0).ok().unwrap();
+        assert_eq!(badge.proof(), "certificate web-4.workers.internal");
+    }
+
+    #[test]
+    fn a_credential_ends_in_the_second_that_it_names_and_a_certificate_in_its_own() {
+        let web_2 = basic("web-2", "other:with:colons");
+        let expired = || Err(Refusal::Expired("web-2".into()));
+        check(&web_2, 999, Ok("web-2"));
+        check(&web_2, 1000, expired());
+        check(&web_2, 1001, expired());
+        check(&bearer("other:with:colons"), 1001, expired());
+        check(&basic("web-2", "wrong"), 1001, Err(Refusal::Wrong));
+        let credentials = held(sample());
+        for (not_after_unix, now_unix, want) in
+            [(5000, 1999, Some(Some(2000))), (5000, 2000, None), (1500, 1499, Some(Some(1500))), (1500, 1500, None)]
+        {
+            let certificate = vouched(&["web-4.workers.internal"], not_after_unix);
+            let checked = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, now_unix);
+            assert_eq!(checked.ok().map(|badge| badge.expires_unix), want, "{not_after_unix} at {now_unix}");
+        }
+    }
+
+    #[test]
+    fn a_badge_registers_what_its_origins_cover() {
+        let credentials = held(sample());
+        for (secret, origin, want) in [
+            ("s3cret", "https://app.example.com", true),
+            ("s3cret", "https://app.example.com:443", true),
+            ("s3cret", "http://app.example.com", false),
+            ("s3cret", "https://b.example", false),
+            ("other:with:colons", "http://x.example.com:8080", true),
+            ("other:with:colons", "https://example.com", false),
+            ("third", "http://app.example.com", true),
+            ("third", "https://b.example", true),
+        ] {
+            let badge = credentials.check(by(&bearer(secret)), 0).ok().unwrap();
             let origin = Origin::parse(origin).unwrap();
-            assert_eq!(credentials.may_register(CredentialId(id), &origin), want, "{id} {origin}");
+            assert_eq!(badge.may_register(&origin), want, "{secret} {origin}");
         }
     }
 
     #[test]
     fn a_pool_by_name_needs_all_of_its_origins() {
-        let credentials = sample();
-        for (id, origins, want) in [
-            (0, &["https://app.example.com"][..], true),
-            (0, &["https://app.example.com", "https://b.example"], false),
-            (0, &["app.example.com"], false),
-            (1, &["https://app.example.com", "*.eu.example.com"], true),
-            (1, &["*"], false),
-            (2, &["https://app.example.com", "https://b.example"], true),
+        let credentials = held(sample());
+        for (secret, origins, want) in [
+            ("s3cret", &["https://app.example.com"][..], true),
+            ("s3cret", &["https://app.example.com", "https://b.example"], false),
+            ("s3cret", &["app.example.com"], false),
+            ("other:with:colons", &["https://app.example.com", "*.eu.example.com"], true),
+            ("other:with:colons", &["*"], false),
+            ("third", &["https://app.example.com", "https://b.example"], true),
         ] {
+            let badge = credentials.check(by(&bearer(secret)), 0).ok().unwrap();
             let pool = Pool::new("p", origins.iter().map(|o| OriginPattern::parse(o).unwrap()).collect());
-            assert_eq!(credentials.may_register_pool(CredentialId(id), &pool), want, "{id} {origins:?}");
+            assert_eq!(badge.may_register_pool(&pool), want, "{secret} {origins:?}");
         }
+    }
+
+    #[test]
+    fn a_badge_stands_as_long_as_what_it_was_given_for() {
+        let old = held(sample());
+        let secret = old.check(by(&bearer("third")), 0).ok().unwrap();
+        let certificate = vouched(&["web-4.workers.internal"], 5000);
+        let certificate = old.check(Shown { presented: None, certificate: Some(&certificate) }, 0).ok().unwrap();
+        let check = |what: &str, change: &dyn Fn(&mut Vec<Credential>), wants: [Standing; 2]| {
+            let mut list = sample();
+            change(&mut list);
+            let new = held(list);
+            assert_eq!([new.standing(&secret), new.standing(&certificate)], wants, "{what}");
+        };
+        let (good, gone) = (Standing::Good(None), Standing::Withdrawn);
+        let until = |unix| Standing::Good(Some(unix));
+        check("nothing", &|_| {}, [good, until(2000)]);
+        check("others", &|list| drop(list.drain(..2)), [good, until(2000)]);
+        check("all gone", &Vec::clear, [gone, gone]);
+        check("renamed", &|list| list[2].id = "web-9".into(), [gone, until(2000)]);
+        check("this secret kept", &|list| list[2].proof = secrets(&["new", "third"]), [good, until(2000)]);
+        check("this secret gone", &|list| list[2].proof = secrets(&["its successor"]), [gone, until(2000)]);
+        check("another name", &|list| list[3].proof = name("web-5.workers.internal"), [good, gone]);
+        check("another proof", &|list| list[3].proof = secrets(&["web-4.workers.internal"]), [good, gone]);
+        check("other order", &|list| list[2].origins.reverse(), [good, until(2000)]);
+        check("an origin less", &|list| drop(list[2].origins.pop()), [gone, until(2000)]);
+        check("an origin more", &|list| list[3].origins.push(OriginPattern::Any), [good, gone]);
+        check("fewer links", &|list| list[2].links_max = 0, [good, until(2000)]);
+        check("an end", &|list| list[2].expires_unix = Some(7), [until(7), until(2000)]);
+        check("a later end", &|list| list[3].expires_unix = Some(3000), [good, until(3000)]);
+        check("no end but the certificate's", &|list| list[3].expires_unix = None, [good, until(5000)]);
+    }
+
+    #[test]
+    fn all_badges_of_a_credential_share_its_seats() {
+        let credentials = held(sample());
+        let badges = ["third", "its successor"].map(|secret| credentials.check(by(&bearer(secret)), 0).ok().unwrap());
+        let seat = badges[0].take_seat();
+        assert!(seat.is_some() && badges[1].take_seat().is_none());
+        drop(seat);
+        assert!(badges[1].take_seat().is_some());
     }
 }

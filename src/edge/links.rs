@@ -7,40 +7,69 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use http::HeaderMap;
+use slab::Slab;
+
 use super::core::{Core, Counted, Line, LinkAbout, Message, Shared};
+use super::credentials::{Badge, Refusal, Shown, Standing};
+use super::tls::Vouched;
 use super::wait_for;
+use super::welcome::Devices;
 use crate::client::h1::{TakenOver, refuse};
 use crate::clock;
 use crate::exchange::Latch;
 use crate::fault::Fault;
-use crate::ids::{CredentialId, LinkId, PoolId};
-use crate::io::{self, Conn, Detached};
+use crate::ids::{LinkId, PoolId};
+use crate::io::{self, Conn, Detached, Pulse};
 use crate::limits::{DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX};
-use crate::link::h2::{H2Link, News};
-use crate::wire::{self, About, ChannelVersion, RequestHead, Scope, Setup};
+use crate::link::h2::{H2Link, News, Preface};
+use crate::wire::{self, About, ChannelVersion, OldSetup, Origin, Presented, RequestHead, Scope, Setup};
 use crate::xcore::{Placement, Seat};
+
+/// What a turned connection speaks, from its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channel {
+    H1,
+    H2(Preface),
+}
+
+impl From<ChannelVersion> for Channel {
+    fn from(version: ChannelVersion) -> Channel {
+        match version {
+            ChannelVersion::H1 => Channel::H1,
+            ChannelVersion::H2 => Channel::H2(Preface::Ours),
+        }
+    }
+}
 
 /// A connection whose setup was accepted, on its way to the core where it will live.
 pub struct Turned {
     conn: Detached,
-    version: ChannelVersion,
+    channel: Channel,
     pools: Vec<PoolId>,
     said: About,
     address: SocketAddr,
-    credential: CredentialId,
+    badge: Badge,
     seat: Seat,
     /// Counts on the board as long as it lives.
     placement: Placement,
 }
 
+/// What is known of a worker's connection before its setup.
+pub struct Visitor {
+    /// Its address takes workers.
+    pub accepts_workers: bool,
+    /// What its TLS certificate says.
+    pub certificate: Option<Box<Vouched>>,
+}
+
 /// Answers a setup and, if it is accepted, turns the connection into a link. Until then it is one more client's.
-pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, counted: Counted) {
+pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted: Counted) {
     let TakenOver { mut conn, head, mut timer } = taken;
-    let setup = match check(&core, &head, accepts_workers) {
-        Ok(setup) => setup,
+    let address = conn.peer_addr();
+    let (answer, accepted) = match admit(&core, address, || check(&core, &head, &visitor)) {
+        Ok(accepted) => accepted,
         Err(fault) => {
-            core.counters.borrow_mut().setup_refused(fault);
-            tracing::info!(peer = ?conn.peer_addr(), status = fault.status(), reason = %fault, "setup refused");
             let is_head = head.method == http::Method::HEAD;
             refuse(&mut conn.writer, fault, is_head, &mut timer, &core.shared.clocks).await;
             conn.close().await;
@@ -49,19 +78,79 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, cou
     };
     // Bytes behind the setup and before our 101 belong to nobody (wire-formats §7).
     if !conn.reader.buffer().is_empty() {
-        tracing::info!(peer = ?conn.peer_addr(), "setup closed: bytes came before the 101");
+        tracing::info!(?address, "setup closed: bytes came before the 101");
         conn.close().await;
         return;
     }
-    wire::setup::put_setup_accept(conn.writer.buf(), setup.dialect, setup.version);
+    match answer {
+        Answer::Draft(dialect, version) => wire::setup::put_setup_accept(conn.writer.buf(), dialect, version),
+        Answer::Old => wire::setup::put_old_setup_accept(conn.writer.buf()),
+    }
     timer.set(clock::now().plus_ms(SETUP_MS_MAX));
     let flushed = std::future::poll_fn(|cx| match conn.writer.poll_flush(cx) {
         Poll::Pending => timer.poll_expired(cx).map(|()| false),
         Poll::Ready(result) => Poll::Ready(result.is_ok()),
     });
-    if !flushed.await {
-        return;
+    if flushed.await {
+        turn(core, conn, accepted, counted).await;
     }
+}
+
+/// A connection whose TLS handshake has turned its roles (draft-thomson-ptth-potato): whose it is, its certificate says, and
+/// what it serves, the credential. Nothing is answered; who may not is closed.
+pub async fn invert(core: Rc<Core>, conn: Conn, version: ChannelVersion, visitor: Visitor, counted: Counted) {
+    let accepted = admit(&core, conn.peer_addr(), || {
+        let badge = authenticate(&core.shared, None, &visitor)?;
+        let pools = pools_of(&core.shared, &badge, None)?;
+        accept(&core, badge, pools, version.into())
+    });
+    match accepted {
+        Ok(accepted) => turn(core, conn, accepted, counted).await,
+        Err(_) => conn.close().await,
+    }
+}
+
+/// A device that speaks HAProxy's reverse HTTP: it begins as a client of HTTP/2, and with its SETTINGS the roles are turned.
+/// Nothing is answered; who may not is closed.
+pub async fn attach(core: Rc<Core>, mut conn: Conn, devices: Devices, visitor: Visitor, counted: Counted) {
+    let began = io::timeout(SETUP_MS_MAX, has_preface(&mut conn)).await;
+    if began != Some(true) {
+        tracing::debug!(peer = ?conn.peer_addr(), "a device did not begin with HTTP/2's preface");
+        return conn.close().await;
+    }
+    let accepted = admit(&core, conn.peer_addr(), || {
+        let badge = match &devices.credential {
+            Some(id) => known(core.shared.register.now().of_listener(id, clock::unix_seconds()))?,
+            None => authenticate(&core.shared, None, &visitor)?,
+        };
+        let pools = pools_of(&core.shared, &badge, None)?;
+        accept(&core, badge, pools, Channel::H2(Preface::Theirs))
+    });
+    match accepted {
+        Ok(accepted) => turn(core, conn, accepted, counted).await,
+        Err(_) => conn.close().await,
+    }
+}
+
+/// Takes HTTP/2's preface off the connection; false where something else came.
+async fn has_preface(conn: &mut Conn) -> bool {
+    loop {
+        match wire::is_h2_preface(conn.reader.buffer()) {
+            Some(true) => {
+                conn.reader.consume(wire::PREFACE.len());
+                return true;
+            }
+            Some(false) => return false,
+            None => {}
+        }
+        if !matches!(conn.reader.fill().await, Ok(1..)) {
+            return false;
+        }
+    }
+}
+
+/// The connection is a worker's from here on: it goes to the core that needs it most.
+async fn turn(core: Rc<Core>, conn: Conn, accepted: Accepted, counted: Counted) {
     let Some(address) = conn.peer_addr() else { return };
     let conn = match conn.detach().await {
         Ok(conn) => conn,
@@ -71,72 +160,162 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, accepts_workers: bool, cou
         }
     };
     drop(counted); // links are bounded by their credentials
-    let Accepted { version, pools, said, credential, seat, .. } = setup;
+    place(&core, conn, address, accepted);
+}
+
+/// A link begins its life on the core that has the fewest credits of its pools.
+pub fn place(core: &Rc<Core>, conn: Detached, address: SocketAddr, accepted: Accepted) {
+    let Accepted { channel, pools, said, badge, seat } = accepted;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
-    let turned = Turned { conn, version, pools, said, address, credential, seat, placement };
+    let turned = Turned { conn, channel, pools, said, address, badge, seat, placement };
     if home == core.id {
-        live(core, turned).await;
+        move_in(core, turned);
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
         tracing::warn!("a link was closed: the core that it was placed on is too busy to take it");
     }
 }
 
 /// A setup that may be accepted.
-struct Accepted {
-    dialect: wire::Dialect,
-    version: ChannelVersion,
+pub struct Accepted {
+    channel: Channel,
     pools: Vec<PoolId>,
     said: About,
-    credential: CredentialId,
+    badge: Badge,
     seat: Seat,
 }
 
-/// The checks in their order (interface: syntax, credential, origins, versions, limits).
-fn check(core: &Rc<Core>, head: &RequestHead, accepts_workers: bool) -> Result<Accepted, Fault> {
-    if !accepts_workers {
+/// In which terms a setup is answered.
+pub enum Answer {
+    Draft(wire::Dialect, ChannelVersion),
+    /// Those from before the drafts.
+    Old,
+}
+
+impl Answer {
+    /// What is spoken on the channel.
+    pub fn version(&self) -> ChannelVersion {
+        match self {
+            Answer::Draft(_, version) => *version,
+            Answer::Old => ChannelVersion::H1,
+        }
+    }
+}
+
+/// Checks a setup, unless too many have come from its address, or too many that were refused. A refusal is counted and told.
+pub fn admit<T>(
+    core: &Core,
+    address: Option<SocketAddr>,
+    check: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let attempts = &core.shared.attempts;
+    let source = address.and_then(|address| core.shared.source_of(address.ip()));
+    let begun = source.map_or(Ok(()), |source| attempts.begin(source, clock::now()));
+    let checked = match begun {
+        Ok(()) => check(),
+        Err(wait_ms) => {
+            let retry_after_s = u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX);
+            Err(Fault::SetupsTooMany { retry_after_s })
+        }
+    };
+    if let Err(fault) = &checked {
+        // What an edge that ends says, a credential that is in use, and the bound itself: none of them was a guess.
+        let is_guess = !matches!(fault, Fault::Draining | Fault::SetupLimit | Fault::SetupsTooMany { .. });
+        if let (Some(source), true) = (source, is_guess) {
+            attempts.failed(source, clock::now());
+        }
+        core.counters.borrow_mut().setup_refused(*fault);
+        tracing::info!(peer = ?address, status = fault.status(), reason = %fault, "setup refused");
+    }
+    checked
+}
+
+/// The checks of a setup over HTTP/1.1 in their order (interface: syntax, credential, origins, versions, limits).
+fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<(Answer, Accepted), Fault> {
+    if !wire::is_old_setup(head) || wire::is_setup(head) {
+        return check_setup(core, visitor, &head.headers, || wire::parse_setup(head));
+    }
+    if !visitor.accepts_workers {
         return Err(Fault::NoPool);
     }
-    let Setup { dialect, scope, presented, versions } = wire::parse_setup(head)?;
-    let said = About::read(&head.headers).map_err(Fault::SetupMalformed)?;
     let shared = &core.shared;
-    let checked = shared.credentials.check(presented.as_ref(), clock::unix_seconds());
-    let credential = checked.map_err(|_| Fault::SetupUnauthorized)?;
-    let pools = pools_of(shared, credential, &scope)?;
-    let version = if versions.contains(&ChannelVersion::H2) {
-        ChannelVersion::H2
-    } else {
-        versions.first().copied().ok_or(Fault::SetupVersions)?
-    };
+    let OldSetup { id, presented } = wire::parse_old_setup(head)?;
+    let badge = authenticate(shared, presented.as_ref(), visitor)?;
+    if !badge.legacy || badge.id != id {
+        return Err(Fault::SetupForbidden);
+    }
+    let pools = pools_of(shared, &badge, None)?;
+    Ok((Answer::Old, accept(core, badge, pools, Channel::H1)?))
+}
+
+/// The checks of a draft's setup, over either version of HTTP.
+pub fn check_setup(
+    core: &Core,
+    visitor: &Visitor,
+    headers: &HeaderMap,
+    parse: impl FnOnce() -> Result<Setup, Fault>,
+) -> Result<(Answer, Accepted), Fault> {
+    if !visitor.accepts_workers {
+        return Err(Fault::NoPool);
+    }
+    let shared = &core.shared;
+    let Setup { dialect, scope, presented, versions } = parse()?;
+    let said = About::read(headers).map_err(Fault::SetupMalformed)?;
+    let badge = authenticate(shared, presented.as_ref(), visitor)?;
+    let pools = pools_of(shared, &badge, scope.as_ref())?;
+    let version = preferred(&versions)?;
+    let accepted = accept(core, badge, pools, version.into())?;
+    Ok((Answer::Draft(dialect, version), Accepted { said, ..accepted }))
+}
+
+/// HTTP/2 if the worker takes it, else what it named first.
+fn preferred(versions: &[ChannelVersion]) -> Result<ChannelVersion, Fault> {
+    if versions.contains(&ChannelVersion::H2) {
+        return Ok(ChannelVersion::H2);
+    }
+    versions.first().copied().ok_or(Fault::SetupVersions)
+}
+
+/// Who a worker is.
+fn authenticate(shared: &Shared, presented: Option<&Presented>, visitor: &Visitor) -> Result<Badge, Fault> {
+    let shown = Shown { presented, certificate: visitor.certificate.as_deref() };
+    known(shared.register.now().check(shown, clock::unix_seconds()))
+}
+
+/// The worker never learns what was wrong.
+fn known(checked: Result<Badge, Refusal>) -> Result<Badge, Fault> {
+    checked.map_err(|why| {
+        tracing::debug!(%why, "a worker is not known");
+        Fault::SetupUnauthorized
+    })
+}
+
+/// The last checks: whether another link may come now.
+fn accept(core: &Core, badge: Badge, pools: Vec<PoolId>, channel: Channel) -> Result<Accepted, Fault> {
     if core.drain.is_set() {
         return Err(Fault::Draining);
     }
-    let links_max = shared.credentials.get(credential).links_max;
-    let seat = shared.seats[usize::from(credential.0)].try_take(links_max).ok_or(Fault::SetupLimit)?;
-    Ok(Accepted { dialect, version, pools, said, credential, seat })
+    let seat = badge.take_seat().ok_or(Fault::SetupLimit)?;
+    Ok(Accepted { channel, pools, said: About::default(), badge, seat })
 }
 
-/// The pools that this worker will serve. Every origin must be covered by the credential and by a pool.
-fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<Vec<PoolId>, Fault> {
+/// The pools that this worker will serve. Every origin must be covered by the credential and by a pool. Without a scope they are
+/// the credential's own: those of its origins that are no patterns.
+fn pools_of(shared: &Shared, badge: &Badge, scope: Option<&Scope>) -> Result<Vec<PoolId>, Fault> {
     let mut pools = Vec::new();
+    let mut register = |origin: &Origin| {
+        let served = if badge.may_register(origin) { shared.routes.pools_for(origin) } else { Vec::new() };
+        pools.extend_from_slice(&served);
+        if served.is_empty() { Err(Fault::SetupForbidden) } else { Ok(()) }
+    };
     match scope {
-        Scope::Origins(origins) => {
-            for origin in origins {
-                if !shared.credentials.may_register(credential, origin) {
-                    return Err(Fault::SetupForbidden);
-                }
-                let served = shared.routes.pools_for(origin);
-                if served.is_empty() {
-                    return Err(Fault::SetupForbidden);
-                }
-                pools.extend(served);
-            }
-        }
-        Scope::Pool(name) => {
+        Some(Scope::Origins(origins)) => origins.iter().try_for_each(&mut register)?,
+        None => badge.own_origins().try_for_each(&mut register)?,
+        Some(Scope::Pool(name)) => {
             let pool = shared.routes.pool_named(name).ok_or(Fault::SetupForbidden)?;
             let config = &shared.config.pools[usize::from(pool.0)];
             // A pool serves all its origins; so must the credential be allowed to.
-            if !shared.credentials.may_register_pool(credential, config) {
+            if !badge.may_register_pool(config) {
                 return Err(Fault::SetupForbidden);
             }
             pools.push(pool);
@@ -144,42 +323,46 @@ fn pools_of(shared: &Shared, credential: CredentialId, scope: &Scope) -> Result<
     }
     pools.sort_unstable();
     pools.dedup();
-    Ok(pools)
+    if pools.is_empty() { Err(Fault::SetupForbidden) } else { Ok(pools) }
 }
 
 /// A link's life on its own core.
 pub async fn live(core: Rc<Core>, turned: Turned) {
-    let Turned { conn, version, pools, said, address, credential, seat, placement } = turned;
+    let Turned { conn, channel, pools, said, address, badge, seat, placement } = turned;
     let conn = match Conn::attach(conn) {
         Ok(conn) => conn,
         Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
     };
-    let worker = core.shared.credentials.get(credential).id.clone();
+    let worker = badge.id.clone();
     let about = LinkAbout {
         worker: worker.clone(),
         said,
         address,
-        protocol: match version {
-            ChannelVersion::H2 => "h2",
-            ChannelVersion::H1 => "http/1.1",
+        protocol: match channel {
+            Channel::H2(_) => "h2",
+            Channel::H1 => "http/1.1",
         },
         since_unix: clock::unix_seconds(),
         pools,
     };
-    let id = about.said.id.clone().unwrap_or_default();
-    let labels = about.said.shown();
-    tracing::info!(worker, id, labels, %address, core = core.id.0, protocol = about.protocol, "link up");
-    let ends = Rc::new(Latch::default());
-    io::spawn(watch_end(core.clone(), ends.clone(), core.shared.credentials.get(credential).expires_unix));
+    let (id, labels) = (about.said.id.clone().unwrap_or_default(), about.said.shown());
+    let proof = badge.proof();
+    tracing::info!(worker, id, labels, %address, core = core.id.0, protocol = about.protocol, proof, "link up");
+    let holder = Rc::new(Holder::new(badge));
+    let _place = core.holders.enter(&holder);
+    // Between its setup and its place here the credential may have been withdrawn; from now on this core hears of it.
+    holder.look(&core.shared);
+    let ends = &holder.ends;
+    io::spawn(watch_end(core.clone(), holder.clone()));
     let why = {
         let mut life = std::pin::pin!(async {
-            match version {
-                ChannelVersion::H2 => live_h2(&core, conn, about, placement, &ends).await,
-                ChannelVersion::H1 => live_h1(&core, conn, about, placement, &ends).await,
+            match channel {
+                Channel::H2(preface) => live_h2(&core, conn, preface, about, placement, ends).await,
+                Channel::H1 => live_h1(&core, conn, about, placement, ends).await,
             }
         });
         let mut cut = std::pin::pin!(async {
-            wait_for(&ends).await;
+            wait_for(ends).await;
             io::sleep_ms(core.shared.config.drain_ms_max).await;
         });
         std::future::poll_fn(|cx| {
@@ -190,36 +373,98 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
         })
         .await
     };
-    ends.set();
+    holder.ends.set();
     tracing::info!(worker, id, labels, %address, core = core.id.0, why, "link down");
     drop(seat);
 }
 
-/// Sets `ends` when the edge drains or the link's credential expires; ends itself when somebody else has set it.
-async fn watch_end(core: Rc<Core>, ends: Rc<Latch>, expires_unix: Option<u64>) {
-    let expired = async {
-        match expires_unix {
-            // A week at a time: no timer lasts longer, and the wall clock may be set meanwhile.
-            Some(expires) => loop {
-                let left_s = expires.saturating_sub(clock::unix_seconds());
-                if left_s == 0 {
-                    return;
-                }
-                io::sleep_ms(left_s.saturating_mul(1_000).min(DURATION_MS_MAX)).await;
-            },
-            None => std::future::pending().await,
-        }
-    };
-    {
-        let mut expired = std::pin::pin!(expired);
-        let (mut drained, mut over) = (core.links_drain.wait(), ends.wait());
-        std::future::poll_fn(|cx| {
-            let any = drained.poll(cx).is_ready() | over.poll(cx).is_ready() | expired.as_mut().poll(cx).is_ready();
-            if any { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+/// The links of one core with what they were set up for, so that they hear of it when that is withdrawn.
+#[derive(Default)]
+pub struct Holders(RefCell<Slab<Rc<Holder>>>);
+
+/// A link's worker, as long as the link lives.
+struct Holder {
+    badge: Badge,
+    expires_unix: Cell<Option<u64>>,
+    /// Set when `expires_unix` moves, and another one is put in its place.
+    moved: RefCell<Rc<Latch>>,
+    /// The link is to end.
+    ends: Latch,
+}
+
+/// A place among the holders, until it is dropped.
+struct HolderPlace<'a> {
+    holders: &'a Holders,
+    index: usize,
+}
+
+impl Holders {
+    fn enter(&self, holder: &Rc<Holder>) -> HolderPlace<'_> {
+        HolderPlace { holders: self, index: self.0.borrow_mut().insert(holder.clone()) }
     }
-    ends.set();
+}
+
+impl Drop for HolderPlace<'_> {
+    fn drop(&mut self) {
+        self.holders.0.borrow_mut().remove(self.index);
+    }
+}
+
+/// The credentials have changed: each link of this core looks whether its own is still there.
+pub fn look_at_credentials(core: &Core) {
+    let all: Vec<Rc<Holder>> = core.holders.0.borrow().iter().map(|(_, holder)| holder.clone()).collect();
+    for holder in all {
+        holder.look(&core.shared);
+    }
+}
+
+impl Holder {
+    fn new(badge: Badge) -> Holder {
+        let expires_unix = Cell::new(badge.expires_unix);
+        Holder { badge, expires_unix, moved: RefCell::default(), ends: Latch::default() }
+    }
+
+    fn look(&self, shared: &Shared) {
+        match shared.register.now().standing(&self.badge) {
+            Standing::Good(expires_unix) if expires_unix == self.expires_unix.get() => {}
+            Standing::Good(expires_unix) => {
+                self.expires_unix.set(expires_unix);
+                self.moved.take().set();
+            }
+            Standing::Withdrawn if self.ends.is_set() => {}
+            Standing::Withdrawn => {
+                tracing::info!(worker = self.badge.id, "a link ends: its credential was withdrawn or changed");
+                self.ends.set();
+            }
+        }
+    }
+}
+
+/// Ends a link when the edge drains or its credential expires; ends itself when somebody else has done that.
+async fn watch_end(core: Rc<Core>, holder: Rc<Holder>) {
+    let (mut drained, mut over) = (core.links_drain.wait(), holder.ends.wait());
+    loop {
+        let moved = holder.moved.borrow().clone();
+        let mut moved = moved.wait();
+        let left_s = holder.expires_unix.get().map(|expires| expires.saturating_sub(clock::unix_seconds()));
+        if left_s == Some(0) {
+            break;
+        }
+        // A week at a time: no timer lasts longer, and the wall clock may be set meanwhile.
+        let left_ms = left_s.unwrap_or(u64::MAX).saturating_mul(1_000).min(DURATION_MS_MAX);
+        let mut passed = std::pin::pin!(io::sleep_ms(left_ms));
+        let is_over = std::future::poll_fn(|cx| {
+            if drained.poll(cx).is_ready() | over.poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            let looks = moved.poll(cx).is_ready() | passed.as_mut().poll(cx).is_ready();
+            if looks { Poll::Ready(false) } else { Poll::Pending }
+        });
+        if is_over.await {
+            break;
+        }
+    }
+    holder.ends.set();
 }
 
 /// Takes the link out of its core when its life ends, also by a panic.
@@ -236,8 +481,15 @@ impl Drop for Lives {
     }
 }
 
-async fn live_h2(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement, ends: &Latch) -> String {
-    let link = match H2Link::start(conn).await {
+async fn live_h2(
+    core: &Rc<Core>,
+    conn: Conn,
+    preface: Preface,
+    about: LinkAbout,
+    placement: Placement,
+    ends: &Latch,
+) -> String {
+    let link = match H2Link::start(conn, preface).await {
         Ok(link) => link,
         Err(why) => return why,
     };
@@ -258,6 +510,7 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
     // An idle HTTP/1.1 link has no PING; the kernel's probes find a dead peer within the same time.
     conn.keepalive(LINK_PING_MS);
     let slot = Rc::new(H1Slot::new(conn));
+    let _over = Over(&slot);
     let id = core.link_up(about, true, Line::H1(slot.clone()));
     let _lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     core.link_credits(id, 1, true);
@@ -284,13 +537,16 @@ async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Place
 /// ```
 pub struct H1Slot {
     conn: RefCell<Option<Conn>>,
+    /// Of the connection, wherever it is.
+    pulse: Pulse,
     is_lost: Cell<bool>,
     watcher: RefCell<Option<Waker>>,
 }
 
 impl H1Slot {
     fn new(conn: Conn) -> H1Slot {
-        H1Slot { conn: RefCell::new(Some(conn)), is_lost: Cell::new(false), watcher: RefCell::new(None) }
+        let pulse = conn.pulse();
+        H1Slot { conn: RefCell::new(Some(conn)), pulse, is_lost: Cell::new(false), watcher: RefCell::new(None) }
     }
 
     fn is_home(&self) -> bool {
@@ -334,6 +590,17 @@ impl H1Slot {
     fn wake(&self) {
         if let Some(waker) = self.watcher.borrow_mut().take() {
             waker.wake();
+        }
+    }
+}
+
+/// The link's life, at whose end nothing runs on its connection: where the time to finish is over, a request still has it.
+struct Over<'a>(&'a H1Slot);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_home() {
+            self.0.pulse.cut();
         }
     }
 }

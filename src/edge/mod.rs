@@ -5,9 +5,11 @@ pub mod config;
 pub mod credentials;
 pub mod patterns;
 pub mod priority;
+pub mod register;
 pub mod report;
 pub mod routes;
 pub mod tls;
+pub mod tokens;
 
 mod admin;
 mod core;
@@ -16,6 +18,7 @@ mod links;
 mod memory;
 mod over;
 mod service;
+mod streams;
 mod welcome;
 
 use std::net::SocketAddr;
@@ -26,10 +29,10 @@ use std::thread::JoinHandle;
 
 use self::config::{Cores, EdgeConfig, Limits};
 use self::core::{Core, Counted, Message, Shared};
-use self::credentials::Credentials;
 use self::priority::Classifier;
+use self::register::Register;
 use self::routes::Routes;
-use self::welcome::{Door, welcome};
+use self::welcome::{Devices, Door, welcome};
 use crate::client::Clocks;
 use crate::clock;
 use crate::dispatch::{self, Ageing, PoolRules};
@@ -42,7 +45,7 @@ use crate::limits::{
     TICK_MS,
 };
 use crate::settings::Mistakes;
-use crate::xcore::{Crowd, Fill, MemoryGauge, PoolBooks, Post, Seats};
+use crate::xcore::{Attempts, Crowd, Fill, MemoryGauge, PoolBooks, Post};
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
 pub struct Edge {
@@ -87,19 +90,23 @@ impl Edge {
         let links_max = config.credentials.iter().map(|credential| credential.links_max as usize).sum();
         let connections_max = connections_max(cpus.len(), links_max, &config.limits)?;
         let tls = read_certificates(&config)?;
+        let register = Register::open(&config, clock::unix_seconds()).map_err(|mistakes| mistakes.to_string())?;
         let (plans, posts, addresses, admin) = plan(&config, &cpus)?;
         let memory_max = memory::bytes_max(config.limits.memory_max);
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
             classifiers: config.pools.iter().map(Classifier::new).collect(),
-            credentials: Credentials::new(&config.credentials),
+            register,
             dispatch: Arc::new(dispatch::Shared::new(rules_of(&config), cpus.len())),
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
-            seats: config.credentials.iter().map(|_| Seats::new()).collect(),
             posts,
             tls,
             clocks: clocks_of(&config.limits),
             crowd: Crowd::new(),
+            attempts: Arc::new(Attempts::new(
+                config.limits.setups_per_source_max,
+                config.limits.setup_failures_per_source_max,
+            )),
             connections_max,
             memory: MemoryGauge::new(),
             memory_max,
@@ -111,10 +118,15 @@ impl Edge {
         if let Some(bytes_max) = memory_max {
             memory::watch(shared.memory.clone(), bytes_max, cores)?;
         }
+        let (reads, readers) = mpsc::channel();
+        if shared.config.credentials_dir.is_some() || shared.config.tokens.is_some() {
+            let looked = shared.clone();
+            Register::watch(readers, move || look_at_credentials(&looked))?;
+        }
         let (started, starts) = mpsc::channel();
         let mut threads = Vec::new();
         for plan in plans {
-            let (shared, started, runs) = (shared.clone(), started.clone(), runs.clone());
+            let (shared, started, runs) = (shared.clone(), started.clone(), (runs.clone(), reads.clone()));
             let thread = std::thread::Builder::new()
                 .name(format!("core-{}", plan.id.0))
                 .spawn(move || {
@@ -124,7 +136,7 @@ impl Edge {
                 .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
             threads.push(thread);
         }
-        drop((started, runs));
+        drop((started, runs, reads));
         let edge = Edge { shared, threads, addresses, admin };
         let count = edge.threads.len();
         for _ in 0..count {
@@ -148,9 +160,10 @@ impl Edge {
         drain_all(&self.shared);
     }
 
-    /// Reads the certificates again. With a mistake among them nothing changes, and the log says why.
-    pub fn reload_certificates(&self) {
-        reload_certificates(&self.shared);
+    /// Reads the certificates again, and the files of credentials. With a mistake among the certificates none of them changes,
+    /// and the log says why.
+    pub fn reload_files(&self) {
+        reload_files(&self.shared);
     }
 
     /// Until all cores have ended. True: everything was finished in time.
@@ -325,7 +338,9 @@ fn door(core: &Core, listen: usize) -> Door {
     let config = &core.shared.config.listens[listen];
     let tls = core.shared.tls[listen].clone();
     let (clients, workers) = (config.clients, config.workers);
-    Door { clients, workers, h2c: config.h2c, proxy_protocol: config.proxy_protocol, tls }
+    let credential = config.credential.as_ref().map(|id| id.value.clone());
+    let devices = config.haproxy_workers.then_some(Devices { credential });
+    Door { clients, workers, devices, h2c: config.h2c, proxy_protocol: config.proxy_protocol, tls }
 }
 
 async fn wait_for(latch: &Latch) {
@@ -435,6 +450,7 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
             match message {
                 Message::Turned(turned) => links::move_in(&core, *turned),
                 Message::NoLinks(pool) => core.no_links(pool),
+                Message::Credentials => links::look_at_credentials(&core),
                 Message::Drain => core.drain.set(),
                 Message::Idle => core.core_is_idle(),
                 Message::Report(tell) => tell(core.report()),
@@ -453,8 +469,15 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
     }
 }
 
-/// What SIGHUP asks for. With a mistake among them nothing changes.
-fn reload_certificates(shared: &Shared) {
+/// Reads the files of credentials again, and tells all cores if something has changed.
+fn look_at_credentials(shared: &Shared) {
+    let tell = |core: usize| shared.posts[core].send(Message::Credentials).is_ok();
+    shared.register.look(&shared.config, clock::unix_seconds(), shared.posts.len(), tell);
+}
+
+/// What SIGHUP asks for. With a mistake among the certificates none of them changes.
+fn reload_files(shared: &Shared) {
+    look_at_credentials(shared);
     let mut mistakes = Mistakes::new(&shared.config.file);
     tls::reload(&shared.tls, &shared.config, clock::unix_seconds(), &mut mistakes);
     for line in mistakes.lines() {
@@ -462,7 +485,7 @@ fn reload_certificates(shared: &Shared) {
     }
     match mistakes.has_errors() {
         true => tracing::error!("SIGHUP: the certificates stay as they were"),
-        false => tracing::info!("SIGHUP: the certificates were read again; all else is as it was at the start"),
+        false => tracing::info!("SIGHUP: certificates and files of credentials were read again; all else is as it was"),
     }
 }
 
@@ -478,7 +501,7 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
     }
     let shared = edge.shared.clone();
     let reloaded = edge.shared.clone();
-    signals.on_hangup(move || reload_certificates(&reloaded));
+    signals.on_hangup(move || reload_files(&reloaded));
     signals.on_end(move || {
         tracing::info!("draining: no new connections, what runs is finished");
         drain_all(&shared);

@@ -150,6 +150,8 @@ mod tests {
             admin: None,
             pools: pools.collect(),
             credentials: Vec::new(),
+            credentials_dir: None,
+            tokens: None,
         }
     }
 

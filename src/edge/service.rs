@@ -1,7 +1,8 @@
 //! A client's request in the edge: to which pool, how long it waits and for what, over which link, and whether it is sent
 //! again. Bytes are carried below; links and credits are its core's.
 
-use std::net::IpAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +10,14 @@ use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::core::{Core, Credit, Got};
+use super::core::{Core, Counted, Credit, Got};
 use super::far::FarBack;
+use super::links::Visitor;
 use super::over::{Terms, carry, send_over};
 use super::priority::Classified;
+use super::streams;
 use crate::client::Service;
+use crate::client::h2::TakenStream;
 use crate::clock::{self, Now};
 use crate::events::{Direction, Dispatch, Flood, Requeue, StatusClass};
 use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink, flush};
@@ -30,11 +34,17 @@ pub struct EdgeService {
     pub core: Rc<Core>,
     /// Of whoever connected, or was introduced: a client, or a proxy.
     pub address: IpAddr,
+    /// The same, with its port.
+    pub peer_addr: SocketAddr,
     /// What it says about who asked is believed.
     pub is_trusted: bool,
     pub peer: ForwardedFor,
     /// False on an address for workers only.
     pub accepts_clients: bool,
+    /// What is known of it if it is a worker.
+    pub visitor: Visitor,
+    /// Of the connection, whose guest is a client until it is a worker.
+    pub counted: Cell<Option<Counted>>,
     /// With TLS: the name that the connection was made for, empty where its client named none.
     pub server_name: Option<Box<str>>,
 }
@@ -91,6 +101,17 @@ enum Granted {
 impl Service for EdgeService {
     fn takes_over(&self, head: &RequestHead) -> bool {
         wire::is_setup(head)
+            || (self.visitor.accepts_workers
+                && wire::is_old_setup(head)
+                && self.core.shared.register.now().has_legacy())
+    }
+
+    fn takes_stream(&self, protocol: &str) -> bool {
+        wire::setup::is_stream_setup(protocol)
+    }
+
+    async fn take_stream(&self, stream: TakenStream) {
+        streams::set_up(self.core.clone(), stream, &self.visitor, self.peer_addr, &self.counted).await;
     }
 
     fn refused(&self, fault: Fault) {

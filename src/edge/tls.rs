@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection,
@@ -20,22 +21,55 @@ use super::config::{CertificateFiles, EdgeConfig, Listen};
 use crate::limits::CERTIFICATE_EXPIRY_WARNING_S;
 use crate::pem::{certificates, certified_key, shown};
 use crate::settings::Mistakes;
+use crate::wire::INVERTED;
 
 /// What the addresses of an edge speak, in the order of the configuration; `None` speaks no TLS.
 pub type Addresses = Vec<Option<Arc<Tls>>>;
 
 /// One address with TLS. Its certificates may change at any time; a handshake that has begun keeps what it began with.
 pub struct Tls {
-    now: RwLock<Arc<ServerConfig>>,
+    now: RwLock<Arc<Served>>,
+}
+
+/// What an address speaks at one moment.
+struct Served {
+    server: Arc<ServerConfig>,
+    /// As `server`, for an address where workers may turn the roles by the handshake (inverted HTTP).
+    inverting: Option<Arc<ServerConfig>>,
+    /// Of certificates that workers show.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// What a peer's certificate says that `worker_ca` vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouched {
+    /// Its DNS names, in lower case.
+    pub names: Vec<String>,
+    /// Seconds since 1970. From this second on nobody vouches for it.
+    pub not_after_unix: u64,
 }
 
 impl Tls {
-    /// For one more connection.
-    pub fn session(&self) -> Result<Connection, rustls::Error> {
-        ServerConnection::new(self.now().clone()).map(Connection::Server)
+    /// For one more connection. `inverts`: it may turn its roles, where that is possible at all.
+    pub fn session(&self, inverts: bool) -> Result<Connection, rustls::Error> {
+        let now = self.now();
+        let server = now.inverting.as_ref().filter(|_| inverts).unwrap_or(&now.server);
+        ServerConnection::new(server.clone()).map(Connection::Server)
     }
 
-    fn now(&self) -> Arc<ServerConfig> {
+    /// What the certificate says that a peer has shown. It was checked in the handshake; but a session that is taken up again
+    /// brings the certificate of its first one, which may have expired since, or its authority may be gone. `None`: nobody
+    /// vouches for it now.
+    #[must_use]
+    pub fn vouched(&self, certificates: &[CertificateDer<'_>], now_unix: u64) -> Option<Vouched> {
+        let (own, authorities) = certificates.split_first()?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now_unix));
+        self.now().verifier.as_ref()?.verify_client_cert(own, authorities, now).ok()?;
+        let said = Said::of(own)?;
+        Some(Vouched { names: said.names, not_after_unix: u64::try_from(said.not_after).unwrap_or(0) })
+    }
+
+    fn now(&self) -> Arc<Served> {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -59,8 +93,8 @@ pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistake
         let Some(tls) = tls else { continue };
         let before = tls.now();
         // Tickets from before are good afterwards.
-        let tickets = Some(before.ticketer.clone());
-        let server = server_config(listen, before.crypto_provider(), tickets, now_unix, mistakes);
+        let tickets = Some(before.server.ticketer.clone());
+        let server = server_config(listen, before.server.crypto_provider(), tickets, now_unix, mistakes);
         fresh.extend(server.map(|server| (tls, server)));
     }
     if mistakes.has_errors() {
@@ -77,15 +111,15 @@ fn server_config(
     tickets: Option<Arc<dyn ProducesTickets>>,
     now_unix: u64,
     mistakes: &mut Mistakes,
-) -> Option<ServerConfig> {
+) -> Option<Served> {
     let names = Names::load(&listen.tls, provider, now_unix, mistakes);
     let workers = verifier(&listen.tls, provider, mistakes);
     let (names, workers) = (names?, workers?);
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
     let builder = builder.expect("the provider has suites for both versions");
-    let builder = match workers {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    let builder = match &workers {
+        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(names));
@@ -106,7 +140,14 @@ fn server_config(
             }
         },
     };
-    Some(server)
+    // Who a worker is that asks for nothing, only its certificate says.
+    let inverting = (listen.workers && workers.is_some()).then(|| {
+        let mut inverting = server.clone();
+        let ids = INVERTED.iter().map(|(id, _)| id.to_vec());
+        inverting.alpn_protocols = ids.chain(server.alpn_protocols.iter().cloned()).collect();
+        Arc::new(inverting)
+    });
+    Some(Served { server: Arc::new(server), inverting, verifier: workers })
 }
 
 /// Who may show a certificate of his own. It is asked of everybody and demanded of nobody.

@@ -1,6 +1,7 @@
 //! A new connection until it is known whose it is and what it speaks: the PROXY protocol, TLS, and the version of HTTP. What is
 //! said in it never enters.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use super::links;
 use super::service::EdgeService;
 use super::tls::Tls;
 use crate::client;
+use crate::clock;
 use crate::events::{Handshake, Introduction};
 use crate::exchange::Latch;
 use crate::io::{self, Conn, Secured};
@@ -22,11 +24,20 @@ use crate::wire::{self, ForwardedFor, Introduced};
 pub struct Door {
     pub clients: bool,
     pub workers: bool,
+    /// Devices that speak HAProxy's reverse HTTP, and nobody else.
+    pub devices: Option<Devices>,
     /// HTTP/2 without TLS, for clients that begin with its preface.
     pub h2c: bool,
     /// Every connection begins with a PROXY header.
     pub proxy_protocol: bool,
     pub tls: Option<Arc<Tls>>,
+}
+
+/// Who the devices are that come to an address for them.
+#[derive(Clone)]
+pub struct Devices {
+    /// All of them this one; `None`: whom their certificates name.
+    pub credential: Option<String>,
 }
 
 /// Which version a connection speaks.
@@ -51,52 +62,76 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
         return;
     }
     let mut server_name = None;
+    let mut visitor = links::Visitor { accepts_workers: door.workers, certificate: None };
     let mut speaks = Speaks::H1;
     if let Some(tls) = &door.tls {
         // Boxed, as what follows: each connection's task is as large as the largest part of its life.
+        let inverts = door.workers && core.shared.register.now().inverts();
         let secured;
-        (conn, secured) = match Box::pin(shake_hands(&core, conn, tls)).await {
+        (conn, secured) = match Box::pin(shake_hands(&core, conn, tls, inverts)).await {
             Some(shaken) => shaken,
             None => return,
         };
         if secured.protocol.as_deref() == Some(b"h2") {
             speaks = Speaks::H2;
         }
+        if door.workers || door.devices.is_some() {
+            let vouched = tls.vouched(&secured.certificates, clock::unix_seconds());
+            visitor.certificate = vouched.map(Box::new);
+        }
+        if let Some(version) = secured.protocol.as_deref().and_then(wire::inverted) {
+            io::spawn(links::invert(core, conn, version, visitor, counted));
+            return;
+        }
         server_name = Some(secured.server_name.unwrap_or_default().into_boxed_str());
-    } else if door.h2c {
+    } else if door.h2c && door.devices.is_none() {
         match Box::pin(first_bytes(&mut conn, core.shared.clocks.head_ms, &core.drain)).await {
             Some(spoken) => speaks = spoken,
             None => return conn.close().await,
         }
     }
+    if let Some(devices) = &door.devices {
+        io::spawn(links::attach(core, conn, devices.clone(), visitor, counted));
+        return;
+    }
     let service = EdgeService {
         core: core.clone(),
         address: peer.ip(),
+        peer_addr: peer,
         is_trusted: !passes_bytes && core.shared.config.trusts(peer.ip()),
         peer: ForwardedFor::new(peer.ip()),
         accepts_clients: door.clients,
+        visitor,
+        counted: Cell::new(Some(counted)),
         server_name,
     };
     // Tasks of their own: each is as large as the largest part of its life, and this one has welcomed.
     match speaks {
-        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service), door.workers, counted)),
-        Speaks::H2 => io::spawn(speak_h2(core, conn, service, counted)),
+        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service))),
+        Speaks::H2 => io::spawn(speak_h2(core, conn, service)),
     }
 }
 
-async fn speak_h1(core: Rc<Core>, conn: Box<Conn>, service: Box<EdgeService>, workers: bool, counted: Counted) {
+async fn speak_h1(core: Rc<Core>, conn: Box<Conn>, service: Box<EdgeService>) {
     match client::h1::serve(conn, &*service, &core.drain, &core.shared.clocks).await {
         client::h1::Ended::Closed => {}
-        client::h1::Ended::TakenOver(taken) => io::spawn(links::set_up(core, *taken, workers, counted)),
+        client::h1::Ended::TakenOver(taken) => {
+            let EdgeService { visitor, counted, .. } = *service;
+            if let Some(counted) = counted.into_inner() {
+                io::spawn(links::set_up(core, *taken, visitor, counted));
+            }
+        }
     }
 }
 
-async fn speak_h2(core: Rc<Core>, conn: Conn, service: EdgeService, _counted: Counted) {
-    let peer = service.address;
+async fn speak_h2(core: Rc<Core>, conn: Conn, service: EdgeService) {
+    let service = Rc::new(service);
     let profile = client::h2::Profile::client(core.shared.config.limits.streams_max, core.shared.clocks);
-    let served = client::h2::serve(conn, Rc::new(service), profile, &core.drain).await;
+    let served = client::h2::serve(conn, service.clone(), profile, &core.drain).await;
+    // It is over, whether or not a task of one of its requests has seen that.
+    service.counted.set(None);
     if let client::h2::Ended::Broken(why) = served {
-        tracing::debug!(%peer, why, "an HTTP/2 connection broke");
+        tracing::debug!(peer = %service.address, why, "an HTTP/2 connection broke");
     }
 }
 
@@ -134,8 +169,8 @@ async fn proxy_header(conn: &mut Conn) -> Result<Introduced, &'static str> {
 }
 
 /// `None`: it failed, and the peer was told why as far as TLS can say it.
-async fn shake_hands(core: &Core, mut conn: Conn, tls: &Tls) -> Option<(Conn, Secured)> {
-    let session = match tls.session() {
+async fn shake_hands(core: &Core, mut conn: Conn, tls: &Tls, inverts: bool) -> Option<(Conn, Secured)> {
+    let session = match tls.session(inverts) {
         Ok(session) => session,
         Err(error) => {
             tracing::error!(%error, "no TLS session could be made");

@@ -9,8 +9,6 @@ use super::{Length, Reply};
 use crate::fault::Fault;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// Until the queue's real pace is known: a second is short against `wait_max` and long against a round trip.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// An answer with its body.
 pub struct FaultAnswer {
@@ -30,8 +28,8 @@ pub fn fault_answer(fault: Fault) -> FaultAnswer {
         let value = HeaderValue::from_str(&format!("ptth; error={error}"));
         headers.insert(PROXY_STATUS, value.expect("a token from our own table"));
     }
-    if fault.retry_after() {
-        headers.insert(RETRY_AFTER, RETRY_AFTER_S);
+    if let Some(seconds) = fault.retry_after_s() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if fault == Fault::SetupUnauthorized {
         headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"ptth\""));

@@ -54,6 +54,13 @@ impl Conn {
         Ok(conn)
     }
 
+    /// Two ends of one connection inside of this process; the second one may go to any core.
+    pub fn pair() -> io::Result<(Conn, Detached)> {
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        let far = Detached { fd: far.into(), leftover: Bytes::new(), tls: None, has_ended: false };
+        Ok((Conn::from_fd(near.into(), Bytes::new())?, far))
+    }
+
     /// A connection that another core gave away.
     pub fn attach(detached: Detached) -> io::Result<Conn> {
         let mut conn = Conn::new(Socket::from_fd(detached.fd)?, None);
@@ -223,7 +230,8 @@ impl AsFd for Detached {
     }
 }
 
-/// How long a peer has been silent, and whether it reads. It holds the connection's descriptor: drop it with the connection.
+/// How long a peer has been silent, and whether it reads; and a way to end the connection under whoever has it. It holds the
+/// connection's descriptor: drop it with the connection.
 pub struct Pulse {
     socket: Socket,
 }
@@ -234,6 +242,11 @@ impl Pulse {
     #[must_use]
     pub fn silent_ms(&self) -> Option<u64> {
         self.socket.silent_ms()
+    }
+
+    /// Ends the connection both ways: what waits for it finds that.
+    pub fn cut(&self) {
+        self.socket.shutdown_both();
     }
 
     /// Bytes that were sent and that the peer's kernel has not taken. A system call.

@@ -22,6 +22,8 @@ pub struct Duplex {
     is_thrifty: bool,
     /// After our FIN: until when the peer's is waited for, and what was thrown away meanwhile.
     linger: Option<(Timer, usize)>,
+    /// Bytes that the engine writes first and that are not sent.
+    unsaid: usize,
 }
 
 impl Duplex {
@@ -31,7 +33,7 @@ impl Duplex {
         // Many streams' frames arrive in one read. Small reads cut them, and each piece costs its stream another wake and
         // its client another segment: 16 us of CPU for each request in the edge instead of 12 (64 clients, 1 KiB).
         conn.reader.large(true);
-        Duplex { conn, hold: Hold::new(leaves), is_thrifty: false, linger: None }
+        Duplex { conn, hold: Hold::new(leaves), is_thrifty: false, linger: None, unsaid: 0 }
     }
 
     /// For one of many connections, most of which are idle: a read waits with a small buffer, and a large one follows a read
@@ -41,6 +43,12 @@ impl Duplex {
         self.is_thrifty = true;
         self.conn.reader.large(false);
         self
+    }
+
+    /// The first `bytes` are not sent: the engine's preface, where the peer has sent its own. They have to come by themselves.
+    #[must_use]
+    pub fn unsaid(self, bytes: usize) -> Duplex {
+        Duplex { unsaid: bytes, ..self }
     }
 }
 
@@ -85,7 +93,14 @@ impl AsyncRead for Duplex {
 
 impl AsyncWrite for Duplex {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().conn.writer.poll_write(cx, &[IoSlice::new(bytes)])
+        let this = self.get_mut();
+        // What requests and responses bring is written vectored, below.
+        if this.unsaid > 0 {
+            let unsaid = this.unsaid.min(bytes.len());
+            this.unsaid -= unsaid;
+            return Poll::Ready(Ok(unsaid));
+        }
+        this.conn.writer.poll_write(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(

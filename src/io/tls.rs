@@ -172,8 +172,9 @@ pub struct Secured {
     pub protocol: Option<Vec<u8>>,
     /// The name that a client asked for (SNI), in lower case.
     pub server_name: Option<String>,
-    /// The peer's certificate, checked.
-    pub certificate: Option<CertificateDer<'static>>,
+    /// The peer's certificate, checked when this session was made, and those of its authorities behind it. Empty: it has shown
+    /// none.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Secured {
@@ -184,7 +185,7 @@ impl Secured {
                 Connection::Server(server) => server.server_name().map(str::to_ascii_lowercase),
                 Connection::Client(_) => None,
             },
-            certificate: connection.peer_certificates().and_then(|chain| chain.first()).map(|c| c.clone().into_owned()),
+            certificates: connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::limits::{
     RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::wire::token::{decimal, is_field_name, is_token};
-use crate::wire::{self, Side};
+use crate::wire::{self, PREFACE, Side};
 
 /// What a link has learned from its worker since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,24 @@ pub struct H2Link {
     pulse: Pulse,
 }
 
+/// Who begins a turned connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preface {
+    /// We do, as HTTP/2's client.
+    Ours,
+    /// The worker has: it dialed as a client, and becomes the server without a word (HAProxy). Its preface is off the
+    /// connection already, and its SETTINGS come next.
+    Theirs,
+}
+
 impl H2Link {
     /// Starts HTTP/2 as the client on a turned connection. Until the worker's SETTINGS arrive there is no credit.
-    pub async fn start(conn: Conn) -> Result<H2Link, String> {
+    pub async fn start(conn: Conn, preface: Preface) -> Result<H2Link, String> {
         let pulse = conn.pulse();
+        let unsaid = match preface {
+            Preface::Ours => 0,
+            Preface::Theirs => PREFACE.len(),
+        };
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(LINK_WINDOW_BYTES)
@@ -53,7 +67,7 @@ impl H2Link {
             .data_frame_budget(SMALL_FRAMES_BYTES)
             .initial_max_send_streams(0)
             .enable_push(false)
-            .handshake(Duplex::new(conn, Leaves::First));
+            .handshake(Duplex::new(conn, Leaves::First).unsaid(unsaid));
         match io::timeout(SETUP_MS_MAX, handshake).await {
             Some(Ok((send, connection))) => Ok(H2Link { send, connection, pulse }),
             Some(Err(error)) => Err(error.to_string()),

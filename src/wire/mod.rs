@@ -10,6 +10,7 @@ pub mod forwarded;
 pub mod frames;
 pub mod head;
 pub mod hop;
+pub mod inverted;
 pub mod origin;
 pub mod priority;
 pub mod proxy;
@@ -29,9 +30,13 @@ pub use forwarded::{Told, told};
 pub use frames::{FrameHead, FrameScan};
 pub use head::{Asked, BodyPlan, RequestHead, ResponseHead, Version, parse_request, parse_response};
 pub use hop::{ForwardedFor, Forwarding, set_forwarding, strip_hop_by_hop};
+pub use inverted::{INVERTED, inverted};
 pub use origin::{Origin, OriginPattern};
 pub use proxy::{Introduced, parse_proxy};
 pub use request_id::{RequestIds, X_REQUEST_ID, kept_request_id, request_id};
-pub use scan::{HeadScan, Side, is_h2_preface};
-pub use setup::{ChannelVersion, Dialect, Presented, Scope, Setup, SetupAnswer, is_setup, parse_setup};
+pub use scan::{HeadScan, PREFACE, Side, is_h2_preface};
+pub use setup::{
+    ChannelVersion, Dialect, OldSetup, Presented, Scope, Setup, SetupAnswer, is_old_setup, is_setup, parse_old_setup,
+    parse_setup, parse_stream_setup,
+};
 pub use write::{Framing, Persistence, put_request_head, put_response_head};

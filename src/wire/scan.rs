@@ -267,7 +267,7 @@ impl HeadScan {
 }
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
-pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Whether a connection begins with HTTP/2's preface; `None` while that is not known. No request of HTTP/1.1 begins so: PRI
 /// is no method.

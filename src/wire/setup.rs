@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
@@ -20,6 +20,8 @@ static ALPN: HeaderName = HeaderName::from_static("alpn");
 static SELECTED_ALPN: HeaderName = HeaderName::from_static("selected-alpn");
 
 const WELL_KNOWN: &str = "/.well-known/ptth/";
+/// The upgrade token of devices from before the drafts.
+const OLD_TOKEN: &str = "PTTH/1.0";
 
 /// `unreserved` of RFC 3986 stays as it is.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -106,11 +108,20 @@ impl ChannelVersion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
     pub dialect: Dialect,
-    pub scope: Scope,
+    /// `None`: the target is not this draft's, as in its version -00, and the credential alone says what is served.
+    pub scope: Option<Scope>,
     /// `None` also for an authentication scheme that is not known here.
     pub presented: Option<Presented>,
     /// Those that are known here, in the worker's order, each once. Empty: none in common.
     pub versions: Vec<ChannelVersion>,
+}
+
+/// A setup from before the drafts: `POST /<id>` with `Upgrade: PTTH/1.0`, and then HTTP/1.1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldSetup {
+    pub id: String,
+    /// As in [`Setup`].
+    pub presented: Option<Presented>,
 }
 
 /// What an edge answered to a setup.
@@ -138,26 +149,79 @@ pub fn parse_setup(head: &RequestHead) -> Result<Setup, Fault> {
     if head.method != Method::GET {
         return Err(Fault::SetupMethod);
     }
-    let upgrades = head
-        .headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| list(value.as_bytes()))
-        .any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     let dialect = match dialect(&head.headers) {
-        Some(dialect) if upgrades && head.version == Version::H11 => dialect,
+        Some(dialect) if upgrades(&head.headers) && head.version == Version::H11 => dialect,
         _ => return Err(Fault::SetupUpgradeRequired),
     };
     if !head.body.is_empty() {
         return Err(malformed("a setup with a body"));
     }
-    if head.uri.query().is_some() {
-        return Err(malformed("a setup with a query"));
+    setup(dialect, head.uri.path(), head.uri.query(), &head.headers)
+}
+
+/// Reads a setup over HTTP/2: an extended CONNECT (RFC 8441) whose `:protocol` is `ptth`. `path` is its `:path`, with a query.
+///
+/// # Errors
+/// 400, in this order: a body with a length, a target that names nothing, no or a malformed `alpn`, a malformed
+/// `authorization`.
+pub fn parse_stream_setup(headers: &HeaderMap, path: &str) -> Result<Setup, Fault> {
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(Fault::SetupMalformed("a setup with a length"));
     }
-    let scope = scope(head.uri.path()).map_err(malformed)?;
-    let versions = versions(&head.headers, &ALPN).map_err(malformed)?;
-    let presented = presented(&head.headers).map_err(malformed)?;
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    setup(Dialect::Ptth, path, query, headers)
+}
+
+/// Whether `:protocol` makes an extended CONNECT a setup.
+#[must_use]
+pub fn is_stream_setup(protocol: &str) -> bool {
+    Dialect::of(protocol.as_bytes()) == Some(Dialect::Ptth)
+}
+
+fn setup(dialect: Dialect, path: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Setup, Fault> {
+    let malformed = Fault::SetupMalformed;
+    let scope = match path.strip_prefix(WELL_KNOWN) {
+        Some(_) if query.is_some() => return Err(malformed("a setup with a query")),
+        Some(target) => Some(scope(target).map_err(malformed)?),
+        None => None,
+    };
+    let versions = versions(headers, &ALPN).map_err(malformed)?;
+    let presented = presented(headers).map_err(malformed)?;
     Ok(Setup { dialect, scope, presented, versions })
+}
+
+/// Whether a request is a setup from before the drafts. Requests for something else may look so, too: whoever has no use for
+/// such setups leaves them what they are.
+#[must_use]
+pub fn is_old_setup(head: &RequestHead) -> bool {
+    let mut protocols = head.headers.get_all(UPGRADE).iter().flat_map(|value| list(value.as_bytes()));
+    head.method == Method::POST && protocols.any(|protocol| protocol.eq_ignore_ascii_case(OLD_TOKEN.as_bytes()))
+}
+
+/// Reads a setup from before the drafts.
+///
+/// # Errors
+/// In this order: not HTTP/1.1, or without `Connection: upgrade` (426); a body, a target that is not one segment, a malformed
+/// `Authorization` (400).
+pub fn parse_old_setup(head: &RequestHead) -> Result<OldSetup, Fault> {
+    let malformed = Fault::SetupMalformed;
+    if head.version != Version::H11 || !upgrades(&head.headers) {
+        return Err(Fault::SetupUpgradeRequired);
+    }
+    if !head.body.is_empty() {
+        return Err(malformed("a setup with a body"));
+    }
+    let id = head.uri.path().strip_prefix('/').filter(|_| head.uri.query().is_none());
+    let id = decoded(id.ok_or(malformed("a setup's target is a slash and an id"))?).map_err(malformed)?;
+    if id.is_empty() || id.contains('/') || id.contains(char::is_control) {
+        return Err(malformed("a setup's target is a slash and an id"));
+    }
+    Ok(OldSetup { id, presented: presented(&head.headers).map_err(malformed)? })
+}
+
+/// Appends the 101 that accepts a setup from before the drafts.
+pub fn put_old_setup_accept(out: &mut Vec<u8>) {
+    put(out, &["HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ", OLD_TOKEN, "\r\n\r\n"]);
 }
 
 /// Appends the 101 that accepts a setup. The channel's first byte follows it.
@@ -264,8 +328,13 @@ fn dialect(headers: &HeaderMap) -> Option<Dialect> {
     headers.get_all(UPGRADE).iter().flat_map(|value| list(value.as_bytes())).find_map(Dialect::of)
 }
 
-fn scope(path: &str) -> Result<Scope, &'static str> {
-    let target = path.strip_prefix(WELL_KNOWN).ok_or("a setup's target begins with /.well-known/ptth/")?;
+fn upgrades(headers: &HeaderMap) -> bool {
+    let mut options = headers.get_all(CONNECTION).iter().flat_map(|value| list(value.as_bytes()));
+    options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// What stands behind the well-known prefix.
+fn scope(target: &str) -> Result<Scope, &'static str> {
     if let Some(name) = target.strip_prefix("pool/") {
         let name = decoded(name.strip_suffix('/').unwrap_or(name))?;
         if name.is_empty() || name.contains('/') || name.contains(char::is_control) {

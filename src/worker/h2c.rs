@@ -13,7 +13,7 @@ use crate::exchange::Latch;
 use crate::fault::Fault;
 use crate::io;
 use crate::limits::{CONNECT_MS_MAX, ORIGIN_IDLE_MS_MAX};
-use crate::link::h2::{H2Link, News};
+use crate::link::h2::{H2Link, News, Preface};
 
 /// All of them. There are as many as the worker's concurrency needs with the streams that the server allows: mostly one.
 #[derive(Default)]
@@ -108,7 +108,7 @@ impl H2Pool {
             tracing::warn!(to = %dialer.target(), why, "the server does not speak HTTP/2");
             Fault::OriginUnreachable
         };
-        let link = H2Link::start(conn).await.map_err(|why| unreachable(&why))?;
+        let link = H2Link::start(conn, Preface::Ours).await.map_err(|why| unreachable(&why))?;
         let conn = Rc::new(H2Conn {
             send: RefCell::new(Some(link.sender())),
             streams_max: Cell::new(0),

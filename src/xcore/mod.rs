@@ -5,6 +5,7 @@
 //! this wing alone on loom's atomics and walks the orders that the memory model allows:
 //! `cargo test --release --manifest-path loom/Cargo.toml`.
 
+mod attempts;
 mod bell;
 mod board;
 mod books;
@@ -21,6 +22,7 @@ mod wakers;
 #[cfg(all(test, not(loom)))]
 mod threads;
 
+pub use attempts::Attempts;
 pub use bell::{Defer, Ring, at_once};
 pub use board::{Board, Placement};
 pub use books::{Held, Permit, Permits, PoolBooks};

@@ -101,8 +101,14 @@ impl Frames {
 
     #[track_caller]
     pub fn dial_with(edge: &TestEdge, settings: &[(u16, u32)]) -> Frames {
-        let (mut peer, answer) = edge.set_up(&setup(ORIGIN, "h2"));
+        let (peer, answer) = edge.set_up(&setup(ORIGIN, "h2"));
         assert_eq!(answer.status(), 101, "{answer:?}");
+        Frames::on(peer, settings)
+    }
+
+    /// On a connection that was turned.
+    #[track_caller]
+    pub fn on(mut peer: Peer, settings: &[(u16, u32)]) -> Frames {
         assert_eq!(peer.read(24), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         let mut frames = Frames { peer };
         let first = frames.frame_raw().expect("SETTINGS come first");

@@ -75,12 +75,17 @@ impl H2Worker {
 
     /// On a connection that was turned.
     pub fn on(link: super::Peer, builder: &Builder) -> H2Worker {
+        let (stream, left) = link.into_parts();
+        H2Worker::on_with(stream, left, builder)
+    }
+
+    /// On a connection that was turned; its engine reads `left` first.
+    pub fn on_with(stream: std::net::TcpStream, left: Vec<u8>, builder: &Builder) -> H2Worker {
         let (told, requests) = mpsc::channel();
         let (orders, mut ordered) = tokio_mpsc::unbounded_channel();
         let (tell_end, ended) = mpsc::channel();
         let builder = builder.clone();
         runtime().spawn(async move {
-            let (stream, left) = link.into_parts();
             let io = Prefixed::new(stream, left);
             let mut connection = match builder.handshake::<_, Bytes>(io).await {
                 Ok(connection) => connection,

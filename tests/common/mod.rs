@@ -281,8 +281,8 @@ impl TestEdge {
     }
 
     /// As SIGHUP does.
-    pub fn reload_certificates(&self) {
-        self.edge.as_ref().expect("it runs").reload_certificates();
+    pub fn reload_files(&self) {
+        self.edge.as_ref().expect("it runs").reload_files();
     }
 
     pub fn drain(&self) {

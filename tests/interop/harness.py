@@ -229,8 +229,8 @@ class House:
 
     # ---- our two programs ----
 
-    def edge(self, cores=1, pool="", edge="", links_max=64):
-        """`pool` and `edge` are more lines of their tables."""
+    def edge(self, cores=1, pool="", edge="", links_max=64, more=""):
+        """`pool` and `edge` are more lines of their tables, `more` is more tables."""
         port, admin = free_port(), free_port()
         secret = secrets.token_urlsafe(32)
         config = self.write(
@@ -253,6 +253,7 @@ id = "web-1"
 secret_hash = "sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
 origins = ["*"]
 links_max = {links_max}
+{more}
 """,
         )
         process = self.start("edge", [binary(), "edge", "--config", config])

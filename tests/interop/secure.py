@@ -34,7 +34,7 @@ class SecureHouse(House):
             self.openssl("req", "-x509", *ec, "-nodes", "-days", "30", *names, *files)
         return self.path("ca.pem")
 
-    def issue(self, name, *hosts, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256")):
+    def issue(self, name, *hosts, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), usage="serverAuth"):
         """NAME.pem and NAME.key for these names. An entry of `tls`."""
         self.authority()
         certificate, secret = self.path(f"{name}.pem"), self.path(f"{name}.key")
@@ -42,7 +42,7 @@ class SecureHouse(House):
         self.openssl(
             *["req", "-x509", "-CA", self.path("ca.pem"), "-CAkey", self.path("ca.key"), "-days", "30", "-nodes"],
             *["-newkey", *key, "-subj", f"/CN={hosts[0]}", "-addext", f"subjectAltName={names}"],
-            *["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth"],
+            *["-addext", "basicConstraints=critical,CA:FALSE", "-addext", f"extendedKeyUsage={usage}"],
             *["-keyout", secret, "-out", certificate],
         )
         return f'{{ certificate = "{certificate}", key = "{secret}" }}'

@@ -1,11 +1,14 @@
 //! Setups of links: what a worker sends, and what an edge answers.
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use ptth::fault::Fault;
-use ptth::wire::setup::{basic_authorization, parse_setup_answer, put_setup_accept, put_setup_request};
+use ptth::wire::setup::{
+    basic_authorization, is_stream_setup, parse_setup_answer, put_old_setup_accept, put_setup_accept, put_setup_request,
+};
 use ptth::wire::{
-    About, ChannelVersion, Dialect, HeadScan, Origin, Presented, RequestHead, Scope, Setup, SetupAnswer, is_setup,
-    parse_request, parse_setup,
+    About, ChannelVersion, Dialect, HeadScan, OldSetup, Origin, Presented, RequestHead, Scope, Setup, SetupAnswer,
+    inverted, is_old_setup, is_setup, parse_old_setup, parse_request, parse_setup, parse_stream_setup,
 };
 
 fn head(input: &[u8]) -> RequestHead {
@@ -20,8 +23,9 @@ fn head(input: &[u8]) -> RequestHead {
 fn words(setup: &Setup) -> String {
     let mut words = setup.dialect.token().to_owned();
     match &setup.scope {
-        Scope::Origins(origins) => origins.iter().for_each(|origin| words += &format!(" {origin}")),
-        Scope::Pool(name) => words += &format!(" pool={name}"),
+        None => words += " own",
+        Some(Scope::Origins(origins)) => origins.iter().for_each(|origin| words += &format!(" {origin}")),
+        Some(Scope::Pool(name)) => words += &format!(" pool={name}"),
     }
     match &setup.presented {
         None => {}
@@ -115,6 +119,33 @@ fn a_target_names_origins_or_a_pool() {
     }
 }
 
+#[test]
+fn a_target_means_the_same_over_http2() {
+    let headers = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    };
+    for (target, want) in TARGETS {
+        let path = format!("/.well-known/ptth/{target}");
+        let setup = parse_stream_setup(&headers(&[("alpn", "h2")]), &path);
+        let got = setup.map_or_else(|fault| fault.status().to_string(), |setup| words(&setup));
+        assert_eq!(got, if *want == "400" { "400".to_owned() } else { format!("ptth {want} H2") }, "{target}");
+    }
+    for (path, fields, want) in [
+        ("/any?thing", &[("alpn", "h2, http%2F1.1")][..], "ptth own H2 H1"),
+        ("/", &[("alpn", "h2"), ("authorization", "Bearer abc")], "ptth own bearer=abc H2"),
+        ("/", &[], "400"),
+        ("/", &[("alpn", "http/1.1")], "400"),
+        ("/", &[("alpn", "h2"), ("content-length", "0")], "400"),
+        ("/", &[("alpn", "h2"), ("authorization", "Basic !")], "400"),
+    ] {
+        let setup = parse_stream_setup(&headers(fields), path);
+        assert_eq!(setup.map_or_else(|fault| fault.status().to_string(), |setup| words(&setup)), want, "{fields:?}");
+    }
+    for (protocol, want) in [("ptth", true), ("PTTH", true), ("reverse", false), ("ptth/1.0", false), ("", false)] {
+        assert_eq!(is_stream_setup(protocol), want, "{protocol}");
+    }
+}
+
 /// Fields after those of a good setup, its own `ALPN` left out.
 const FIELDS: &[(&str, &str)] = &[
     // ---- ALPN ----
@@ -201,9 +232,18 @@ const REQUESTS: &[(&str, &str)] = &[
     ("GET @ HTTP/1.1\r\nHost: e\r\nConnection: close\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n", "426"),
     ("GET @ HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n", "426"),
     ("GET @? HTTP/1.1\r\nHost: e\r\n\r\n", "426"),
-    // a token without the target is a setup that nobody can read; a target without the token lacks it
-    ("GET / HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n", "400"),
-    ("GET /tunnel HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: Reverse\r\nALPN: h2\r\n\r\n", "400"),
+    // a token without the target is a setup of an earlier draft; a target without the token lacks it
+    ("GET / HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n", "ptth own H2"),
+    (
+        "GET /tunnel?a=b HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: Reverse\r\nALPN: h2\r\n\r\n",
+        "reverse own H2",
+    ),
+    ("GET /tunnel HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: reverse\r\n\r\n", "400"),
+    ("POST /tunnel HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: reverse\r\nALPN: h2\r\n\r\n", "405"),
+    (
+        "GET /tunnel HTTP/1.1\r\nHost: e\r\nContent-Length: 1\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n",
+        "400",
+    ),
     ("GET / HTTP/1.1\r\nHost: e\r\nUpgrade: ptth\r\n\r\n", "426"),
     // no setups at all
     ("GET / HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "no"),
@@ -218,6 +258,78 @@ const REQUESTS: &[(&str, &str)] = &[
 fn what_is_checked_first_is_answered_first() {
     for (input, want) in REQUESTS {
         check(&input.replace('@', "/.well-known/ptth/https%3A%2F%2Fa/"), want);
+    }
+}
+
+/// Setups from before the drafts, `no` where there is none, and the id and what was presented.
+#[test]
+fn a_setup_from_before_the_drafts_is_read_as_strictly() {
+    let upgrade = "Connection: upgrade\r\nUpgrade: PTTH/1.0\r\n";
+    for (line, fields, want) in [
+        ("POST /web-1 HTTP/1.1", upgrade, "web-1"),
+        ("POST /web%2D1 HTTP/1.1", upgrade, "web-1"),
+        ("POST /web-1 HTTP/1.1", "Connection: x, Upgrade\r\nUpgrade: x, ptth/1.0\r\nContent-Length: 0\r\n", "web-1"),
+        (
+            "POST /web-1 HTTP/1.1",
+            "Connection: upgrade\r\nUpgrade: PTTH/1.0\r\nAuthorization: Basic d2ViLTE6czNjcmV0\r\n",
+            "web-1 web-1:s3cret",
+        ),
+        ("POST / HTTP/1.1", upgrade, "400"),
+        ("POST /a/b HTTP/1.1", upgrade, "400"),
+        ("POST /a%2Fb HTTP/1.1", upgrade, "400"),
+        ("POST /a/ HTTP/1.1", upgrade, "400"),
+        ("POST /a?b HTTP/1.1", upgrade, "400"),
+        ("POST /a%0A HTTP/1.1", upgrade, "400"),
+        ("POST /a% HTTP/1.1", upgrade, "400"),
+        ("POST /a%FF HTTP/1.1", upgrade, "400"),
+        ("POST /a HTTP/1.1", "Connection: upgrade\r\nUpgrade: PTTH/1.0\r\nContent-Length: 1\r\n", "400"),
+        ("POST /a HTTP/1.1", "Connection: upgrade\r\nUpgrade: PTTH/1.0\r\nTransfer-Encoding: chunked\r\n", "400"),
+        ("POST /a HTTP/1.1", "Connection: upgrade\r\nUpgrade: PTTH/1.0\r\nAuthorization: Basic !\r\n", "400"),
+        ("POST /a HTTP/1.1", "Upgrade: PTTH/1.0\r\n", "426"),
+        ("POST /a HTTP/1.0", upgrade, "426"),
+        ("GET /a HTTP/1.1", upgrade, "no"),
+        ("PUT /a HTTP/1.1", upgrade, "no"),
+        ("POST /a HTTP/1.1", "Connection: upgrade\r\nUpgrade: PTTH/1.1\r\n", "no"),
+        ("POST /a HTTP/1.1", "Connection: upgrade\r\nUpgrade: ptth\r\n", "no"),
+        ("POST /a HTTP/1.1", "", "no"),
+    ] {
+        let head = head(format!("{line}\r\nHost: e\r\n{fields}\r\n").as_bytes());
+        let got = match (is_old_setup(&head), parse_old_setup(&head)) {
+            (false, _) => "no".to_owned(),
+            (true, Err(fault)) => fault.status().to_string(),
+            (true, Ok(OldSetup { id, presented: None })) => id,
+            (true, Ok(OldSetup { id, presented: Some(Presented::Basic { id: own, secret }) })) => {
+                format!("{id} {own}:{}", String::from_utf8_lossy(&secret))
+            }
+            (true, Ok(other)) => panic!("{other:?}"),
+        };
+        assert_eq!(got, want, "{line} {fields}");
+    }
+    let mut out = Vec::new();
+    put_old_setup_accept(&mut out);
+    assert_eq!(out, b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: PTTH/1.0\r\n\r\n");
+}
+
+#[test]
+fn each_id_of_inverted_http_is_its_version_and_nothing_near_it_is_any() {
+    use ChannelVersion::{H1, H2};
+    for (id, want) in [
+        (&b"rh1"[..], Some(H1)),
+        (b"rh2", Some(H2)),
+        (b"ph1", Some(H1)),
+        (b"ph2", Some(H2)),
+        (b"\xc6\x96\xc9\xa5", Some(H1)),
+        (b"\xd5\x87\xc9\xa5", Some(H2)),
+        (b"h2-reverse", Some(H2)),
+        (b"h2", None),
+        (b"http/1.1", None),
+        (b"PH2", None),
+        (b"ph3", None),
+        (b"ph", None),
+        (b"", None),
+        (b"\xc6\x96\xc9", None),
+    ] {
+        assert_eq!(inverted(id), want, "{id:?}");
     }
 }
 
@@ -255,7 +367,7 @@ fn an_edge_reads_what_a_worker_writes() {
                     dialect,
                 );
                 let presented = Some(Presented::Basic { id: "web-1".to_owned(), secret: b"s3:cret".to_vec() });
-                let want = Setup { dialect, scope: scope.clone(), presented, versions };
+                let want = Setup { dialect, scope: Some(scope.clone()), presented, versions };
                 let head = head(&out);
                 assert_eq!(parse_setup(&head), Ok(want));
                 assert_eq!(head.authority.unwrap().to_string(), "edge.example:8443");

@@ -1,0 +1,517 @@
+//! Who may serve what, and what becomes of links when that changes: secrets that are rotated, certificates, files that come
+//! and go. What a setup answers beside that is in `links.rs`.
+#![allow(clippy::disallowed_methods)] // tests wait on the wall clock, outside of any core
+
+mod common;
+
+use std::io::Read as _;
+
+use common::frames::{self, Frames};
+use common::h2_worker::H2Worker;
+use common::tls::{Authority, Client, Files, Stream};
+use common::{CORES, HOST, ORIGIN, Peer, SECRET, TestEdge, basic, get, ok, secret_hash, setting, setups};
+
+/// A setup as `authorization` wants it.
+fn setup_as(authorization: Option<&str>, origins: &str, alpn: &str) -> String {
+    let authorization = authorization.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
+    format!(
+        "GET /.well-known/ptth/{origins}/ HTTP/1.1\r\nHost: edge.example\r\nConnection: upgrade\r\nUpgrade: ptth\r\n\
+         {authorization}ALPN: {alpn}\r\n\r\n"
+    )
+}
+
+fn bearer(secret: &str) -> String {
+    format!("Bearer {secret}")
+}
+
+/// A turned HTTP/1.1 link, up.
+#[track_caller]
+fn link_as(edge: &TestEdge, authorization: &str) -> Peer {
+    let before = setups(&edge.status());
+    let (link, answer) = edge.set_up(&setup_as(Some(authorization), ORIGIN, "http%2F1.1"));
+    assert_eq!(answer.status(), 101, "{answer:?}");
+    edge.until(|status| setups(status) > before);
+    link
+}
+
+#[track_caller]
+fn status_as(edge: &TestEdge, authorization: &str) -> u16 {
+    edge.set_up(&setup_as(Some(authorization), ORIGIN, "h2")).1.status()
+}
+
+/// The workers of all links.
+fn workers(edge: &TestEdge) -> Vec<String> {
+    let status = edge.status();
+    let links = status["links"].as_array().expect("a list");
+    let mut ids: Vec<String> = links.iter().map(|link| link["worker"].as_str().expect("a name").to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+// ---- secrets ----
+
+#[test]
+fn every_secret_of_a_list_opens_the_credential() {
+    let more = format!(
+        "[[credential]]\nid = \"both\"\nsecret_hash = [\"{}\", \"{}\"]\norigins = [\"{HOST}\"]\n",
+        secret_hash("old"),
+        secret_hash("new")
+    );
+    let edge = setting().more(&more).start();
+    for secret in ["old", "new"] {
+        assert_eq!(status_as(&edge, &basic("both", secret)), 101);
+        assert_eq!(status_as(&edge, &bearer(secret)), 101);
+        assert_eq!(status_as(&edge, &basic("web-1", secret)), 401);
+    }
+    assert_eq!(status_as(&edge, &basic("both", SECRET)), 401);
+}
+
+// ---- files ----
+
+/// A folder of credentials for an edge.
+struct Folder {
+    files: Files,
+    edge: TestEdge,
+}
+
+impl Folder {
+    fn start(cores: u16, files: &[(&str, &str)]) -> Folder {
+        let folder = Files::new();
+        for (name, text) in files {
+            folder.write(name, text);
+        }
+        let line = format!("credentials_dir = \"{}\"", folder.0.display());
+        Folder { edge: setting().cores(cores).edge(&line).start(), files: folder }
+    }
+
+    /// Replaces a file at once.
+    fn put(&self, name: &str, text: &str) {
+        self.files.write(".new", text);
+        std::fs::rename(self.files.0.join(".new"), self.files.0.join(name)).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.files.0.join(name)).unwrap();
+    }
+}
+
+fn file(id: &str, secrets: &[&str], more: &str) -> String {
+    let hashes: Vec<String> = secrets.iter().map(|secret| format!("\"{}\"", secret_hash(secret))).collect();
+    format!("id = \"{id}\"\nsecret_hash = [{}]\norigins = [\"{HOST}\"]\n{more}\n", hashes.join(", "))
+}
+
+#[test]
+fn a_file_that_comes_is_a_credential_and_one_that_goes_ends_its_links_alone() {
+    for cores in CORES {
+        let folder = Folder::start(cores, &[("a.toml", &file("a", &["aaa"], ""))]);
+        let edge = &folder.edge;
+        let mut gone: Vec<Peer> = (0..3).map(|_| link_as(edge, &bearer("aaa"))).collect();
+        assert_eq!(status_as(edge, &bearer("bbb")), 401);
+        folder.put("b.toml", &file("b", &["bbb"], ""));
+        edge.reload_files();
+        let mut stays = link_as(edge, &bearer("bbb"));
+
+        folder.remove("a.toml");
+        edge.reload_files();
+        gone.iter_mut().for_each(Peer::ends);
+        edge.until_links(1);
+        assert_eq!(workers(edge), ["b"]);
+        assert_eq!(status_as(edge, &bearer("aaa")), 401);
+        let mut client = edge.sent(get("/"));
+        stays.serve("served by the other one");
+        assert_eq!(client.response().text(), "served by the other one");
+    }
+}
+
+#[test]
+fn a_change_is_found_without_being_asked_for() {
+    let folder = Folder::start(2, &[("a.toml", &file("a", &["aaa"], ""))]);
+    let mut link = link_as(&folder.edge, &bearer("aaa"));
+    folder.put("a.toml", &file("a", &["bbb"], ""));
+    link.ends();
+    assert_eq!(status_as(&folder.edge, &bearer("aaa")), 401);
+    assert_eq!(status_as(&folder.edge, &bearer("bbb")), 101);
+}
+
+#[test]
+fn what_runs_on_a_withdrawn_link_is_finished_and_nothing_new_begins() {
+    let folder = Folder::start(1, &[("a.toml", &file("a", &["aaa"], "")), ("b.toml", &file("b", &["bbb"], ""))]);
+    let edge = &folder.edge;
+    let (link, answer) = edge.set_up(&setup_as(Some(&bearer("aaa")), ORIGIN, "h2"));
+    assert_eq!(answer.status(), 101);
+    let old = H2Worker::on(link, h2::server::Builder::new().max_concurrent_streams(10));
+    edge.until_credits(10);
+    let mut first = edge.sent(get("/first"));
+    let running = old.accept();
+
+    folder.remove("a.toml");
+    edge.reload_files();
+    edge.until_credits(0);
+    let mut second = edge.sent(get("/second"));
+    edge.until_queued(1);
+    old.is_quiet();
+    let mut other = link_as(edge, &bearer("bbb"));
+    assert_eq!(other.serve("by another").target(), "/second");
+    assert_eq!(second.response().text(), "by another");
+
+    running.ok("finished");
+    assert_eq!(first.response().text(), "finished");
+    assert_eq!(old.end(), Ok(()), "GOAWAY, and a close after the last stream");
+    edge.until_links(1);
+}
+
+#[test]
+fn a_withdrawn_link_hears_goaway() {
+    let folder = Folder::start(1, &[("a.toml", &file("a", &["aaa"], ""))]);
+    let (link, answer) = folder.edge.set_up(&setup_as(Some(&bearer("aaa")), ORIGIN, "h2"));
+    assert_eq!(answer.status(), 101);
+    let mut frames = Frames::on(link, &[(frames::MAX_CONCURRENT_STREAMS, 10)]);
+    folder.edge.until_credits(10);
+    folder.remove("a.toml");
+    folder.edge.reload_files();
+    let goaway = frames.next(|frame| frame.kind == frames::GOAWAY);
+    assert_eq!(goaway.goaway_code(), frames::NO_ERROR);
+    frames.ends();
+}
+
+#[test]
+fn a_request_that_does_not_end_ends_with_the_drain_time() {
+    let files = Files::new();
+    files.write("a.toml", &file("a", &["aaa"], ""));
+    let line = format!("credentials_dir = \"{}\"", files.0.display());
+    let edge = setting().drain_max("300ms").edge(&line).start();
+    let mut link = link_as(&edge, &bearer("aaa"));
+    let mut client = edge.sent("POST / HTTP/1.1\r\nHost: app.example\r\nContent-Length: 0\r\n\r\n");
+    link.request();
+    std::fs::remove_file(files.0.join("a.toml")).unwrap();
+    edge.reload_files();
+    assert_eq!(client.response().status(), 502);
+    link.ends();
+    edge.until_links(0);
+}
+
+#[test]
+fn a_credential_that_changes_ends_the_links_that_the_change_concerns() {
+    let two = |secrets: &[&str], more: &str| file("a", secrets, more);
+    let folder = Folder::start(2, &[("a.toml", &two(&["old"], ""))]);
+    let edge = &folder.edge;
+    let mut old = link_as(edge, &bearer("old"));
+    folder.put("a.toml", &two(&["old", "new"], ""));
+    edge.reload_files();
+    let mut new = link_as(edge, &bearer("new"));
+    assert_eq!(workers(edge), ["a", "a"]);
+    // The old secret is taken out of use: who came with it has to come again.
+    folder.put("a.toml", &two(&["new"], ""));
+    edge.reload_files();
+    old.ends();
+    edge.until_links(1);
+    // Fewer links, a date far away: nothing that a link has to end for.
+    folder.put("a.toml", &two(&["new"], "links_max = 1\nexpires = \"2099-01-01T00:00:00Z\""));
+    edge.reload_files();
+    assert_eq!(status_as(edge, &bearer("new")), 429);
+    // A file that cannot be read changes nothing.
+    folder.put("a.toml", "id = ");
+    edge.reload_files();
+    assert_eq!(workers(edge), ["a"]);
+    let mut client = edge.sent(get("/"));
+    new.serve("still here");
+    assert_eq!(client.response().text(), "still here");
+    // Other origins.
+    folder.put("a.toml", &two(&["new"], "").replace(HOST, "http://app.example"));
+    edge.reload_files();
+    new.ends();
+    edge.until_links(0);
+    assert_eq!(status_as(edge, &bearer("new")), 101);
+}
+
+#[test]
+fn a_date_that_is_moved_moves_the_end_of_the_links_that_are_up() {
+    let folder = Folder::start(1, &[("a.toml", &file("a", &["aaa"], ""))]);
+    let mut link = link_as(&folder.edge, &bearer("aaa"));
+    folder.put("a.toml", &file("a", &["aaa"], "expires = \"2099-01-01T00:00:00Z\""));
+    folder.edge.reload_files();
+    folder.put("a.toml", &file("a", &["aaa"], "expires = \"2001-01-01T00:00:00Z\""));
+    folder.edge.reload_files();
+    link.ends();
+    assert_eq!(status_as(&folder.edge, &bearer("aaa")), 401);
+}
+
+#[test]
+fn a_credential_that_is_withdrawn_while_its_worker_sets_up_has_no_link() {
+    let text = file("a", &["aaa"], "");
+    let folder = Folder::start(2, &[("a.toml", &text)]);
+    for _ in 0..30 {
+        let (mut link, answer) = folder.edge.set_up(&setup_as(Some(&bearer("aaa")), ORIGIN, "http%2F1.1"));
+        assert_eq!(answer.status(), 101);
+        folder.remove("a.toml"); // while the link goes to its core, as often as not
+        folder.edge.reload_files();
+        link.ends();
+        folder.put("a.toml", &text);
+        folder.edge.reload_files();
+    }
+    folder.edge.until_links(0);
+}
+
+// ---- certificates ----
+
+/// An edge with TLS that knows the workers of one authority, a plain address beside it, and the credential `web-2` for the
+/// name `web-2.workers.internal`.
+struct Mutual {
+    authority: Authority,
+    workers: Authority,
+    files: Files,
+    edge: TestEdge,
+}
+
+fn mutual(drain_max: &str) -> Mutual {
+    let (authority, workers, files) = (Authority::new(), Authority::new(), Files::new());
+    files.issue(&authority, "edge", &[HOST]);
+    files.write("workers.pem", &workers.pem());
+    let entry = files.entry("edge").replace(" }", &format!(", worker_ca = \"{}\" }}", files.path("workers.pem")));
+    let more = format!(
+        "[[listen]]\naddress = \"127.0.0.1:3\"\naccept = [\"workers\"]\n[[credential]]\nid = \"web-2\"\n\
+         certificate_name = \"Web-2.Workers.internal\"\norigins = [\"{HOST}\"]\nlinks_max = 2\n"
+    );
+    let edge = setting().drain_max(drain_max).listen(&format!("tls = {entry}")).more(&more).start();
+    Mutual { authority, workers, files, edge }
+}
+
+impl Mutual {
+    fn client(&self, names: &[&str]) -> Client {
+        Client::with_certificate(&self.authority, self.workers.issue(names))
+    }
+
+    /// Sets up over TLS, and says what was answered.
+    #[track_caller]
+    fn set_up(&self, client: &Client, authorization: Option<&str>) -> (Stream, u16) {
+        let mut link = client.connect(&self.edge, HOST);
+        link.send(setup_as(authorization, ORIGIN, "http%2F1.1"));
+        let head = read_head(&mut link);
+        (link, head.split(' ').nth(1).unwrap().parse().unwrap())
+    }
+}
+
+#[track_caller]
+fn read_head(link: &mut Stream) -> String {
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        link.0.read_exact(&mut byte).expect("a head");
+        seen.push(byte[0]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+#[test]
+fn a_certificate_with_the_credentials_name_is_enough() {
+    let site = mutual("20s");
+    for names in
+        [&["web-2.workers.internal"][..], &["WEB-2.workers.internal"], &["x.example", "web-2.workers.internal"]]
+    {
+        let (mut link, status) = site.set_up(&site.client(names), None);
+        assert_eq!(status, 101, "{names:?}");
+        site.edge.until_links(1);
+        assert_eq!(workers(&site.edge), ["web-2"]);
+        let mut client = Client::new(&site.authority).connect(&site.edge, HOST);
+        client.send(get("/"));
+        assert!(read_head(&mut link).starts_with("GET / "));
+        link.send(ok("over mutual TLS"));
+        assert_eq!(client.answer().1, b"over mutual TLS");
+        drop(link);
+        site.edge.until_links(0);
+    }
+}
+
+#[test]
+fn other_names_open_nothing_and_a_wrong_secret_is_not_healed_by_a_certificate() {
+    let site = mutual("20s");
+    for names in [
+        &["*.workers.internal"][..],
+        &["web-1"],
+        &["web-22.workers.internal"],
+        &["x.web-2.workers.internal"],
+        &["workers.internal"],
+    ] {
+        assert_eq!(site.set_up(&site.client(names), None).1, 401, "{names:?}");
+    }
+    let right = site.client(&["web-2.workers.internal"]);
+    for (authorization, status) in [
+        (basic("web-1", SECRET), 101),
+        (basic("web-1", "wrong"), 401),
+        (basic("web-2", ""), 401),
+        (basic("web-2", SECRET), 401),
+        (bearer("web-2.workers.internal"), 401),
+    ] {
+        assert_eq!(site.set_up(&right, Some(&authorization)).1, status, "{authorization}");
+    }
+    // Without a certificate, and where none can be shown.
+    assert_eq!(site.set_up(&Client::new(&site.authority), None).1, 401);
+    let mut plain = Peer::connect(site.edge.addresses[1]);
+    plain.send(setup_as(None, ORIGIN, "h2"));
+    assert_eq!(plain.response().status(), 401);
+}
+
+#[test]
+fn a_credential_with_a_certificate_holds_so_many_links_and_no_more() {
+    let site = mutual("20s");
+    let client = site.client(&["web-2.workers.internal"]);
+    let held: Vec<_> = (0..2).map(|_| site.set_up(&client, None)).collect();
+    assert!(held.iter().all(|(_, status)| *status == 101));
+    assert_eq!(site.set_up(&client, None).1, 429);
+}
+
+#[test]
+fn a_session_that_is_resumed_brings_no_certificate_whose_authority_is_gone() {
+    let site = mutual("20s");
+    let client = site.client(&["web-2.workers.internal"]);
+    let (mut link, status) = site.set_up(&client, None);
+    assert_eq!(status, 101);
+    // The ticket has come with it.
+    assert_eq!(link.0.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    site.edge.until_links(1);
+    let mut asks = Client::new(&site.authority).connect(&site.edge, HOST);
+    asks.send(get("/"));
+    read_head(&mut link);
+    link.send(ok(""));
+    let (link, status) = site.set_up(&client, None);
+    assert_eq!((status, link.0.conn.handshake_kind()), (101, Some(rustls::HandshakeKind::Resumed)));
+    site.files.write("workers.pem", &Authority::new().pem());
+    site.edge.reload_files();
+    let (link, status) = site.set_up(&client, None);
+    assert_eq!((status, link.0.conn.handshake_kind()), (401, Some(rustls::HandshakeKind::Resumed)));
+}
+
+// ---- before it is known who somebody is ----
+
+/// A connection that comes from this address of loopback.
+fn connect_from(edge: &TestEdge, from: &str) -> Peer {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let from: std::net::SocketAddr = format!("{from}:0").parse().unwrap();
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&edge.address.into()).unwrap();
+    Peer::new(socket.into())
+}
+
+#[track_caller]
+fn set_up_from(edge: &TestEdge, from: &str, authorization: &str) -> common::Message {
+    let mut link = connect_from(edge, from);
+    link.send(setup_as(Some(authorization), ORIGIN, "http%2F1.1"));
+    link.response()
+}
+
+/// An edge that counts what comes from loopback, too.
+fn counting(limits: &str) -> TestEdge {
+    setting().cores(2).credential("links_max = 2").more(&format!("[limits]\nsources_exempt = []\n{limits}\n")).start()
+}
+
+#[test]
+fn a_thousand_wrong_guesses_from_one_address_are_slowed() {
+    let edge = counting("setup_failures_per_source_max = 20");
+    let began = std::time::Instant::now();
+    let mut refused = 0;
+    for n in 0..1_000 {
+        let answer = set_up_from(&edge, "127.0.0.2", &basic("web-1", &format!("guess {n}")));
+        match answer.status() {
+            401 => refused += 1,
+            429 => {
+                let after: u64 = answer.field("retry-after").expect("it says when").parse().unwrap();
+                assert!((1..=3).contains(&after), "one in three seconds: {after}");
+            }
+            other => panic!("{other}: {answer:?}"),
+        }
+    }
+    // Twenty at once, and one more for every three seconds that the test took.
+    let allowed = 20 + began.elapsed().as_secs() / 3 + 1;
+    assert!((20..=allowed).contains(&refused), "{refused} guesses were looked at, {allowed} may be");
+    let status = edge.status();
+    assert_eq!(status["counters"]["setups_refused"]["unauthorized"], refused);
+    assert_eq!(status["counters"]["setups_refused"]["rate"], 1_000 - refused);
+    // Others are not concerned.
+    assert_eq!(set_up_from(&edge, "127.0.0.3", &basic("web-1", SECRET)).status(), 101);
+}
+
+#[test]
+fn every_refusal_counts_but_those_that_are_no_guess() {
+    let edge = counting("setup_failures_per_source_max = 2\nsetups_per_source_max = 1000");
+    let right = basic("web-1", SECRET);
+    // 429 for too many links, again and again.
+    let held: Vec<Peer> = (0..2)
+        .map(|_| {
+            let mut link = connect_from(&edge, "127.0.0.2");
+            link.send(setup_as(Some(&right), ORIGIN, "http%2F1.1"));
+            assert_eq!(link.response().status(), 101);
+            link
+        })
+        .collect();
+    edge.until_links(2);
+    for _ in 0..5 {
+        let answer = set_up_from(&edge, "127.0.0.2", &right);
+        assert!(answer.status() == 429 && answer.text().contains("links"), "{answer:?}");
+    }
+    drop(held);
+    edge.until_links(0);
+    let mut malformed = connect_from(&edge, "127.0.0.2");
+    malformed.send(setup_as(Some(&right), "null", "h2"));
+    assert_eq!(malformed.response().status(), 400);
+    let mut forbidden = connect_from(&edge, "127.0.0.2");
+    forbidden.send(setup_as(Some(&right), "http%3A%2F%2Fother.example", "h2"));
+    assert_eq!(forbidden.response().status(), 403);
+    let answer = set_up_from(&edge, "127.0.0.2", &right);
+    assert!(answer.status() == 429 && answer.text().contains("too many setups"), "{answer:?}");
+}
+
+#[test]
+fn an_address_has_so_many_setups_and_exempt_ones_have_as_many_as_they_like() {
+    let edge = counting("setups_per_source_max = 3\nsetup_failures_per_source_max = 0");
+    let statuses = |from: &str| -> Vec<u16> {
+        (0..4).map(|_| set_up_from(&edge, from, &basic("web-1", "wrong")).status()).collect()
+    };
+    assert_eq!(statuses("127.0.0.2"), [401, 401, 401, 429]);
+    assert_eq!(statuses("127.0.0.3"), [401, 401, 401, 429]);
+    let limits = "[limits]\nsources_exempt = [\"127.0.0.2\"]\nsetups_per_source_max = 1\n";
+    let exempt = setting().more(limits).start();
+    for _ in 0..5 {
+        assert_eq!(set_up_from(&exempt, "127.0.0.2", &basic("web-1", "wrong")).status(), 401);
+    }
+}
+
+#[test]
+fn nobody_gets_a_byte_of_a_request_before_it_is_known_who_it_is() {
+    let edge = common::edge();
+    const SIGN: &str = "/what-nobody-may-see";
+    let mut clients: Vec<Peer> = (0..5).map(|_| edge.sent(get(SIGN))).collect();
+    edge.until_queued(5);
+    let whole = setup_as(Some(&basic("web-1", "wrong")), ORIGIN, "h2");
+    let right = setup_as(Some(&basic("web-1", SECRET)), ORIGIN, "h2");
+    let half = right[..right.len() - 2].to_owned();
+    let mut peers: Vec<Peer> = [
+        whole.clone(),
+        whole.replace("h2", "http%2F1.1"),
+        setup_as(None, ORIGIN, "h2"),
+        setup_as(Some("Basic"), ORIGIN, "h2"),
+        setup_as(Some(&basic("web-1", SECRET)), "null", "h2"),
+        setup_as(Some(&basic("web-1", SECRET)), "http%3A%2F%2Fother.example", "h2"),
+        setup_as(Some(&basic("web-1", SECRET)), ORIGIN, "h3"),
+        right.replace("GET ", "POST "),
+        right.replace("HTTP/1.1", "HTTP/1.0"),
+        format!("{right}\0\0\0"),
+    ]
+    .iter()
+    .map(|text| edge.sent(text))
+    .collect();
+    for peer in &mut peers {
+        let (said, _) = peer.end();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!said.contains(SIGN) && !said.contains("PRI *") && !said.contains("101 "), "{said}");
+    }
+    // Who has not finished, or has said nothing, hears nothing.
+    for begun in [half, "GET ".to_owned(), String::new()] {
+        edge.sent(&begun).is_quiet();
+    }
+    edge.until_queued(5);
+    let mut link = edge.h1_link();
+    for _ in 0..5 {
+        assert_eq!(link.serve("seen").target(), SIGN);
+    }
+    assert!(clients.iter_mut().all(|client| client.response().text() == "seen"));
+}

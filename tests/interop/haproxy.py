@@ -1,0 +1,160 @@
+"""HAProxy as a worker: its reverse HTTP (`rhttp@`, 2.9 and later) dials an address for `haproxy-workers`, plain and with TLS and a
+client certificate, and serves what comes back from a server of its own.
+
+Which HAProxy: $PTTH_HAPROXY, or the one in $PATH. Exit code 77, and a loud line, where there is none that is new enough."""
+
+import concurrent.futures
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from harness import check, curl, free_port, say, status, until
+from secure import SecureHouse
+
+REQUESTS = 300
+AT_ONCE = 50
+
+
+def haproxy():
+    """A binary that knows reverse HTTP, or None and why not."""
+    for binary in (os.environ.get("PTTH_HAPROXY"), shutil.which("haproxy")):
+        if binary:
+            said = subprocess.run([binary, "-v"], capture_output=True, text=True, timeout=10).stdout
+            version = re.search(r"version (\d+)\.(\d+)", said)
+            if version and tuple(map(int, version.groups())) >= (2, 9):
+                return binary, said.splitlines()[0]
+            return None, f"{binary} is older than 2.9"
+    return None, "no haproxy (Debian 13 and later have one that is new enough), and PTTH_HAPROXY is not set"
+
+
+def device(house, binary, port, origin, connections, tls=""):
+    config = house.write(
+        f"device-{port}.cfg",
+        f"""
+global
+    expose-experimental-directives
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    http-reuse always
+frontend reversed
+    bind rhttp@dials/edge nbconn {connections}
+    default_backend origin
+backend dials
+    server edge 127.0.0.1:{port} {tls or "proto h2"}
+backend origin
+    server origin 127.0.0.1:{origin.port}
+""",
+    )
+    return house.start("haproxy", [binary, "-db", "-f", config])
+
+
+def asks(edge, path):
+    return curl("--fail", "--header", "Host: localhost", f"{edge.url}{path}")
+
+
+def serves(house, edge, what):
+    body = os.urandom(1 << 20)
+    upload = house.path("upload")
+    with open(upload, "wb") as file:
+        file.write(body)
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        said = list(pool.map(lambda n: asks(edge, f"/echo?id={what}-{n}"), range(REQUESTS)))
+    check(len(said) == REQUESTS, "every request is answered")
+    told = curl("--fail", "-H", "Host: localhost", "--data-binary", f"@{upload}", f"{edge.url}/sha256")
+    check(hashlib.sha256(body).hexdigest().encode() in told, f"a MiB up: {told!r}")
+    down = asks(edge, f"/bytes?n={5 << 20}")
+    check(len(down) == 5 << 20, f"5 MiB down: {len(down)}")
+    say(f"{what}: {REQUESTS} requests, {AT_ONCE} at once; a MiB up and five down")
+
+
+def links(edge, count, process):
+    def ready():
+        up = status(edge)["links"]
+        return len(up) == count and all(link["worker"] == "device" and link["credits"] > 0 for link in up)
+
+    until(ready, f"{count} links of devices", process=process)
+
+
+def main():
+    binary, version = haproxy()
+    if binary is None:
+        print(f"!! NOT RUN: haproxy.py: {version}", flush=True)
+        sys.exit(77)
+    with SecureHouse(__file__, seconds_max=120) as house:
+        say(version)
+        house.issue("device", "device.internal", usage="clientAuth")
+        plain, secure = free_port(), free_port()
+        own = 'origins = ["http://localhost"]\nlinks_max = 8'
+        digest = hashlib.sha256(b"nobody presents it").hexdigest()
+        edge = house.edge(
+            cores=2,
+            more=f"""
+[[listen]]
+address = "127.0.0.1:{plain}"
+accept = ["haproxy-workers"]
+credential = "device"
+[[credential]]
+id = "device"
+secret_hash = "sha256:{digest}"
+{own}
+""",
+        )
+        origin = house.origin()
+        first = device(house, binary, plain, origin, connections=2)
+        links(edge, 2, first)
+        serves(house, edge, "plain")
+
+        first.kill()
+        first.wait()
+        until(lambda: not status(edge)["links"], "the links of a killed device are gone")
+        second = device(house, binary, plain, origin, connections=1)
+        links(edge, 1, second)
+        check(asks(edge, "/hello") == b"hello\n", "another device serves")
+        say("a device that is killed loses its links, and another one serves")
+        second.end()
+
+        authority = house.authority()
+        entry = house.issue("localhost", "localhost").replace(" }", f', worker_ca = "{authority}" }}')
+        mutual = house.edge(
+            cores=2,
+            more=f"""
+[[listen]]
+address = "127.0.0.1:{secure}"
+accept = ["haproxy-workers"]
+tls = {entry}
+[[credential]]
+id = "device"
+certificate_name = "device.internal"
+{own}
+""",
+        )
+        with open(house.path("device-both.pem"), "w") as both:
+            for part in ("device.pem", "device.key"):
+                with open(house.path(part)) as file:
+                    both.write(file.read())
+        tls = f"ssl verify required ca-file {authority} alpn h2 sni str(localhost)"
+        known = device(house, binary, secure, origin, 2, f"{tls} crt {house.path('device-both.pem')}")
+        links(mutual, 2, known)
+        serves(house, mutual, "mutual-tls")
+        known.end()
+        until(lambda: not status(mutual)["links"], "a device that ends takes its links along")
+        device(house, binary, secure, origin, 1, tls)
+        refused = lambda: status(mutual)["counters"]["setups_refused"]["unauthorized"] > 0
+        until(refused, "a device without a certificate is refused")
+        check(not status(mutual)["links"], "and has no link")
+        say("a device without a certificate is nobody")
+
+        third = device(house, binary, plain, origin, connections=2)
+        links(edge, 2, third)
+        check(edge.process.end(20) == 0, "an edge with a device drains and ends")
+        say("an edge with a device drains and ends with 0")
+
+
+main()
