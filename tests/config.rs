@@ -1303,6 +1303,22 @@ fn a_flag_wins_over_the_file() {
     assert_eq!(config.authorization.as_ref().unwrap().header_value(), "Bearer to-ken_1.~+/==");
     assert_eq!((config.links, config.concurrency), (3, 9));
 
+    let flags = WorkerFlags {
+        adaptive: true,
+        concurrency_min: Some(9),
+        health: Some("/up".into()),
+        worker_id: Some("w".into()),
+        labels: vec!["zone=a=b".into()],
+        via: Some("http://proxy:1".into()),
+        ..WorkerFlags::default()
+    };
+    let config = only(parse(&flags).unwrap().0);
+    assert_eq!(config.adaptive, Some(Adaptive { min: 9, max: 1_024 }));
+    assert_eq!(config.health.map(|health| (health.path.to_string(), health.every_ms)), Some(("/up".into(), 5_000)));
+    assert_eq!((config.about.id.as_deref(), config.about.labels[0].1.as_str()), (Some("w"), "a=b"));
+    assert_eq!(config.via.map(|via| via.host), Some("proxy".into()));
+    let flags = WorkerFlags { health: Some("up".into()), ..WorkerFlags::default() };
+    assert!(parse(&flags).unwrap_err().to_string().starts_with("--health: not a path; write what the server"));
     let flags = WorkerFlags { to: Some("nowhere".into()), links: Some(0), ..WorkerFlags::default() };
     let lines: Vec<_> = parse(&flags).unwrap_err().lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");

@@ -218,9 +218,22 @@ struct WorkerArguments {
     /// Requests that the server takes at a time, over all links [default: 64]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
+    /// Let the concurrency follow the server's latency, from --concurrency on
+    #[arg(long)]
+    adaptive: bool,
+    /// How low --adaptive may go [default: 1]
+    #[arg(long, value_name = "N")]
+    concurrency_min: Option<u32>,
+    /// How high --adaptive may go [default: 1024]
+    #[arg(long, value_name = "N")]
+    concurrency_max: Option<u32>,
+    /// Ask the server for this path every 5 s, and offer nothing while it does not answer well
+    #[arg(long, value_name = "PATH")]
+    health: Option<String>,
 }
 
-const _: () = assert!(limits::WORKER_LINKS == 2 && limits::WORKER_CONCURRENCY == 64); // the help above says so
+const _: () = assert!(limits::WORKER_LINKS == 2 && limits::WORKER_CONCURRENCY == 64 && limits::HEALTH_MS == 5_000);
+const _: () = assert!(limits::ADAPT_MIN == 1 && limits::ADAPT_MAX == 1_024); // the help above says so
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -297,6 +310,10 @@ impl WorkerArguments {
             labels,
             links,
             concurrency,
+            adaptive,
+            concurrency_min,
+            concurrency_max,
+            health,
         } = self;
         WorkerFlags {
             edges,
@@ -315,6 +332,10 @@ impl WorkerArguments {
             labels,
             links,
             concurrency,
+            adaptive,
+            concurrency_min,
+            concurrency_max,
+            health,
         }
     }
 }

@@ -47,6 +47,20 @@ pub struct WorkerConfig {
     pub health: Option<Health>,
 }
 
+impl Health {
+    /// Every other key at its default.
+    #[must_use]
+    pub fn of(path: PathAndQuery) -> Health {
+        Health {
+            path,
+            every_ms: limits::HEALTH_MS,
+            timeout_ms: limits::HEALTH_TIMEOUT_MS,
+            rise: limits::HEALTH_RISE,
+            fall: limits::HEALTH_FALL,
+        }
+    }
+}
+
 /// Between what the concurrency may move with the server's latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adaptive {
@@ -315,6 +329,11 @@ pub struct WorkerFlags {
     pub labels: Vec<String>,
     pub links: Option<u32>,
     pub concurrency: Option<u32>,
+    pub adaptive: bool,
+    pub concurrency_min: Option<u32>,
+    pub concurrency_max: Option<u32>,
+    /// The path of `health`, with its other keys at their defaults.
+    pub health: Option<String>,
 }
 
 const TOP: Shape = Shape {
@@ -467,6 +486,8 @@ struct Given {
     concurrency_min: Option<At<u64>>,
     concurrency_max: Option<At<u64>>,
     health: Option<Health>,
+    /// From the command line, instead of it.
+    health_path: Option<At<String>>,
     /// Keys that were there and had a wrong type: reported, and not missing.
     broken: Vec<&'static str>,
 }
@@ -495,6 +516,7 @@ impl Default for Given {
             concurrency_min: None,
             concurrency_max: None,
             health: None,
+            health_path: None,
             broken: Vec::new(),
         }
     }
@@ -514,6 +536,7 @@ impl Given {
             concurrency_min: None,
             concurrency_max: None,
             health: None,
+            health_path: None,
             ..self.clone()
         }
     }
@@ -640,8 +663,20 @@ impl Given {
         if let Some(links) = flags.links {
             self.links = Some(At { value: links.into(), place: Place::Flag("--links") });
         }
-        if let Some(concurrency) = flags.concurrency {
-            self.concurrency = Some(At { value: concurrency.into(), place: Place::Flag("--concurrency") });
+        for (own, given, flag) in [
+            (&mut self.concurrency, flags.concurrency, "--concurrency"),
+            (&mut self.concurrency_min, flags.concurrency_min, "--concurrency-min"),
+            (&mut self.concurrency_max, flags.concurrency_max, "--concurrency-max"),
+        ] {
+            if let Some(given) = given {
+                *own = Some(At { value: given.into(), place: Place::Flag(flag) });
+            }
+        }
+        if flags.adaptive {
+            self.adaptive = Some(At { value: true, place: Place::Flag("--adaptive") });
+        }
+        if let Some(value) = flags.health.clone() {
+            self.health_path = Some(At { value, place: Place::Flag("--health") });
         }
     }
 
@@ -718,7 +753,10 @@ impl Given {
             links,
             concurrency,
             adaptive,
-            health: self.health.clone(),
+            health: match &self.health_path {
+                Some(path) => health_path(path, mistakes).map(Health::of),
+                None => self.health.clone(),
+            },
         })
     }
 
@@ -857,16 +895,20 @@ impl Given {
     }
 }
 
+fn health_path(text: &At<String>, mistakes: &mut Mistakes) -> Option<PathAndQuery> {
+    let path = PathAndQuery::try_from(text.value.as_str()).ok().filter(|_| text.value.starts_with('/'));
+    if path.is_none() {
+        mistakes.error(text.place, "not a path", "write what the server answers, such as \"/healthz\"");
+    }
+    path
+}
+
 fn read_health(health: &Section, mistakes: &mut Mistakes) -> Option<Health> {
     health.check_keys(&HEALTH, SHAPES, mistakes);
     let path = health.required("path", "\"/healthz\"", mistakes);
     let path = path.and_then(|entry| {
         let text = entry.text("\"/healthz\"", mistakes)?;
-        let path = PathAndQuery::try_from(text.value).ok().filter(|_| text.value.starts_with('/'));
-        if path.is_none() {
-            mistakes.error(text.place, "not a path", "write what the server answers, such as \"/healthz\"");
-        }
-        path
+        health_path(&At { value: text.value.to_owned(), place: text.place }, mistakes)
     });
     let range = limits::HEALTH_MS_MIN..=limits::HEALTH_MS_LIMIT;
     let every = match health.entry("every") {
