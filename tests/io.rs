@@ -605,6 +605,27 @@ fn a_listener_that_closes_hands_out_its_backlog() {
 }
 
 #[test]
+fn a_listener_that_is_left_listens_on_for_whoever_else_has_its_socket() {
+    on_core(|| async {
+        let socket = io::open_listener(any_port(), 128).unwrap();
+        let addr = socket.local_addr().unwrap();
+        let mut old = Listener::from_std(socket.try_clone().unwrap()).unwrap();
+        assert!(once(old.accept()).await.is_none());
+        io::sleep_ms(1).await; // the accept is in the kernel now
+        let first = TcpStream::connect(addr).unwrap();
+        let (_, from) = old.leave().await.expect("the connection that the accept took");
+        assert_eq!(from, first.local_addr().unwrap());
+        let waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        let idle = Listener::from_std(socket.try_clone().unwrap()).unwrap();
+        assert!(idle.leave().await.is_none());
+        let mut new = Listener::from_std(socket).unwrap();
+        for peer in &waiting {
+            assert_eq!(new.accept().await.unwrap().1, peer.local_addr().unwrap(), "none of its backlog is lost");
+        }
+    });
+}
+
+#[test]
 fn listeners_share_a_port_and_ipv6_is_not_ipv4() {
     on_core(|| async {
         let first = Listener::bind(any_port(), 16).unwrap();
@@ -870,6 +891,59 @@ fn h2_runs_over_a_connection_both_ways() {
             }
             assert_eq!(got, pattern(round, total));
         }
+    });
+}
+
+#[test]
+fn what_is_said_aside_stands_between_two_frames() {
+    // Both engines end the connection over a frame that does not begin where the last one ended, or that stands within a block
+    // of fields: heads of many frames, and DATA of all lengths, with a PING or an unknown frame after as many as can be.
+    const UNKNOWN: &[u8] = &[0, 0, 3, 0xf0, 0, 0, 0, 0, 0, b'a', b'b', b'c'];
+    on_core(|| async {
+        let (near, far) = UnixStream::pair().unwrap();
+        let aside = io::Aside::default();
+        let near = Duplex::new(Conn::from_fd(near.into(), Bytes::new()).unwrap(), Leaves::First).beside(&aside);
+        let far = Duplex::new(Conn::from_fd(far.into(), Bytes::new()).unwrap(), Leaves::Last);
+        io::spawn(async move {
+            let mut builder = h2::server::Builder::new();
+            let mut server = builder.max_header_list_size(1 << 20).handshake::<_, Bytes>(far).await.unwrap();
+            while let Some(request) = server.accept().await {
+                let (request, mut answer) = request.unwrap();
+                io::spawn(async move {
+                    let (head, mut body) = request.into_parts();
+                    let mut bytes = head.headers["x-long"].len();
+                    while let Some(data) = body.data().await {
+                        let data = data.unwrap();
+                        let _ = body.flow_control().release_capacity(data.len());
+                        bytes += data.len();
+                    }
+                    let response = http::Response::builder().header("x-bytes", bytes).body(()).unwrap();
+                    answer.send_response(response, true).unwrap();
+                });
+            }
+        });
+        let (client, mut connection) = h2::client::handshake(near).await.unwrap();
+        let said = Rc::new(Cell::new(0));
+        let counted = said.clone();
+        io::spawn(async move {
+            poll_fn(|cx| {
+                aside.say(UNKNOWN);
+                counted.set(counted.get() + 1);
+                std::pin::Pin::new(&mut connection).poll(cx)
+            })
+            .await
+            .unwrap();
+        });
+        for round in 0..40 {
+            let mut client = client.clone().ready().await.unwrap();
+            let long = "x".repeat(1 + round * 1_000);
+            let request = http::Request::post("http://h/").header("x-long", &long).body(()).unwrap();
+            let (response, mut stream) = client.send_request(request, false).unwrap();
+            stream.send_data(Bytes::from(pattern(round, round * 700)), true).unwrap();
+            let head = response.await.unwrap();
+            assert_eq!(head.headers()["x-bytes"], (long.len() + round * 700).to_string());
+        }
+        assert!(said.get() > 40);
     });
 }
 

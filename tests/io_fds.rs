@@ -157,3 +157,50 @@ fn no_descriptor_survives_an_exec() {
         drop(bell);
     });
 }
+
+#[test]
+fn a_core_that_has_ended_gives_back_all_it_had() {
+    let _alone = alone();
+    let before = descriptors().len();
+    for tasks in [0, 20] {
+        let core = std::thread::spawn(move || {
+            on_core(|| async {
+                let mut listener = Listener::bind(any_port(), 16).unwrap();
+                let addr = listener.local_addr().unwrap();
+                for _ in 0..tasks {
+                    let mut opened = Conn::connect(addr).await.unwrap();
+                    let (mut accepted, _) = listener.accept().await.unwrap();
+                    io::spawn(async move {
+                        assert!(io::timeout(1, opened.reader.fill()).await.is_none());
+                        drop(opened); // with a read in flight
+                    });
+                    io::spawn(async move { drop(accepted.reader.fill().await) });
+                }
+                drop(listener.close().await);
+                while io::tasks() > 0 {
+                    io::sleep_ms(1).await;
+                }
+            });
+        });
+        core.join().unwrap();
+        assert_eq!(descriptors().len(), before, "{tasks}");
+    }
+}
+
+#[test]
+fn a_program_that_is_started_gets_no_descriptor_but_three() {
+    let _alone = alone();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let inherited = rustix::io::dup(&file).unwrap(); // without CLOEXEC
+    let listed = |clean: bool| {
+        let mut command = std::process::Command::new("ls");
+        command.arg("/proc/self/fd").stdin(std::process::Stdio::null());
+        if clean {
+            io::only_standard_descriptors(&mut command);
+        }
+        String::from_utf8(command.output().unwrap().stdout).unwrap().lines().count()
+    };
+    assert!(listed(false) >= 5, "the three, the list itself, and ours");
+    assert_eq!(listed(true), 4);
+    drop(inherited);
+}

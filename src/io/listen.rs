@@ -49,6 +49,8 @@ pub struct Listener {
     socket: Rc<TcpListener>,
     pump: Pin<Box<dyn Future<Output = Infallible>>>,
     post: Rc<Post>,
+    /// Somebody else has the same socket, and it listens on.
+    lives_on: bool,
 }
 
 /// Idle --accept--> Wanted --pump--> Accepting --connection, failure--> Idle;   Accepting --no descriptors--> Backoff
@@ -86,7 +88,7 @@ impl Listener {
             canceller: RefCell::new(Canceller::new()),
         });
         let pump = Box::pin(pump(Rc::clone(&socket), Rc::clone(&post)));
-        Ok(Listener { socket, pump, post })
+        Ok(Listener { socket, pump, post, lives_on: false })
     }
 
     /// The address with the port that was chosen for port 0.
@@ -119,14 +121,7 @@ impl Listener {
     /// that wait in the backlog, which the kernel would reset. Bounded by [`LISTEN_BACKLOG`] and by the descriptors that are
     /// left; it waits for nobody.
     pub async fn close(mut self) -> Vec<(Conn, SocketAddr)> {
-        let mut last = Vec::new();
-        if self.post.phase.get() == Phase::Accepting {
-            self.post.phase.set(Phase::Closing);
-            let canceller = self.post.canceller.take().cancel();
-            self.post.canceller.replace(canceller);
-            last.extend(poll_fn(|cx| self.poll_accept(cx)).await);
-        }
-        last.extend(self.post.arrived.take().and_then(Result::ok));
+        let mut last = Vec::from_iter(self.halt().await);
         for _ in 0..LISTEN_BACKLOG {
             match accept_waiting(&self.socket) {
                 Ok((socket, peer)) => last.push((Conn::new(socket, Some(peer)), peer)),
@@ -137,12 +132,34 @@ impl Listener {
         }
         last
     }
+
+    /// Leaves the socket to whoever holds another descriptor of it: it listens on, and what waits in its backlog is theirs.
+    /// The connection that an accept in flight took comes back.
+    pub async fn leave(mut self) -> Option<(Conn, SocketAddr)> {
+        self.lives_on = true;
+        self.halt().await
+    }
+
+    /// No accept is in flight afterwards. What the last one brought.
+    async fn halt(&mut self) -> Option<(Conn, SocketAddr)> {
+        if self.post.phase.get() == Phase::Accepting {
+            self.post.phase.set(Phase::Closing);
+            let canceller = self.post.canceller.take().cancel();
+            self.post.canceller.replace(canceller);
+            if let Ok(arrived) = poll_fn(|cx| self.poll_accept(cx)).await {
+                return Some(arrived);
+            }
+        }
+        self.post.arrived.take().and_then(Result::ok)
+    }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         // A close alone would leave it listening while an accept is in flight.
-        stop_listening(&self.socket);
+        if !self.lives_on {
+            stop_listening(&self.socket);
+        }
     }
 }
 

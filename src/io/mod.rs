@@ -21,10 +21,11 @@ mod write;
 
 pub use bell::{Bell, Doorbell, Ring, bell, doorbell};
 pub use conn::{Conn, Detached, Pulse};
-pub use duplex::Duplex;
+pub use duplex::{Aside, Duplex};
 pub use listen::{Listener, accept_backoffs, open_listener};
 pub use read::Reader;
-pub use run::{BootFault, panics, raise_fd_limit, run, set_trim, spawn};
+pub use run::{BootFault, panics, raise_fd_limit, run, set_trim, spawn, tasks};
+pub use socket::{inherited_listeners, only_standard_descriptors};
 pub use timer::{Timer, sleep_ms, timeout};
 pub use tls::Secured;
 pub use turn::{Hold, Leaves, at_turn_end, wake_last};

@@ -1,23 +1,35 @@
 //! One core's runtime: building it, and the tasks in it. What runs in the tasks never enters.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
+use rustix::event::EventfdFlags;
 
-use super::bell::bell;
 use super::{timer, turn};
 use crate::limits::{RING_COMPLETIONS, RING_ENTRIES, TRIM_MS};
 
 thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
+    static TASKS: Cell<usize> = const { Cell::new(0) };
+    static STAFF: RefCell<Rc<Staff>> = RefCell::default();
+}
+
+/// The room's own tasks: they run as long as the core.
+#[derive(Default)]
+struct Staff {
+    is_over: Cell<bool>,
+    count: Cell<usize>,
+    wakers: RefCell<Vec<Waker>>,
 }
 
 /// Why a core cannot start. Its text says what is wrong and how to mend it.
@@ -94,25 +106,40 @@ pub fn raise_fd_limit() -> usize {
 }
 
 /// Runs `main` on this thread in an io_uring runtime of its own, until its future ends. Call it once for each core, on
-/// the core's thread. Tasks that still run then are never polled again, and their memory stays: drain first, then
-/// return, then end the process. A panic of `main` itself goes on to the caller.
+/// the core's thread. Where every task has ended by then (see [`tasks`]), all that the runtime held is given back. Tasks
+/// that still run are never polled again, and their memory and descriptors stay until the process ends. A panic of `main`
+/// itself goes on to the caller.
 pub fn run<F: Future>(main: impl FnOnce() -> F) -> Result<F::Output, BootFault> {
     let runtime = build().map_err(BootFault::from_io)?;
     let tick = timer::start().map_err(BootFault::from_io)?;
+    let staff = Rc::new(Staff::default());
+    STAFF.set(staff.clone());
+    let before = TASKS.get();
     // Dropping a monoio runtime drops queued tasks outside of it, and the sockets in them panic there. On a panic of
     // `main` it is left alone as well.
-    let mut runtime = std::mem::ManuallyDrop::new(runtime);
-    runtime.block_on(async {
-        spawn(timer::drive(tick));
+    let mut runtime = ManuallyDrop::new(runtime);
+    let output = runtime.block_on(async {
+        spawn_staff(timer::drive(tick));
         if let Some(trim) = TRIM.get() {
-            spawn(give_back(*trim));
+            spawn_staff(give_back(*trim));
         }
         let driven = turn::start();
         let output = main().await;
         drop(driven); // a core that could not end in order has to ring, too
+        staff.is_over.set(true);
+        staff.wakers.take().into_iter().for_each(Waker::wake);
         settle().await.map_err(BootFault::from_io)?;
         Ok(output)
-    })
+    });
+    timer::end();
+    if TASKS.get() == before {
+        // Nothing is in flight any more that would need the runtime while it goes.
+        let runtime = ManuallyDrop::into_inner(runtime);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(runtime))) {
+            count(&*panic);
+        }
+    }
+    output
 }
 
 static TRIM: OnceLock<fn()> = OnceLock::new();
@@ -130,14 +157,18 @@ async fn give_back(trim: fn()) {
     }
 }
 
-/// Lets the kernel close what `main` dropped last: a close is an operation, too, and one that ends another one may ask
-/// for a third.
+/// Lets the kernel close what was dropped last: a close is an operation, too, and one that ends another one may ask
+/// for a third. Leaves no operation behind.
 async fn settle() -> io::Result<()> {
-    const TURNS: usize = 3;
-    let (mut bell, ring) = bell()?;
+    const TURNS: usize = 4;
+    let ring = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+    let counter = monoio::fs::File::from_std(std::fs::File::from(ring.try_clone()?))?;
+    let mut count = Box::new([0u8; 8]);
     for _ in 0..TURNS {
-        ring.ring();
-        bell.wait().await?;
+        rustix::io::write(&ring, &1u64.to_ne_bytes())?;
+        let (read, buffer) = counter.read_at(count, 0).await;
+        count = buffer;
+        read?;
     }
     Ok(())
 }
@@ -165,7 +196,34 @@ fn with_flags(flags: io_uring::Builder) -> io::Result<monoio::Runtime<monoio::Io
 /// Starts a task on this core that nobody waits for. A panic inside ends this task only: it is counted in
 /// [`panics`] and logged.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    TASKS.set(TASKS.get() + 1);
     drop(monoio::spawn(Guarded { future: Some(future) }));
+}
+
+/// Tasks that were started with [`spawn`] on this thread and have not ended.
+#[must_use]
+pub fn tasks() -> usize {
+    TASKS.get() - STAFF.with_borrow(|staff| staff.count.get())
+}
+
+/// Starts a task that lives as long as the core.
+pub(super) fn spawn_staff(future: impl Future<Output = ()> + 'static) {
+    let staff = STAFF.with_borrow(Rc::clone);
+    staff.count.set(staff.count.get() + 1);
+    spawn(async move {
+        let mut future = std::pin::pin!(future);
+        let mut is_known = false;
+        std::future::poll_fn(|cx| {
+            if staff.is_over.get() {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut is_known, true) {
+                staff.wakers.borrow_mut().push(cx.waker().clone());
+            }
+            future.as_mut().poll(cx)
+        })
+        .await;
+    });
 }
 
 /// Tasks of this core that a panic ended.
@@ -200,6 +258,7 @@ impl<F: Future<Output = ()>> Future for Guarded<F> {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| slot.set(None))) {
             count(&*panic);
         }
+        TASKS.set(TASKS.get() - 1);
         Poll::Ready(())
     }
 }

@@ -166,3 +166,37 @@ pub(super) fn stop_listening(listener: &TcpListener) {
     let fd = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
     let _ = rustix::net::shutdown(fd, Shutdown::Both); // fails only where it does not listen any more
 }
+
+/// Takes over the descriptors `first..first + count`, which whoever started this process left open for it, CLOEXEC set; those
+/// that are no listening TCP sockets are closed. Each comes with its place among them. Once in the life of a process, for
+/// descriptors that nobody else here knows.
+pub fn inherited_listeners(first: RawFd, count: usize) -> Vec<(usize, std::net::TcpListener)> {
+    use rustix::net::sockopt::{socket_acceptconn, socket_domain};
+    let mut listeners = Vec::new();
+    for (place, raw) in (first..).take(count).enumerate() {
+        // SAFETY: only looked at; a descriptor that is not open is an error of fcntl, not a fault.
+        if rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(raw) }, rustix::io::FdFlags::CLOEXEC).is_err() {
+            continue;
+        }
+        // SAFETY: it is open, and by the caller's promise nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let is_internet = matches!(socket_domain(&fd), Ok(AddressFamily::INET | AddressFamily::INET6));
+        if is_internet && matches!(socket_acceptconn(&fd), Ok(true)) {
+            listeners.push((place, fd.into()));
+        }
+    }
+    listeners
+}
+
+/// The program that `command` starts gets standard input, output and error, and no other descriptor. Without this it would
+/// now and then hold a connection open for ever: monoio accepts without CLOEXEC, which is set a moment later.
+pub fn only_standard_descriptors(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    let close_others = || {
+        // SAFETY: a system call that touches no memory; CLOSE_RANGE_CLOEXEC (Linux 5.11) closes nothing before the exec.
+        let marked = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        if marked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec the closure makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(close_others) };
+}

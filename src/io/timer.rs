@@ -72,6 +72,14 @@ pub(super) fn start() -> io::Result<Counter> {
     Ok(counter)
 }
 
+/// The core has ended: its clock stops.
+pub(super) fn end() {
+    TIMERS.with(|timers| {
+        timers.clock.take();
+        timers.ticking.set(true); // nobody starts what is not there: a timer that outlives its core never expires
+    });
+}
+
 /// The core's timer task.
 pub(super) async fn drive(mut counter: Counter) {
     let mut wake: Vec<Waker> = Vec::new();

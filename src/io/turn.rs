@@ -117,8 +117,8 @@ pub fn at_turn_end(ring: &Ring) {
 #[must_use]
 pub(super) fn start() -> Driven {
     TURN.with(|turn| turn.is_driven.set(true));
-    super::run::spawn(drive());
-    super::run::spawn(ring_on());
+    super::run::spawn_staff(drive());
+    super::run::spawn_staff(ring_on());
     Driven
 }
 
