@@ -468,6 +468,16 @@ label! {
 }
 
 label! {
+    /// What came of an order to read the configuration again.
+    Reload "result" {
+        /// A new generation took over, or the certificates alone were read again.
+        Done "done",
+        /// Nothing changed.
+        Failed "failed",
+    }
+}
+
+label! {
     /// Frames that a client sent too many of, over HTTP/2.
     Flood "frame" {
         EmptyData "empty_data",
@@ -543,6 +553,18 @@ impl Counters {
         for (own, other) in self.pools.iter_mut().zip(&other.pools) {
             own.add(other);
         }
+    }
+
+    /// The same with other numbers of the pools: pool `n` of these is pool `places[n]` of `pools`.
+    #[must_use]
+    pub fn renumbered(&self, places: &[usize], pools: usize) -> Counters {
+        let mut renumbered = Counters::new(pools);
+        renumbered.core = self.core.clone();
+        renumbered.unrouted = self.unrouted.clone();
+        for (own, place) in self.pools.iter().zip(places) {
+            renumbered.pools[*place].add(own);
+        }
+        renumbered
     }
 
     /// Counts a fault of a request where its reason belongs. Call it once for each answer that the edge makes up.

@@ -277,6 +277,18 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Default of `drain_max`.
 pub const DRAIN_MS_MAX: u64 = 30_000;
+/// Generations that may leave at once after reloads, beside the one in force. Each keeps its threads, rings (some 1 MiB for each
+/// core) and tables, and what its connections hold; connections and memory are bounded over all of them. One more reload
+/// waits until one has ended, `drain_max` at most.
+pub const GENERATIONS_LEAVING_MAX: usize = 2;
+/// How long a client without a request may still send one over a connection of a generation that leaves, and be told with the
+/// answer. Who asks at least once a second never meets a connection that closes. A pool with one link waits as long.
+pub const LEAVE_IDLE_MS: u64 = 1_000;
+/// How long a new generation holds requests of a pool without links, whatever `hold_without_workers` says: its workers have
+/// been told to come, the last of them [`LEAVE_IDLE_MS`] later, and dial again within some seconds.
+pub const WORKERS_RETURN_MS: u64 = 5_000;
+/// How long the tasks of a generation whose time is up have to end. They are dropped where they wait, and none needs a peer.
+pub const OVER_MS_MAX: u64 = 5_000;
 /// Turn of the timer wheel: every timer is late by at most this.
 pub const TICK_MS: u64 = 50;
 
@@ -445,6 +457,7 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 10_000;
 pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
+const _: () = assert!(LEAVE_IDLE_MS < WORKERS_RETURN_MS);
 const _: () = assert!(READ_AHEAD_BYTES_MAX <= READ_BYTES_LARGE);
 const _: () = assert!(2 * FORWARDED_BYTES_MAX <= LINE_BYTES_MAX && FORWARDED_HOPS_MAX * 50 <= FORWARDED_BYTES_MAX);
 const _: () = assert!(16 + PROXY_V2_BYTES_MAX <= READ_BYTES_SMALL && PROXY_V1_BYTES_MAX <= PROXY_V2_BYTES_MAX);

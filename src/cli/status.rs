@@ -2,7 +2,7 @@
 
 use super::{Stop, admin};
 use crate::clock;
-use crate::edge::report::{Amount, HistogramReport, PoolReport, Report};
+use crate::edge::report::{Amount, HistogramReport, LeavingReport, PoolReport, Report};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -30,6 +30,13 @@ pub(super) fn drain(address: &str) -> Result<String, Stop> {
 fn tables(report: &Report, now_unix: u64) -> String {
     let draining = if report.draining { ", draining" } else { "" };
     let mut out = format!("ptth {}, up {}{draining}\n", visible(&report.version), duration(report.uptime_seconds));
+    for leaving in &report.leaving {
+        let LeavingReport { generation, connections, links, queued, in_flight } = leaving;
+        let _ = writeln!(
+            out,
+            "configuration {generation} leaves: {connections} connections, {links} links, {queued} queued, {in_flight} in flight"
+        );
+    }
     let mut pools =
         Table::new(&["POOL", "QUEUED", "BYTES", "LINKS", "CREDITS", "IN FLIGHT", "WAIT P50", "WAIT P99"], 1);
     for pool in &report.pools {
@@ -182,10 +189,12 @@ mod tests {
                 core: 0,
             }],
             cores: vec![CoreReport { cpu: Some(3), ..Default::default() }],
+            leaving: vec![LeavingReport { generation: 2, connections: 5, links: 1, queued: 0, in_flight: 3 }],
             ..Default::default()
         };
         let want = "\
 ptth 1.2.3, up 1h02m
+configuration 2 leaves: 5 connections, 1 links, 0 queued, 3 in flight
 
 POOL           QUEUED  BYTES  LINKS  CREDITS  IN FLIGHT  WAIT P50  WAIT P99
 app             12345   2KiB      0        0          0         -         -

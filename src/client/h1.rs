@@ -36,8 +36,8 @@ pub struct TakenOver {
     pub timer: Timer,
 }
 
-/// Serves a connection to its end. While `drain` is set, the answer that runs is the last one; a connection that comes later
-/// still gets an answer to what it has sent already.
+/// Serves a connection to its end. Once `drain` is announced, the next answer is the last one; once it is set, a connection
+/// without a request ends at once, and one that comes later still gets an answer to what it has sent already.
 ///
 /// ```text
 /// Idle --first byte--> Head --blank line--> Request --answered--> Idle
@@ -442,7 +442,7 @@ struct H1Answer<'a> {
 
 impl H1Answer<'_> {
     fn may_persist(&self) -> bool {
-        self.keeps_alive && !self.owes_continue && !self.drain.is_set()
+        self.keeps_alive && !self.owes_continue && !self.drain.is_announced()
     }
 }
 

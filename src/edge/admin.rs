@@ -8,21 +8,23 @@ use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::core::{Core, Message, Shared};
+use super::lineage::{Look, Member};
 use super::report::{CorePart, EdgePart, LimitsReport, Report};
 use crate::client::{Clocks, Service, h1};
 use crate::clock;
-use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
+use crate::exchange::{Answer, Ask, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
+use crate::ids::CoreId;
 use crate::io::{self, Conn, Timer};
 use crate::limits::REPORT_MS_MAX;
 use crate::xcore::{PipeRx, pipe};
 
 /// Serves one connection to the admin address.
 pub async fn connection(core: Rc<Core>, conn: Conn) {
-    // Not counted as a connection: it must not keep a drain from ending. It does not end by a drain either.
-    let never = Latch::default();
-    let service = AdminService { core };
-    h1::serve(Box::new(conn), &service, &never, &Clocks::USUAL).await;
+    // Not counted as a connection: it must not keep a drain from ending. It does not end by a drain either, but where another
+    // generation answers for all.
+    let service = AdminService { core: core.clone() };
+    h1::serve(Box::new(conn), &service, &core.admin_drain, &Clocks::USUAL).await;
 }
 
 /// What answers there.
@@ -82,61 +84,103 @@ impl AdminService {
                 Page::text(StatusCode::FORBIDDEN, "not from a web page\n")
             }
             "/drain" if ask.method == Method::POST => {
-                super::drain_all(&self.core.shared);
+                self.core.shared.lineage.drain();
                 Page::text(StatusCode::ACCEPTED, "draining\n")
             }
             "/drain" => Page::only("POST"),
             _ if !reads => Page::only("GET, HEAD"),
             "/status" => {
-                let report = self.report().await;
+                let report = self.report().await.0;
                 let text = serde_json::to_string_pretty(&report).unwrap_or_else(|error| error.to_string());
                 Page { status: StatusCode::OK, kind: "application/json", text: text + "\n", allow: None }
             }
             "/metrics" => {
-                let text = self.report().await.prometheus();
+                let text = self.report().await.0.prometheus();
                 Page { status: StatusCode::OK, kind: "text/plain; version=0.0.4; charset=utf-8", text, allow: None }
             }
             // Every core has answered: its loop beats.
-            "/health/live" if self.report().await.cores.len() < self.core.shared.posts.len() => {
+            "/health/live" if self.report().await.1 > 0 => {
                 Page::text(StatusCode::SERVICE_UNAVAILABLE, "a core does not answer\n")
             }
             "/health/live" => Page::text(StatusCode::OK, "live\n"),
-            "/health/ready" if self.core.drain.is_set() => Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/health/ready" if self.core.shared.lineage.drains() => {
+                Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
             "/health/ready" => Page::text(StatusCode::OK, "ready\n"),
             "/" => Page::text(StatusCode::OK, "ptth edge: /status /metrics /health/live /health/ready, POST /drain\n"),
             _ => Page::text(StatusCode::NOT_FOUND, "there are /status /metrics /health/live /health/ready\n"),
         }
     }
 
-    /// Asks every core what it holds.
-    async fn report(&self) -> Report {
-        let core = &self.core;
-        let mut cores = vec![core.report()];
-        for (index, post) in core.shared.posts.iter().enumerate() {
-            if index == usize::from(core.id.0) {
-                continue;
+    /// Asks every core of every generation what it holds. Also how many did not answer.
+    async fn report(&self) -> (Report, usize) {
+        let shared = &self.core.shared;
+        let Some(mut look) = shared.lineage.look() else { return (Report::default(), 0) };
+        let present = look.living.last().expect("never empty").shared.clone();
+        let mut names: Vec<String> = present.pool_names().map(str::to_owned).collect();
+        let mut parts = Vec::new();
+        let mut silent = 0;
+        for member in look.living.iter().rev() {
+            let places = places(&mut names, member.shared.pool_names());
+            for core in 0..member.shared.posts.len() {
+                match self.part(member, core).await {
+                    Some(part) => parts.push((part, places.clone())),
+                    None => silent += 1,
+                }
             }
-            let (mut tx, rx): (_, PipeRx<CorePart>) = pipe(1);
-            let tell = Box::new(move |report| {
-                let _ = tx.try_send(report); // an admin that left does not need it
-            });
-            if post.send(Message::Report(tell)).is_err() {
-                continue;
-            }
-            let mut rx = rx;
-            // A core that has ended, or hangs, is missing from the report.
-            let told = io::timeout(REPORT_MS_MAX, std::future::poll_fn(|cx| rx.poll_recv(cx, &core.home))).await;
-            cores.extend(told.flatten());
         }
-        let names: Vec<String> = core.shared.config.pools.iter().map(|pool| pool.name.clone()).collect();
+        let past_places = places(&mut names, look.past.names.iter().map(String::as_str));
+        let past = look.past.counters.renumbered(&past_places, names.len());
+        let parts = parts.into_iter().map(|(part, places)| part.renumbered(&places, names.len())).collect();
+        let generations: Vec<u64> = look.living.drain(..).map(|member| member.shared.generation).collect();
+        let Look { drains, reloads, .. } = look;
         let edge = EdgePart {
-            uptime_seconds: clock::now().ms_since(core.shared.started) / 1000,
-            draining: core.drain.is_set(),
-            limits: limits_of(&core.shared),
+            uptime_seconds: clock::now().ms_since(shared.lineage.started) / 1000,
+            draining: drains,
+            limits: limits_of(&present),
             pool_names: &names,
+            generations: &generations,
+            past: &past,
+            reloads: &reloads,
         };
-        Report::gather(edge, cores)
+        (Report::gather(edge, parts), silent)
     }
+
+    /// What one core holds, or had counted when it ended. `None`: it hangs.
+    async fn part(&self, member: &Member, index: usize) -> Option<CorePart> {
+        let (core, shared) = (&self.core, &member.shared);
+        if shared.generation == core.shared.generation && index == usize::from(core.id.0) {
+            return Some(core.report());
+        }
+        let ended = || {
+            let counters = member.ended_core(index)?;
+            Some(CorePart::ended(shared.generation, CoreId(index as u16), counters))
+        };
+        if let Some(part) = ended() {
+            return Some(part);
+        }
+        let (mut tx, mut rx): (_, PipeRx<CorePart>) = pipe(1);
+        let tell = Box::new(move |report| {
+            let _ = tx.try_send(report); // an admin that left does not need it
+        });
+        let asked = shared.posts[index].send(Message::Report(tell));
+        let told = match asked {
+            Ok(()) => io::timeout(REPORT_MS_MAX, std::future::poll_fn(|cx| rx.poll_recv(cx, &core.home))).await,
+            Err(_) => None,
+        };
+        told.flatten().or_else(ended)
+    }
+}
+
+/// Where these names stand among `names`; those that are new come behind.
+fn places<'n>(names: &mut Vec<String>, wanted: impl Iterator<Item = &'n str>) -> Vec<usize> {
+    let place = |wanted: &str| {
+        names.iter().position(|name| name == wanted).unwrap_or_else(|| {
+            names.push(wanted.to_owned());
+            names.len() - 1
+        })
+    };
+    wanted.map(place).collect()
 }
 
 fn limits_of(shared: &Shared) -> LimitsReport {

@@ -5,14 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 
 use super::config::EdgeConfig;
-use super::far::{self, FarAsk, FarBack, FarEnds};
+use super::far::{self, Adopted, Away, FarAsk, FarBack, FarEnds};
+use super::lineage::{Heirs, Lineage};
 use super::links::{H1Slot, Holders, Turned};
 use super::priority::Classifier;
 use super::register::Register;
@@ -57,7 +58,21 @@ pub struct Shared {
     pub memory: Arc<MemoryGauge>,
     /// In bytes; `None`: nobody watches it.
     pub memory_max: Option<u64>,
-    pub started: Now,
+    /// What outlives this configuration.
+    pub lineage: Arc<Lineage>,
+    /// Which of the process's configurations this is, from 1.
+    pub generation: u64,
+    /// Until then workers of the generation before may still be on their way here. `None`: there was none.
+    pub workers_due: Option<Now>,
+    /// What becomes of its listening sockets. Told before it is told to leave.
+    pub heirs: OnceLock<Heirs>,
+}
+
+impl Shared {
+    /// A pool without links may have some in a moment: its workers have been told to come again.
+    pub fn awaits_workers(&self) -> bool {
+        self.workers_due.is_some_and(|due| clock::now() < due)
+    }
 }
 
 impl Shared {
@@ -75,10 +90,17 @@ impl Shared {
 pub enum Message {
     /// A worker's connection, set up elsewhere, is to live here.
     Turned(Box<Turned>),
+    /// A request of a generation that leaves is to wait here.
+    Adopted(Box<Adopted>),
     /// The last link of this pool, over all cores, has gone.
     NoLinks(PoolId),
     /// The credentials have changed.
     Credentials,
+    /// All cores have started: take connections.
+    Open,
+    /// Another generation has taken over: no new connections, finish what runs, end. The sender is dropped when the last
+    /// listener here has been left.
+    Leave(mpsc::Sender<CoreId>),
     /// Stop taking new work, finish what runs, end.
     Drain,
     /// A core that drains has no client left, and will send no request over another's links.
@@ -100,6 +122,8 @@ struct LinkEntry {
     /// `None` as soon as nothing new may be sent.
     line: Option<Line>,
     about: LinkAbout,
+    /// Announced: its worker is to dial another one. Set: it ends as soon as nothing runs on it.
+    ends: Rc<Latch>,
 }
 
 /// Who is at the other end of a link.
@@ -120,8 +144,27 @@ pub struct Core {
     pub cpu: Option<usize>,
     pub shared: Arc<Shared>,
     pub home: HomeWakers,
-    /// No new clients; what runs, and what waits, is finished.
+    /// All cores of the generation have started.
+    pub open: Latch,
+    /// Another core of the generation could not start: nothing here ever runs.
+    pub is_abandoned: Cell<bool>,
+    /// No new connections: clients are told to go.
+    pub leave: Latch,
+    /// Listeners of this core, the admin's among them.
+    listening: Cell<usize>,
+    /// Somebody who waits until there are none.
+    waits_for_listeners: Cell<Option<mpsc::Sender<CoreId>>>,
+    /// Clients that have not gone without being told go now; what runs, and what waits, is finished. Announced when it is
+    /// near.
     pub drain: Latch,
+    /// The admin address is somebody else's.
+    pub admin_leaves: Latch,
+    /// As `drain`, for readers of the admin address, who see a drain to its end.
+    pub admin_drain: Latch,
+    /// The time is up: whatever is left ends here and now.
+    pub over: Latch,
+    /// Nothing is left that would wait for another core.
+    pub silent: Latch,
     /// No core has a client any more: the links may go.
     pub links_drain: Latch,
     idle_cores: Cell<usize>,
@@ -129,6 +172,8 @@ pub struct Core {
     pub holders: Holders,
     pub counters: RefCell<Counters>,
     pub connections: Cell<usize>,
+    /// Requests that wait here for a generation that leaves.
+    guests: Cell<usize>,
     /// Requests that wait and are in no pool's books.
     unbooked: Cell<usize>,
     pub request_ids: RefCell<RequestIds>,
@@ -137,6 +182,10 @@ pub struct Core {
     /// This core looks for work because it was woken for that.
     was_asleep: Cell<bool>,
 }
+
+/// Links that stay while a generation leaves, and whether each is the only one of a pool.
+#[derive(Default)]
+pub struct Keepers(HashMap<LinkId, bool>);
 
 /// What a waiting request gets.
 #[derive(Default)]
@@ -183,12 +232,22 @@ impl Core {
             cpu,
             shared,
             home,
+            open: Latch::default(),
+            is_abandoned: Cell::new(false),
+            leave: Latch::default(),
+            listening: Cell::new(0),
+            waits_for_listeners: Cell::new(None),
             drain: Latch::default(),
+            admin_leaves: Latch::default(),
+            admin_drain: Latch::default(),
+            over: Latch::default(),
+            silent: Latch::default(),
             links_drain: Latch::default(),
             idle_cores: Cell::new(0),
             holders: Holders::default(),
             counters: RefCell::new(counters),
             connections: Cell::new(0),
+            guests: Cell::new(0),
             unbooked: Cell::new(0),
             request_ids: RefCell::new(RequestIds::new(random_keys(id))),
             dispatcher: RefCell::new(dispatcher),
@@ -214,6 +273,38 @@ impl Core {
         let key = ticket.clone();
         let request = self.dispatcher.borrow_mut().wait(facts, far, key, clock::now(), &mut Hands(self));
         Waiting { core: self.clone(), request, ticket, mail, portable: None, is_over: false }
+    }
+
+    /// Another generation has taken over, and serves what waits here.
+    pub fn has_successor(&self) -> bool {
+        self.leave.is_set() && self.shared.heirs.get().is_some() && !self.shared.lineage.drains()
+    }
+
+    /// The request waits in the generation that has taken over, if that has its pool, too.
+    pub fn send_away(self: &Rc<Self>, facts: Facts, ask: Arc<Ask>, bytes: usize) -> Option<Away> {
+        let next = self.shared.lineage.present().filter(|next| next.generation != self.shared.generation)?;
+        let pool = next.pool_like(&self.shared.config.pools[usize::from(facts.pool.0)].name)?;
+        let (away, adopted) = Away::send(self, ask, facts, pool, bytes);
+        let post = &next.posts[usize::from(self.id.0) % next.posts.len()];
+        post.send(Message::Adopted(Box::new(adopted))).ok()?;
+        Some(away)
+    }
+
+    /// The generation that has taken over has this pool, too.
+    pub fn may_send_away(&self, pool: PoolId) -> bool {
+        let name = || &self.shared.config.pools[usize::from(pool.0)].name;
+        self.has_successor() && self.shared.lineage.present().is_some_and(|next| next.pool_like(name()).is_some())
+    }
+
+    /// One that waits here for a client of another generation: this one does not end before.
+    pub fn guest(self: &Rc<Self>) -> Visit {
+        self.guests.set(self.guests.get() + 1);
+        Visit(self.clone())
+    }
+
+    /// Nobody here has a client.
+    pub fn is_idle(&self) -> bool {
+        self.connections.get() == 0 && self.guests.get() == 0
     }
 
     /// Room beside a full queue, for a request that may be served at once.
@@ -277,10 +368,10 @@ impl Core {
     }
 
     /// A link begins its life here, without credits.
-    pub fn link_up(self: &Rc<Self>, about: LinkAbout, carries_upgrades: bool, line: Line) -> LinkId {
+    pub fn link_up(self: &Rc<Self>, about: LinkAbout, carries_upgrades: bool, line: Line, ends: Rc<Latch>) -> LinkId {
         let facts = LinkFacts { pools: about.pools.clone(), carries_upgrades };
         let link = self.dispatcher.borrow_mut().link_up(facts, &mut Hands(self));
-        self.links.borrow_mut().insert(link, LinkEntry { line: Some(line), about });
+        self.links.borrow_mut().insert(link, LinkEntry { line: Some(line), about, ends });
         self.counters.borrow_mut().core.setups += 1;
         link
     }
@@ -305,12 +396,82 @@ impl Core {
         self.links.borrow_mut().remove(&link);
     }
 
+    /// While the generation leaves: which links still come first for requests that its clients may send. One of each pool,
+    /// on the lowest core that has links of it.
+    ///
+    /// None where another generation of this process has taken over: requests wait there.
+    pub fn keepers(&self) -> Keepers {
+        let links = self.links.borrow();
+        let mut keepers = Keepers::default();
+        if self.has_successor() {
+            return keepers;
+        }
+        for pool in (0..self.shared.config.pools.len()).map(|pool| PoolId(pool as u16)) {
+            let mut cores = self.shared.dispatch.board.linked_cores(pool);
+            if cores.next() != Some(self.id) {
+                continue;
+            }
+            let of_pool =
+                || links.iter().filter(|(_, entry)| entry.line.is_some() && entry.about.pools.contains(&pool));
+            // One over HTTP/2 serves more of them.
+            let best = of_pool().min_by_key(|(id, entry)| (matches!(entry.line, Some(Line::H1(_))), id.0));
+            let Some((&id, _)) = best else { continue };
+            let is_only = cores.next().is_none() && of_pool().count() == 1;
+            *keepers.0.entry(id).or_default() |= is_only;
+        }
+        keepers
+    }
+
+    /// While the generation leaves: links that nothing waits for end, and the others' workers are told to dial again. A
+    /// worker may take that for the end of its link as soon as it is idle, so the keepers are told last.
+    pub fn send_links_away(&self, keepers: &Keepers) {
+        let links = self.links.borrow();
+        for (id, entry) in links.iter() {
+            let is_wanted = entry.about.pools.iter().any(|pool| self.shared.books[usize::from(pool.0)].requests() > 0);
+            let is_h1 = matches!(entry.line, Some(Line::H1(_)));
+            match keepers.0.get(id) {
+                None if is_wanted => entry.ends.announce(),
+                None => entry.ends.set(),
+                // Its pool's other links have gone where clients are served now: this one can stay to the end.
+                Some(false) => {}
+                Some(true) if !self.drain.is_set() => {}
+                Some(true) if is_h1 && is_wanted => {}
+                Some(true) if is_h1 => entry.ends.set(),
+                Some(true) => entry.ends.announce(),
+            }
+        }
+    }
+
     #[must_use]
     pub fn links_len(&self) -> usize {
         self.links.borrow().len()
     }
 
     // ---- the core itself ----
+
+    /// This core has so many listeners.
+    pub fn listens(&self, listeners: usize) {
+        self.listening.set(listeners);
+    }
+
+    /// It has one less.
+    pub fn stops_listening(&self) {
+        self.listening.set(self.listening.get() - 1);
+        if self.listening.get() == 0 {
+            self.waits_for_listeners.take();
+        }
+    }
+
+    /// Another generation has taken over, and wants to know when the last listener has been left.
+    pub fn takes_leave(&self, told: mpsc::Sender<CoreId>) {
+        if self.listening.get() > 0 {
+            self.waits_for_listeners.set(Some(told));
+        }
+        self.drain.announce();
+        self.admin_drain.announce();
+        self.leave.set();
+        self.admin_leaves.set();
+    }
 
     /// A core has no client left; links drain after the last one.
     pub fn core_is_idle(&self) {
@@ -359,6 +520,7 @@ impl Core {
         counters.core.connection_panics = crate::io::panics();
         counters.core.accept_backoffs = crate::io::accept_backoffs();
         CorePart {
+            generation: self.shared.generation,
             core: self.id,
             cpu: self.cpu.and_then(|cpu| u16::try_from(cpu).ok()),
             connections: self.connections.get() as u64,
@@ -409,7 +571,7 @@ impl Host<FarAsk, Rc<Ticket>> for Hands<'_> {
 
 async fn serve_foreign(parcel: Arc<Parcel<FarAsk>>, credit: Credit, kind: Dispatch) {
     let core = credit.core.clone();
-    far::serve_far(&core, &parcel, credit, kind).await;
+    far::serve_far(&core, &parcel.what, credit, kind).await;
 }
 
 impl Ticket {
@@ -455,6 +617,15 @@ impl Drop for Credit {
     fn drop(&mut self) {
         let (core, permit) = (&self.core, self.permit.take());
         core.dispatcher.borrow_mut().release(self.link, self.pool, permit, clock::now, &mut Hands(core));
+    }
+}
+
+/// One of [`Core::guest`], until it is dropped.
+pub struct Visit(Rc<Core>);
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.guests.set(self.0.guests.get() - 1);
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, StatusCode};
 
-use super::core::{Core, Credit};
+use super::core::{Core, Credit, Got};
 use super::over::{Terms, send_over};
 use crate::clock;
 use crate::events::Dispatch;
@@ -16,10 +16,11 @@ use crate::exchange::{
     Again, Answer, Ask, Back, CarryBounds, Heard, Lost, Piece, Replay, Reply, RequestBody, Sink, Source, flush,
 };
 use crate::fault::Fault;
+use crate::ids::PoolId;
 use crate::io::{self, Timer};
 use crate::limits::PIPE_PIECES_MAX;
 use crate::sched::Facts;
-use crate::xcore::{HomeWakers, Mail, Parcel, PipeRx, PipeTx, pipe};
+use crate::xcore::{HomeWakers, Mail, PipeRx, PipeTx, Portable, pipe};
 
 /// What another core needs of a waiting request.
 pub struct FarAsk {
@@ -58,6 +59,13 @@ impl FarBack {
             down: FarDown { pipe: ends.down, home: core.home.clone() },
             was_told: false,
         }
+    }
+}
+
+impl FarBack {
+    /// For somebody else to look at.
+    fn into_ends(self) -> FarEnds {
+        FarEnds { up: self.up.pipe, down: self.down.pipe }
     }
 }
 
@@ -140,8 +148,8 @@ impl Source for FarDown {
 // ---- over there ----
 
 /// Carries a request of another core over the link of `credit`, and tells how it was lost if it was.
-pub async fn serve_far(core: &Rc<Core>, parcel: &Parcel<FarAsk>, credit: Credit, kind: Dispatch) {
-    let FarAsk { ask, facts, mail } = &parcel.what;
+pub async fn serve_far(core: &Rc<Core>, what: &FarAsk, credit: Credit, kind: Dispatch) {
+    let FarAsk { ask, facts, mail } = what;
     let (up_tx, up_rx) = pipe(PIPE_PIECES_MAX);
     let (down_tx, down_rx) = pipe(PIPE_PIECES_MAX);
     if mail.put(FarEnds { up: up_tx, down: down_rx }).is_err() {
@@ -264,4 +272,94 @@ impl Sink for FarAnswer {
     fn delivered(&self) -> Option<u64> {
         None // the other core has the socket, and watches it
     }
+}
+
+// ---- over to the next generation ----
+
+/// A request of a generation that leaves, on its way to wait in the one that has taken over.
+pub struct Adopted {
+    what: FarAsk,
+    /// What it holds.
+    bytes: usize,
+    /// Its home still wants it.
+    wanted: PipeRx<Never>,
+    /// Somebody there waits for it.
+    waits: PipeTx<Never>,
+}
+
+/// Nobody says anything: a pipe of these only tells when its other end has gone.
+enum Never {}
+
+/// The home's end: looks like a request that waits on its own core, until a core of the next generation has a credit for it.
+pub struct Away {
+    mail: Arc<Mail<FarEnds>>,
+    portable: Option<Portable>,
+    core: Rc<Core>,
+    waits: PipeRx<Never>,
+    is_over: bool,
+    _wanted: PipeTx<Never>,
+}
+
+impl Away {
+    /// `pool` is its number there; the rest of `facts` stays what it is, its age before all.
+    pub fn send(core: &Rc<Core>, ask: Arc<Ask>, facts: Facts, pool: PoolId, bytes: usize) -> (Away, Adopted) {
+        let mail = Arc::new(Mail::new());
+        let (wanted_tx, wanted) = pipe(1);
+        let (waits, waits_rx) = pipe(1);
+        let what = FarAsk { ask, facts: Facts { pool, ..facts }, mail: mail.clone() };
+        let (portable, core) = (None, core.clone());
+        let away = Away { mail, portable, core, waits: waits_rx, is_over: false, _wanted: wanted_tx };
+        (away, Adopted { what, bytes, wanted, waits })
+    }
+
+    /// Ready when it has a credit, or, with `None`, when nobody waits for it there any more.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<FarBack>> {
+        let gone = self.waits.poll_recv(cx, &self.core.home).is_ready();
+        // Looked at last: what was left for it was left before its keeper went.
+        match self.mail.poll_take(cx, &self.core.home, &mut self.portable) {
+            Poll::Ready(ends) => {
+                self.is_over = true;
+                Poll::Ready(Some(FarBack::new(ends, &self.core)))
+            }
+            Poll::Pending if gone => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.mail.leave();
+        }
+    }
+}
+
+/// Waits here for a request whose client stays where it is.
+pub async fn adopt(core: Rc<Core>, adopted: Adopted) {
+    let Adopted { what, bytes, mut wanted, waits } = adopted;
+    let FarAsk { ask, facts, mail } = &what;
+    let _guest = core.guest();
+    // It has waited in bounds, elsewhere: here it is counted, and never refused.
+    let held = core.shared.books[usize::from(facts.pool.0)].try_take(bytes, usize::MAX, usize::MAX);
+    let mut waiting = core.wait(*facts, ask.clone());
+    let mut left = core.leave.wait();
+    let got = std::future::poll_fn(|cx| {
+        if let Poll::Ready(got) = waiting.poll(cx) {
+            return Poll::Ready(Some(got));
+        }
+        let nobody_comes = || core.drain.is_set() && !core.shared.dispatch.board.any_links(facts.pool);
+        if left.poll(cx).is_ready() && (core.has_successor() || nobody_comes()) {
+            return Poll::Ready(None);
+        }
+        wanted.poll_recv(cx, &core.home).map(|_| None)
+    })
+    .await;
+    drop((waiting, held));
+    match got {
+        Some(Got::Here(credit)) => serve_far(&core, &what, credit, Dispatch::CrossAwake).await,
+        Some(Got::There(back)) => drop(mail.put(back.into_ends())),
+        None => {}
+    }
+    drop(waits);
 }

@@ -13,8 +13,8 @@ use slab::Slab;
 use super::core::{Core, Counted, Line, LinkAbout, Message, Shared};
 use super::credentials::{Badge, Refusal, Shown, Standing};
 use super::tls::Vouched;
-use super::wait_for;
 use super::welcome::Devices;
+use super::{until_over, wait_for};
 use crate::client::h1::{TakenOver, refuse};
 use crate::clock;
 use crate::exchange::Latch;
@@ -292,7 +292,7 @@ fn known(checked: Result<Badge, Refusal>) -> Result<Badge, Fault> {
 
 /// The last checks: whether another link may come now.
 fn accept(core: &Core, badge: Badge, pools: Vec<PoolId>, channel: Channel) -> Result<Accepted, Fault> {
-    if core.drain.is_set() {
+    if core.leave.is_set() {
         return Err(Fault::Draining);
     }
     let seat = badge.take_seat().ok_or(Fault::SetupLimit)?;
@@ -365,7 +365,12 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
             wait_for(ends).await;
             io::sleep_ms(core.shared.config.drain_ms_max).await;
         });
+        let mut seat = Some(seat);
         std::future::poll_fn(|cx| {
+            // Who is to come again must not be refused for the link that he has yet.
+            if core.leave.is_set() && ends.is_announced() {
+                seat = None;
+            }
             if let Poll::Ready(why) = life.as_mut().poll(cx) {
                 return Poll::Ready(why);
             }
@@ -375,7 +380,6 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
     };
     holder.ends.set();
     tracing::info!(worker, id, labels, %address, core = core.id.0, why, "link down");
-    drop(seat);
 }
 
 /// The links of one core with what they were set up for, so that they hear of it when that is withdrawn.
@@ -388,8 +392,8 @@ struct Holder {
     expires_unix: Cell<Option<u64>>,
     /// Set when `expires_unix` moves, and another one is put in its place.
     moved: RefCell<Rc<Latch>>,
-    /// The link is to end.
-    ends: Latch,
+    /// Announced: its worker is to come again. Set: the link is to end.
+    ends: Rc<Latch>,
 }
 
 /// A place among the holders, until it is dropped.
@@ -421,7 +425,7 @@ pub fn look_at_credentials(core: &Core) {
 impl Holder {
     fn new(badge: Badge) -> Holder {
         let expires_unix = Cell::new(badge.expires_unix);
-        Holder { badge, expires_unix, moved: RefCell::default(), ends: Latch::default() }
+        Holder { badge, expires_unix, moved: RefCell::default(), ends: Rc::default() }
     }
 
     fn look(&self, shared: &Shared) {
@@ -487,13 +491,13 @@ async fn live_h2(
     preface: Preface,
     about: LinkAbout,
     placement: Placement,
-    ends: &Latch,
+    ends: &Rc<Latch>,
 ) -> String {
     let link = match H2Link::start(conn, preface).await {
         Ok(link) => link,
         Err(why) => return why,
     };
-    let id = core.link_up(about, false, Line::H2(link.sender()));
+    let id = core.link_up(about, false, Line::H2(link.sender()), ends.clone());
     let lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     link.run(ends, |news| match news {
         News::Credits { streams_max, carries_upgrades } => {
@@ -506,12 +510,12 @@ async fn live_h2(
 }
 
 /// An HTTP/1.1 link is one credit: its connection is either here or lent to the request that runs.
-async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement, ends: &Latch) -> String {
+async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement, ends: &Rc<Latch>) -> String {
     // An idle HTTP/1.1 link has no PING; the kernel's probes find a dead peer within the same time.
     conn.keepalive(LINK_PING_MS);
     let slot = Rc::new(H1Slot::new(conn));
     let _over = Over(&slot);
-    let id = core.link_up(about, true, Line::H1(slot.clone()));
+    let id = core.link_up(about, true, Line::H1(slot.clone()), ends.clone());
     let _lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     core.link_credits(id, 1, true);
     let mut drained = ends.wait();
@@ -637,5 +641,5 @@ impl Drop for Lent {
 
 /// A link that was set up on another core begins its life on this one.
 pub fn move_in(core: &Rc<Core>, turned: Turned) {
-    io::spawn(live(core.clone(), turned));
+    io::spawn(until_over(core.clone(), live(core.clone(), turned)));
 }

@@ -1,5 +1,5 @@
-//! The edge program: its cores, their listeners, its start and its end. What a request or a link does is in the rooms
-//! below.
+//! One generation of the edge: its cores, their listeners, its start and its end. What a request or a link does is in the rooms
+//! below, what follows a generation in `life`.
 
 pub mod config;
 pub mod credentials;
@@ -14,24 +14,35 @@ pub mod tokens;
 mod admin;
 mod core;
 mod far;
+mod life;
+mod lineage;
 mod links;
 mod memory;
 mod over;
 mod service;
+mod sockets;
 mod streams;
 mod welcome;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
+use pin_project_lite::pin_project;
+
+pub use self::life::{Edge, Reloaded, run};
+
 use self::config::{Cores, EdgeConfig, Limits};
-use self::core::{Core, Counted, Message, Shared};
+use self::core::{Core, Counted, Keepers, Message, Shared};
+use self::lineage::Lineage;
 use self::priority::Classifier;
 use self::register::Register;
 use self::routes::Routes;
+use self::sockets::Given;
 use self::welcome::{Devices, Door, welcome};
 use crate::client::Clocks;
 use crate::clock;
@@ -41,19 +52,16 @@ use crate::exchange::Latch;
 use crate::ids::{Class, CoreId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
-    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LISTEN_BACKLOG, MAILBOX_MESSAGES_MAX,
-    TICK_MS,
+    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LEAVE_IDLE_MS, MAILBOX_MESSAGES_MAX,
+    OVER_MS_MAX, TICK_MS, WORKERS_RETURN_MS,
 };
 use crate::settings::Mistakes;
-use crate::xcore::{Attempts, Crowd, Fill, MemoryGauge, PoolBooks, Post};
+use crate::xcore::{Attempts, Fill, MemoryGauge, PoolBooks, Post};
 
-/// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
-pub struct Edge {
+/// A running set of cores with one configuration.
+struct Generation {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Result<bool, String>>>,
-    /// Where it really listens, in the order of the configuration; a port 0 is resolved here.
-    pub addresses: Vec<SocketAddr>,
-    pub admin: Option<SocketAddr>,
 }
 
 /// What one listener takes.
@@ -74,24 +82,41 @@ impl Takes {
     }
 }
 
+/// Which socket a listener has.
+#[derive(Clone, Copy)]
+struct ListenPlace {
+    /// Its index in the configuration; `None` is the admin's.
+    listen: Option<usize>,
+    /// Whoever opened it keeps it when this process ends.
+    is_lent: bool,
+}
+
 /// A core's part of the boot: everything that its thread needs, made before it.
 struct Plan {
     id: CoreId,
     cpu: Option<usize>,
-    /// Each with its index in the configuration; `None` is the admin's.
-    listeners: Vec<(std::net::TcpListener, Option<usize>)>,
+    listeners: Vec<Given>,
     bell: Doorbell,
 }
 
-impl Edge {
-    /// Opens all listeners and starts all cores. Nothing runs if one of them cannot.
-    pub fn start(config: EdgeConfig) -> Result<Edge, String> {
-        let cpus = cpus_of(&config.cores)?;
+impl Generation {
+    /// Starts all cores. They take no connections until the lineage opens them; nothing runs if one of them cannot.
+    fn boot(
+        config: EdgeConfig,
+        cpus: &[Option<usize>],
+        tls: tls::Addresses,
+        listeners: Vec<Vec<Given>>,
+        lineage: &Arc<Lineage>,
+    ) -> Result<Generation, String> {
         let links_max = config.credentials.iter().map(|credential| credential.links_max as usize).sum();
         let connections_max = connections_max(cpus.len(), links_max, &config.limits)?;
-        let tls = read_certificates(&config)?;
-        let register = Register::open(&config, clock::unix_seconds()).map_err(|mistakes| mistakes.to_string())?;
-        let (plans, posts, addresses, admin) = plan(&config, &cpus)?;
+        let before = lineage.present();
+        let register = match &before {
+            Some(before) => before.register.follow(&config, clock::unix_seconds()),
+            None => Register::open(&config, clock::unix_seconds()),
+        };
+        let register = register.map_err(|mistakes| mistakes.to_string())?;
+        let (plans, posts) = plan(cpus, listeners)?;
         let memory_max = memory::bytes_max(config.limits.memory_max);
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
@@ -102,15 +127,15 @@ impl Edge {
             posts,
             tls,
             clocks: clocks_of(&config.limits),
-            crowd: Crowd::new(),
-            attempts: Arc::new(Attempts::new(
-                config.limits.setups_per_source_max,
-                config.limits.setup_failures_per_source_max,
-            )),
+            crowd: lineage.crowd.clone(),
+            attempts: attempts_of(&config.limits, before.as_deref()),
             connections_max,
             memory: MemoryGauge::new(),
             memory_max,
-            started: clock::now(),
+            lineage: lineage.clone(),
+            generation: lineage.next_number(),
+            workers_due: before.is_some().then(|| clock::now().plus_ms(WORKERS_RETURN_MS)),
+            heirs: std::sync::OnceLock::new(),
             config,
         });
         // The watch over memory ends with the last core.
@@ -126,56 +151,47 @@ impl Edge {
         let (started, starts) = mpsc::channel();
         let mut threads = Vec::new();
         for plan in plans {
-            let (shared, started, runs) = (shared.clone(), started.clone(), (runs.clone(), reads.clone()));
+            let (own, started, runs) = (shared.clone(), started.clone(), (runs.clone(), reads.clone()));
             let thread = std::thread::Builder::new()
                 .name(format!("core-{}", plan.id.0))
                 .spawn(move || {
                     let _runs = runs;
-                    core_main(plan, shared, &started)
+                    core_main(plan, own, &started)
                 })
-                .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
-            threads.push(thread);
-        }
-        drop((started, runs, reads));
-        let edge = Edge { shared, threads, addresses, admin };
-        let count = edge.threads.len();
-        for _ in 0..count {
-            match starts.recv() {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => {
-                    edge.drain();
+                .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"));
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(why) => {
+                    drain_all(&shared);
                     return Err(why);
-                }
-                Err(_) => {
-                    edge.drain();
-                    return Err("a core ended before it had started".into());
                 }
             }
         }
-        Ok(edge)
-    }
-
-    /// Stop taking new work, finish what runs, end. Safe to repeat.
-    pub fn drain(&self) {
-        drain_all(&self.shared);
-    }
-
-    /// Reads the certificates again, and the files of credentials. With a mistake among the certificates none of them changes,
-    /// and the log says why.
-    pub fn reload_files(&self) {
-        reload_files(&self.shared);
+        drop((started, runs, reads));
+        let generation = Generation { shared, threads };
+        for _ in 0..generation.threads.len() {
+            let why = match starts.recv() {
+                Ok(Ok(())) => continue,
+                Ok(Err(why)) => why,
+                Err(_) => "a core ended before it had started".into(),
+            };
+            drain_all(&generation.shared);
+            return Err(why);
+        }
+        Ok(generation)
     }
 
     /// Until all cores have ended. True: everything was finished in time.
-    pub fn wait(self) -> Result<bool, String> {
-        let mut all = true;
+    fn wait(self) -> Result<bool, String> {
+        let mut all = Ok(true);
         for thread in self.threads {
-            match thread.join() {
-                Ok(result) => all &= result?,
-                Err(_) => return Err("a core ended by a panic".into()),
-            }
+            let ended = thread.join().unwrap_or_else(|_| Err("a core ended by a panic".into()));
+            all = match (all, ended) {
+                (Ok(all), Ok(own)) => Ok(all & own),
+                (Err(why), _) | (_, Err(why)) => Err(why),
+            };
         }
-        Ok(all)
+        all
     }
 }
 
@@ -249,44 +265,31 @@ fn connections_max(cores: usize, links_max: usize, limits: &Limits) -> Result<us
     Ok(if wanted == 0 { all } else { all.min(wanted) })
 }
 
+/// Setups by their source count on over a reload, unless their bounds have changed.
+fn attempts_of(limits: &Limits, before: Option<&Shared>) -> Arc<Attempts> {
+    let bounds = |limits: &Limits| (limits.setups_per_source_max, limits.setup_failures_per_source_max);
+    match before {
+        Some(before) if bounds(&before.config.limits) == bounds(limits) => before.attempts.clone(),
+        _ => Arc::new(Attempts::new(limits.setups_per_source_max, limits.setup_failures_per_source_max)),
+    }
+}
+
 /// `[limits]`, as the room of clients takes it.
 fn clocks_of(limits: &Limits) -> Clocks {
     Clocks { head_ms: limits.head_ms_max, idle_ms: limits.idle_ms_max, stall_ms: limits.body_stall_ms_max }
 }
 
-type Planned = (Vec<Plan>, Vec<Post<Message>>, Vec<SocketAddr>, Option<SocketAddr>);
-
-/// Opens every core's own socket for every address, before any core runs.
-fn plan(config: &EdgeConfig, cpus: &[Option<usize>]) -> Result<Planned, String> {
+/// A bell and a mailbox for each core, before any core runs.
+fn plan(cpus: &[Option<usize>], listeners: Vec<Vec<Given>>) -> Result<(Vec<Plan>, Vec<Post<Message>>), String> {
     let mut plans = Vec::new();
     let mut posts = Vec::new();
-    let mut addresses: Vec<SocketAddr> = config.listens.iter().map(|listen| listen.address).collect();
-    let mut admin = config.admin;
-    for (index, &cpu) in cpus.iter().enumerate() {
+    for (index, (&cpu, listeners)) in cpus.iter().zip(listeners).enumerate() {
         let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
         posts.push(Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()), io::at_turn_end));
-        let mut listeners = Vec::new();
-        for (listen, address) in addresses.iter_mut().enumerate() {
-            listeners.push((open(address)?, Some(listen)));
-        }
-        // One core answers for all: the admin's reader is a person or a scraper.
-        if let (0, Some(address)) = (index, &mut admin) {
-            listeners.push((open(address)?, None));
-        }
         let id = CoreId(u16::try_from(index).map_err(|_| "too many cores")?);
         plans.push(Plan { id, cpu, listeners, bell });
     }
-    Ok((plans, posts, addresses, admin))
-}
-
-fn open(address: &mut SocketAddr) -> Result<std::net::TcpListener, String> {
-    let listener = io::open_listener(*address, LISTEN_BACKLOG).map_err(|error| {
-        format!("cannot listen on {address}: {error}; is another program there, or the port below 1024?")
-    })?;
-    if address.port() == 0 {
-        *address = listener.local_addr().map_err(|error| format!("{address}: {error}"))?;
-    }
-    Ok(listener)
+    Ok((plans, posts))
 }
 
 /// One core, from its pinning to its end. True: everything was finished in time.
@@ -311,26 +314,123 @@ fn core_main(plan: Plan, shared: Arc<Shared>, started: &mpsc::Sender<Result<(), 
 async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result<(), String>>) -> Result<bool, String> {
     let Plan { id, cpu, listeners, bell } = plan;
     let home = shared.posts[usize::from(id.0)].move_in();
-    let drain_ms_max = shared.config.drain_ms_max;
     shared.memory.settle();
     let core = Core::new(id, cpu, shared, home.wakers().clone());
-    // The admin address answers until the end, so nobody waits for it.
-    let waited_for = listeners.iter().filter(|(_, listen)| listen.is_some()).count();
-    let accepting = Rc::new(std::cell::Cell::new(waited_for));
-    for (listener, listen) in listeners {
-        let takes = listen.map_or(Takes::Admin, |listen| Takes::Requests(Rc::new(door(&core, listen))));
-        let listener = Listener::from_std(listener).map_err(|error| error.to_string())?;
-        io::spawn(accept(core.clone(), listener, takes, accepting.clone()));
-    }
     io::spawn(read_messages(core.clone(), home, bell.hang()));
-    if core.shared.dispatch.rules.iter().any(|rules| rules.ageing.is_some()) {
-        io::spawn(age(core.clone()));
-    }
     let _ = started.send(Ok(()));
     drop(started);
-    wait_for(&core.drain).await;
-    let finished = io::timeout(drain_ms_max, until_idle(&core, &accepting)).await;
-    Ok(finished.is_some())
+    wait_for(&core.open).await;
+    let finished = core.is_abandoned.get() || live(&core, listeners).await;
+    end(&core).await;
+    Ok(finished)
+}
+
+/// True: everything was finished in time.
+async fn live(core: &Rc<Core>, listeners: Vec<Given>) -> bool {
+    // The admin address answers until the end, so nobody waits for it.
+    let waited_for = listeners.iter().filter(|given| given.listen.is_some()).count();
+    let accepting = Rc::new(std::cell::Cell::new(waited_for));
+    core.listens(listeners.len());
+    for Given { listener, listen, is_lent } in listeners {
+        let takes = listen.map_or(Takes::Admin, |listen| Takes::Requests(Rc::new(door(core, listen))));
+        match Listener::from_std(listener) {
+            Ok(listener) => {
+                let place = ListenPlace { listen, is_lent };
+                io::spawn(accept(core.clone(), listener, takes, place, accepting.clone()));
+            }
+            Err(error) => {
+                tracing::error!(%error, "a listener could not be taken over");
+                accepting.set(accepting.get() - usize::from(listen.is_some()));
+                core.stops_listening();
+            }
+        }
+    }
+    if core.shared.dispatch.rules.iter().any(|rules| rules.ageing.is_some()) {
+        io::spawn(until_over(core.clone(), age(core.clone())));
+    }
+    wait_for(&core.leave).await;
+    if core.shared.heirs.get().is_some() {
+        io::spawn(until_over(core.clone(), take_leave(core.clone())));
+    }
+    io::timeout(core.shared.config.drain_ms_max, until_idle(core, &accepting)).await.is_some()
+}
+
+/// While another generation takes the connections: clients that ask get one more answer, then those that do not are told to go;
+/// links go over one by one.
+async fn take_leave(core: Rc<Core>) {
+    let keepers: Keepers = core.keepers();
+    let until = clock::now().plus_ms(LEAVE_IDLE_MS);
+    loop {
+        core.send_links_away(&keepers);
+        if clock::now() >= until {
+            core.drain.set();
+            core.admin_drain.set();
+        }
+        io::sleep_ms(TICK_MS).await;
+    }
+}
+
+/// Ends what is left, so that nothing of this generation stays in the process.
+async fn end(core: &Rc<Core>) {
+    core.over.set();
+    core.drain.set();
+    core.links_drain.set();
+    core.admin_leaves.set();
+    core.admin_drain.set();
+    let only_messages = async {
+        while io::tasks() > 1 {
+            io::sleep_ms(TICK_MS).await;
+        }
+    };
+    io::timeout(OVER_MS_MAX, only_messages).await;
+    core.shared.lineage.core_ended(core.shared.generation, core.id, core.report().counters);
+    core.silent.set();
+    let nothing = async {
+        while io::tasks() > 0 {
+            io::sleep_ms(TICK_MS).await;
+        }
+    };
+    if io::timeout(OVER_MS_MAX, nothing).await.is_none() {
+        tracing::warn!(core = core.id.0, tasks = io::tasks(), "tasks of this core did not end");
+    }
+}
+
+/// A task that does not outlive its core's time: then it is dropped where it waits. No async fn, which would keep the task
+/// twice.
+fn until_over<F: Future<Output = ()>>(core: Rc<Core>, task: F) -> UntilOver<F> {
+    UntilOver { task, core, place: None }
+}
+
+pin_project! {
+    struct UntilOver<F> {
+        #[pin]
+        task: F,
+        core: Rc<Core>,
+        // In the latch.
+        place: Option<usize>,
+    }
+
+    impl<F> PinnedDrop for UntilOver<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(place) = this.place {
+                this.core.over.leave(place);
+            }
+        }
+    }
+}
+
+impl<F: Future<Output = ()>> Future for UntilOver<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.core.over.is_set() {
+            return Poll::Ready(());
+        }
+        // Once is enough: a task has one waker for all its life.
+        this.place.get_or_insert_with(|| this.core.over.enter(cx.waker()));
+        this.task.poll(cx)
+    }
 }
 
 /// What the address with this index in the configuration takes.
@@ -350,7 +450,7 @@ async fn wait_for(latch: &Latch) {
 
 /// Until nothing runs on this core. Looked at in steps: a drain may be late by one.
 async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
-    while core.connections.get() > 0 || accepting.get() > 0 {
+    while !core.is_idle() || accepting.get() > 0 {
         io::sleep_ms(TICK_MS).await;
     }
     for post in &core.shared.posts {
@@ -365,9 +465,15 @@ async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
     }
 }
 
-/// Takes connections until the core drains.
-async fn accept(core: Rc<Core>, mut listener: Listener, takes: Takes, accepting: Rc<std::cell::Cell<usize>>) {
-    let mut drained = core.drain.wait();
+/// Takes connections until the generation leaves or drains.
+async fn accept(
+    core: Rc<Core>,
+    mut listener: Listener,
+    takes: Takes,
+    place: ListenPlace,
+    accepting: Rc<std::cell::Cell<usize>>,
+) {
+    let mut told = if takes.is_admin() { core.admin_leaves.wait() } else { core.leave.wait() };
     loop {
         if takes.is_for_clients() {
             until_there_is_room(&core).await;
@@ -375,7 +481,7 @@ async fn accept(core: Rc<Core>, mut listener: Listener, takes: Takes, accepting:
         let accepted = {
             let mut next = std::pin::pin!(listener.accept());
             std::future::poll_fn(|cx| {
-                if !takes.is_admin() && drained.poll(cx).is_ready() {
+                if told.poll(cx).is_ready() {
                     return std::task::Poll::Ready(None);
                 }
                 std::future::Future::poll(next.as_mut(), cx).map(Some)
@@ -391,10 +497,19 @@ async fn accept(core: Rc<Core>, mut listener: Listener, takes: Takes, accepting:
             None => break,
         }
     }
-    for (conn, peer) in listener.close().await {
+    let has_heir = core.shared.heirs.get().is_some_and(|heirs| match place.listen {
+        Some(listen) => heirs.listens[listen],
+        None => heirs.admin,
+    });
+    let lives_on = has_heir || place.is_lent;
+    let last = if lives_on { Vec::from_iter(listener.leave().await) } else { listener.close().await };
+    for (conn, peer) in last {
         take(&core, conn, peer, &takes);
     }
-    accepting.set(accepting.get() - 1);
+    core.stops_listening();
+    if !takes.is_admin() {
+        accepting.set(accepting.get() - 1);
+    }
 }
 
 /// At a cap the backlog waits in the kernel; descriptors and memory are left for links, logs, files, and a look from
@@ -402,7 +517,7 @@ async fn accept(core: Rc<Core>, mut listener: Listener, takes: Takes, accepting:
 async fn until_there_is_room(core: &Core) {
     let mut is_counted = false;
     while let Some(reason) = core.shared.is_crowded()
-        && !core.drain.is_set()
+        && !core.leave.is_set()
     {
         if !is_counted {
             is_counted = true;
@@ -428,9 +543,9 @@ fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: &Takes) {
         Takes::Requests(door) => {
             // Counted before its task runs: a drain that looks in between would find nobody.
             let counted = Counted::connection(core);
-            io::spawn(welcome(core.clone(), conn, peer, door.clone(), counted));
+            io::spawn(until_over(core.clone(), welcome(core.clone(), conn, peer, door.clone(), counted)));
         }
-        Takes::Admin => io::spawn(admin::connection(core.clone(), conn)),
+        Takes::Admin => io::spawn(until_over(core.clone(), admin::connection(core.clone(), conn))),
     }
 }
 
@@ -445,13 +560,24 @@ async fn age(core: Rc<Core>) {
 /// The core's bell task: messages from other cores, and wakes of tasks that wait for one.
 async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut bell: io::Bell) {
     let mut has_slept = false;
+    let mut silent = core.silent.wait();
     loop {
         while let Some(message) = home.pop() {
             match message {
                 Message::Turned(turned) => links::move_in(&core, *turned),
+                Message::Adopted(adopted) => {
+                    io::spawn(until_over(core.clone(), far::adopt(core.clone(), *adopted)));
+                }
                 Message::NoLinks(pool) => core.no_links(pool),
                 Message::Credentials => links::look_at_credentials(&core),
-                Message::Drain => core.drain.set(),
+                Message::Open => core.open.set(),
+                Message::Leave(told) => core.takes_leave(told),
+                Message::Drain => {
+                    core.is_abandoned.set(!core.open.is_set() || core.is_abandoned.get());
+                    core.leave.set();
+                    core.open.set();
+                    core.drain.set();
+                }
                 Message::Idle => core.core_is_idle(),
                 Message::Report(tell) => tell(core.report()),
             }
@@ -461,11 +587,27 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
         }
         home.run_wakes();
         has_slept = home.prepare_to_sleep();
-        if has_slept && bell.wait().await.is_err() {
-            tracing::error!("the doorbell broke: this core hears no other any more");
-            return;
+        if has_slept {
+            let rung = std::future::poll_fn(|cx| {
+                if silent.poll(cx).is_ready() {
+                    return std::task::Poll::Ready(None);
+                }
+                bell.poll_wait(cx).map(Some)
+            });
+            match rung.await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => {
+                    tracing::error!("the doorbell broke: this core hears no other any more");
+                    return;
+                }
+                None => break,
+            }
         }
         home.awake();
+    }
+    // Whoever asked something yet hears that nobody answers.
+    while let Some(message) = home.pop() {
+        drop(message);
     }
 }
 
@@ -473,41 +615,4 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
 fn look_at_credentials(shared: &Shared) {
     let tell = |core: usize| shared.posts[core].send(Message::Credentials).is_ok();
     shared.register.look(&shared.config, clock::unix_seconds(), shared.posts.len(), tell);
-}
-
-/// What SIGHUP asks for. With a mistake among the certificates none of them changes.
-fn reload_files(shared: &Shared) {
-    look_at_credentials(shared);
-    let mut mistakes = Mistakes::new(&shared.config.file);
-    tls::reload(&shared.tls, &shared.config, clock::unix_seconds(), &mut mistakes);
-    for line in mistakes.lines() {
-        tracing::warn!("{line}");
-    }
-    match mistakes.has_errors() {
-        true => tracing::error!("SIGHUP: the certificates stay as they were"),
-        false => tracing::info!("SIGHUP: certificates and files of credentials were read again; all else is as it was"),
-    }
-}
-
-/// Runs an edge until it was drained. SIGTERM and SIGINT drain; a second one stops at once.
-pub fn run(config: EdgeConfig) -> Result<(), String> {
-    let signals = crate::signals::watch()?;
-    let edge = Edge::start(config)?;
-    for address in &edge.addresses {
-        tracing::info!(%address, "listening");
-    }
-    if let Some(address) = edge.admin {
-        tracing::info!(%address, "admin: /status /metrics /health/live /health/ready");
-    }
-    let shared = edge.shared.clone();
-    let reloaded = edge.shared.clone();
-    signals.on_hangup(move || reload_files(&reloaded));
-    signals.on_end(move || {
-        tracing::info!("draining: no new connections, what runs is finished");
-        drain_all(&shared);
-    });
-    match edge.wait()? {
-        true => Ok(()),
-        false => Err("drain_max ran out before everything was finished".into()),
-    }
 }

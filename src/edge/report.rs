@@ -1,7 +1,9 @@
 //! What an edge says about itself: the JSON of `/status` and the Prometheus text of `/metrics`, both from one
 //! [`Report`]. Nothing is measured here.
 
-use crate::events::{CoreCounters, Counted as _, Counters, Durations, Family, Kind, PoolCounters, Reading};
+use crate::events::{
+    CoreCounters, Counted as _, Counters, Durations, Family, Kind, PoolCounters, Reading, Reload, Tally,
+};
 use crate::ids::{CoreId, LinkId, PoolId};
 use crate::wire::About;
 use serde::{Deserialize, Serialize};
@@ -17,10 +19,14 @@ pub struct Report {
     pub version: String,
     pub uptime_seconds: u64,
     pub draining: bool,
+    /// The number of the configuration that is in force: 1 at the start, and one more with each reload that took over.
+    pub generation: u64,
+    /// Those from before that still finish what they began, oldest first.
+    pub leaving: Vec<LeavingReport>,
     /// What is held against `[limits]`.
     pub limits: LimitsReport,
     pub cores: Vec<CoreReport>,
-    /// In the order of the configuration.
+    /// In the order of the configuration; behind them those that only a generation from before has.
     pub pools: Vec<PoolReport>,
     pub links: Vec<LinkReport>,
     /// All cores together, by `Family::field`.
@@ -38,6 +44,18 @@ pub struct LimitsReport {
     pub resident_bytes: u64,
     /// 0: no bound.
     pub memory_max_bytes: u64,
+}
+
+/// A generation that a reload has replaced, and that has not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeavingReport {
+    pub generation: u64,
+    /// Of clients.
+    pub connections: u64,
+    pub links: u64,
+    pub queued: u64,
+    pub in_flight: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -82,7 +100,7 @@ pub struct PoolCoreReport {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinkReport {
-    /// Core and number: `2-17`.
+    /// Core and number: `2-17`; `1/2-17` is one of generation 1, which leaves.
     pub id: String,
     /// The id of its credential.
     pub worker: String,
@@ -149,6 +167,7 @@ impl HistogramReport {
 /// What one core contributes, in its own terms.
 #[derive(Clone, Debug)]
 pub struct CorePart {
+    pub generation: u64,
     pub core: CoreId,
     pub cpu: Option<u16>,
     pub connections: u64,
@@ -157,6 +176,55 @@ pub struct CorePart {
     /// Indexed by pool.
     pub pools: Vec<PoolPart>,
     pub links: Vec<LinkPart>,
+}
+
+impl CorePart {
+    /// The same with other numbers of the pools: pool `n` of these is pool `places[n]` of `pools`.
+    #[must_use]
+    pub fn renumbered(mut self, places: &[usize], pools: usize) -> CorePart {
+        self.counters = self.counters.renumbered(places, pools);
+        let own = std::mem::replace(&mut self.pools, vec![PoolPart::default(); pools]);
+        for (part, place) in own.into_iter().zip(places) {
+            self.pools[*place] = part;
+        }
+        for pool in self.links.iter_mut().flat_map(|link| &mut link.pools) {
+            *pool = PoolId(places[usize::from(pool.0)] as u16);
+        }
+        self
+    }
+
+    /// A core that has ended: nothing is left of it but what it counted.
+    #[must_use]
+    pub fn ended(generation: u64, core: CoreId, counters: Counters) -> CorePart {
+        CorePart {
+            generation,
+            core,
+            cpu: None,
+            connections: 0,
+            loops: None,
+            counters,
+            pools: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    /// Two generations' parts of one core, as one. The CPU is the later one's.
+    fn add(&mut self, other: CorePart) {
+        if other.generation > self.generation {
+            (self.generation, self.cpu) = (other.generation, other.cpu);
+        }
+        self.connections += other.connections;
+        self.loops = self.loops.max(other.loops);
+        self.counters.add(&other.counters);
+        self.pools.resize(self.pools.len().max(other.pools.len()), PoolPart::default());
+        for (own, other) in self.pools.iter_mut().zip(other.pools) {
+            own.queued += other.queued;
+            own.queued_bytes += other.queued_bytes;
+            own.links += other.links;
+            own.credits += other.credits;
+            own.in_flight += other.in_flight;
+        }
+    }
 }
 
 /// One pool on one core. What the cores share (a queue, its bytes) is told by one of them.
@@ -184,21 +252,27 @@ pub struct LinkPart {
 }
 
 /// The whole edge, apart from its cores.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EdgePart<'a> {
     pub uptime_seconds: u64,
     pub draining: bool,
     pub limits: LimitsReport,
-    /// In the order of the configuration.
+    /// Those of the present configuration in its order, then those that only older ones have.
     pub pool_names: &'a [String],
+    /// All that live, oldest first; the last one is the present one.
+    pub generations: &'a [u64],
+    /// What generations that have ended had counted, by `pool_names`.
+    pub past: &'a Counters,
+    pub reloads: &'a Tally<Reload>,
 }
 
 impl Report {
-    /// Puts the cores' parts together. The order of `parts` does not matter.
+    /// Puts the cores' parts together, those of all generations. The order of `parts` does not matter.
     #[must_use]
     pub fn gather(edge: EdgePart<'_>, mut parts: Vec<CorePart>) -> Report {
-        parts.sort_by_key(|part| part.core);
+        parts.sort_by_key(|part| (part.generation, part.core));
         let mut counters = Counters::new(edge.pool_names.len());
+        counters.add(edge.past);
         for part in &parts {
             counters.add(&part.counters);
         }
@@ -207,21 +281,36 @@ impl Report {
             whole.insert(field.to_owned(), amount(reading));
         });
         whole.insert(UNROUTED.to_owned(), amount(counters.unrouted.read()));
+        whole.insert(RELOADS.field.to_owned(), amount(edge.reloads.read()));
+        let (generation, leaving) =
+            edge.generations.split_last().map_or((0, &[][..]), |(last, others)| (*last, others));
+        let leaving = leaving.iter().map(|&generation| leaving_report(generation, &parts)).collect();
+        let links = parts.iter().flat_map(|part| link_reports(part, generation, edge.pool_names)).collect();
+        let mut cores: Vec<CorePart> = Vec::new();
+        for part in parts {
+            match cores.iter_mut().find(|own| own.core == part.core) {
+                Some(own) => own.add(part),
+                None => cores.push(part),
+            }
+        }
+        cores.sort_by_key(|part| part.core);
         let pools = edge.pool_names.iter().enumerate().map(|(index, name)| {
             let mut own = BTreeMap::new();
             counters.pools[index].read(|field, reading| {
                 own.insert(field.to_owned(), amount(reading));
             });
-            pool_report(name, index, &parts, own)
+            pool_report(name, index, &cores, own)
         });
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: edge.uptime_seconds,
             draining: edge.draining,
+            generation,
+            leaving,
             limits: edge.limits,
             pools: pools.collect(),
-            links: parts.iter().flat_map(|part| link_reports(part, edge.pool_names)).collect(),
-            cores: parts.iter().map(core_report).collect(),
+            links,
+            cores: cores.iter().map(core_report).collect(),
             counters: whole,
         }
     }
@@ -260,6 +349,25 @@ impl Report {
 /// The key in `Report::counters` of answers to requests without a pool.
 const UNROUTED: &str = "unrouted_requests";
 
+/// Counted by the process, not by a core.
+const RELOADS: Family = Family {
+    field: "reloads",
+    metric: "ptth_reloads_total",
+    kind: Kind::Counter,
+    help: "Orders to read the configuration again.",
+};
+
+fn leaving_report(generation: u64, parts: &[CorePart]) -> LeavingReport {
+    let mut report = LeavingReport { generation, ..LeavingReport::default() };
+    for part in parts.iter().filter(|part| part.generation == generation) {
+        report.connections += part.connections;
+        report.links += part.links.len() as u64;
+        report.queued += part.pools.iter().map(|pool| pool.queued).sum::<u64>();
+        report.in_flight += part.links.iter().map(|link| link.in_flight).sum::<u64>();
+    }
+    report
+}
+
 fn core_report(part: &CorePart) -> CoreReport {
     CoreReport {
         core: part.core.0,
@@ -285,9 +393,16 @@ fn pool_report(name: &str, index: usize, parts: &[CorePart], counters: BTreeMap<
     report
 }
 
-fn link_reports<'p>(part: &'p CorePart, pool_names: &'p [String]) -> impl Iterator<Item = LinkReport> + 'p {
+fn link_reports<'p>(
+    part: &'p CorePart,
+    present: u64,
+    pool_names: &'p [String],
+) -> impl Iterator<Item = LinkReport> + 'p {
     part.links.iter().map(move |link| LinkReport {
-        id: format!("{}-{}", part.core.0, link.id.0),
+        id: match part.generation {
+            own if own == present => format!("{}-{}", part.core.0, link.id.0),
+            own => format!("{own}/{}-{}", part.core.0, link.id.0),
+        },
         worker: link.worker.clone(),
         worker_id: link.said.id.clone().unwrap_or_default(),
         labels: link.said.labels.iter().cloned().collect(),
@@ -359,6 +474,14 @@ impl Page {
         self.line("ptth_uptime_seconds", &[], report.uptime_seconds);
         self.head(&gauge("ptth_draining", "1 while the edge drains."));
         self.line("ptth_draining", &[], u64::from(report.draining));
+        self.head(&gauge("ptth_generation", "Number of the configuration that is in force, from 1."));
+        self.line("ptth_generation", &[], report.generation);
+        self.head(&gauge("ptth_generations_leaving", "Configurations from before that finish what they began."));
+        self.line("ptth_generations_leaving", &[], report.leaving.len() as u64);
+        self.head(&RELOADS);
+        if let Some(reloads) = report.counters.get(RELOADS.field) {
+            self.amount(RELOADS.metric, &[], "result", reloads);
+        }
         let limits = &report.limits;
         self.head(&gauge(
             "ptth_client_connections_max",
@@ -486,6 +609,7 @@ mod tests {
             counters.pools[0].handoff.observe_ns(Class::of(3), Dispatch::CrossAwake, 1_500);
             counters.pools[1].queue_wait.observe_ns(Class::of(0), 100_000_000_000);
             CorePart {
+                generation: 3,
                 core: CoreId(core),
                 cpu: Some(core * 2),
                 connections: 3,
@@ -507,7 +631,16 @@ mod tests {
         };
         let limits =
             LimitsReport { connections: 6, connections_max: 100, resident_bytes: 5_000, memory_max_bytes: 9_000 };
-        let edge = EdgePart { uptime_seconds: 5, draining: true, limits, pool_names: &names };
+        let (past, reloads) = (Counters::default(), Tally::default());
+        let edge = EdgePart {
+            uptime_seconds: 5,
+            draining: true,
+            limits,
+            pool_names: &names,
+            generations: &[3],
+            past: &past,
+            reloads: &reloads,
+        };
         Report::gather(edge, vec![part(1), part(0)])
     }
 
@@ -661,5 +794,70 @@ mod tests {
         assert_eq!(histogram_report(&[], &Durations::default()).quantile_seconds(0.5), None);
         let sum = HistogramReport::sum(&[report.clone(), report]).expect("two of them");
         assert_eq!((sum.count, sum.quantile_seconds(0.5)), (8, Some(0.001_024)));
+    }
+
+    #[test]
+    fn generations_add_up_and_keep_their_names() {
+        // Generation 1 had pools `old` and `app`, with a core that has ended; generation 2 has `app` and `new`.
+        let names = ["app", "new", "old"].map(str::to_owned);
+        let counted = |pools: &[u64]| {
+            let mut counters = Counters::new(pools.len());
+            counters.core.setups = 1;
+            for (pool, n) in counters.pools.iter_mut().zip(pools) {
+                pool.requests.many(StatusClass::Success, *n);
+            }
+            counters
+        };
+        let link = |pool: u16| LinkPart {
+            id: LinkId(4),
+            worker: "web-1".into(),
+            said: About::default(),
+            address: "192.0.2.1:4000".parse().unwrap(),
+            protocol: "h2",
+            pools: vec![PoolId(pool)],
+            credits: 1,
+            in_flight: 2,
+            since_unix: 0,
+        };
+        let part = |generation, core, connections, counters, pool| CorePart {
+            cpu: Some(core),
+            connections,
+            pools: vec![PoolPart { queued: 3, links: 1, ..PoolPart::default() }; 2],
+            links: vec![link(pool)],
+            ..CorePart::ended(generation, CoreId(core), counters)
+        };
+        let old = part(1, 0, 5, counted(&[10, 20]), 1).renumbered(&[2, 0], 3);
+        let ended = CorePart::ended(1, CoreId(1), counted(&[100, 200])).renumbered(&[2, 0], 3);
+        let new = part(2, 0, 7, counted(&[1, 2]), 0).renumbered(&[0, 1], 3);
+        let past = counted(&[1000, 0, 0]);
+        let mut reloads = Tally::default();
+        reloads.one(Reload::Done);
+        let edge = EdgePart {
+            uptime_seconds: 1,
+            draining: false,
+            limits: LimitsReport::default(),
+            pool_names: &names,
+            generations: &[1, 2],
+            past: &past,
+            reloads: &reloads,
+        };
+        let report = Report::gather(edge, vec![new, ended, old]);
+        assert_eq!((report.generation, report.cores.len()), (2, 2));
+        let leaving = LeavingReport { generation: 1, connections: 5, links: 1, queued: 6, in_flight: 2 };
+        assert_eq!(report.leaving, [leaving]);
+        assert_eq!((report.cores[0].connections, report.cores[0].cpu), (12, Some(0)));
+        let ids: Vec<_> = report.links.iter().map(|link| (link.id.as_str(), link.pools.clone())).collect();
+        assert_eq!(ids, [("1/0-4", vec!["app".to_owned()]), ("0-4", vec!["app".to_owned()])]);
+        let (_, samples) = parse(&report.prometheus());
+        for (pool, requests, queued) in [("app", 1221.0, 6.0), ("new", 2.0, 3.0), ("old", 110.0, 3.0)] {
+            check(&samples, "ptth_requests_total", &[("pool", pool), ("status", "2xx")], requests);
+            check(&samples, "ptth_queue_depth", &[("pool", pool)], queued);
+        }
+        check(&samples, "ptth_setups_total", &[], 4.0);
+        check(&samples, "ptth_client_connections", &[("core", "0")], 12.0);
+        check(&samples, "ptth_generation", &[], 2.0);
+        check(&samples, "ptth_generations_leaving", &[], 1.0);
+        check(&samples, "ptth_reloads_total", &[("result", "done")], 1.0);
+        check(&samples, "ptth_reloads_total", &[("result", "failed")], 0.0);
     }
 }

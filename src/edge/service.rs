@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::core::{Core, Counted, Credit, Got};
-use super::far::FarBack;
+use super::far::{Away, FarBack};
 use super::links::Visitor;
 use super::over::{Terms, carry, send_over};
 use super::priority::Classified;
@@ -325,6 +325,7 @@ impl EdgeService {
         let ask = request.ask.share();
         let mut waiting = core.wait(request.facts, ask);
         let mut drained = core.drain.wait();
+        let mut left = core.leave.wait();
         let until = request.until;
         // Most requests have nothing to look at while they wait: thousands of them would keep their core busy with looking.
         let mut looks = needs == Needs::Upgrade || !core.shared.config.pools[usize::from(pool.0)].hold_without_workers;
@@ -335,7 +336,10 @@ impl EdgeService {
         });
         let got = std::future::poll_fn(|cx| {
             if let Poll::Ready(got) = waiting.poll(cx) {
-                return Poll::Ready(Ok(got));
+                return Poll::Ready(Ok(Some(got)));
+            }
+            if left.poll(cx).is_ready() && core.may_send_away(pool) {
+                return Poll::Ready(Ok(None));
             }
             // What still has a link may be served; nobody comes for the others any more.
             if drained.poll(cx).is_ready() && !board.any_links(pool) {
@@ -376,17 +380,69 @@ impl EdgeService {
         })
         .await;
         timer.clear();
-        Ok(match got? {
-            Got::Here(credit) => Granted::Here(credit),
-            Got::There(back) => Granted::There(Box::new(back)),
+        match got? {
+            Some(Got::Here(credit)) => Ok(Granted::Here(credit)),
+            Some(Got::There(back)) => Ok(Granted::There(Box::new(back))),
+            None => {
+                drop((waiting, held, unbooked));
+                let away = Box::pin(self.wait_away(request, replay, timer, counted)); // not room in every client's task
+                Ok(Granted::There(Box::new(away.await?)))
+            }
+        }
+    }
+
+    /// Workers go over to the generation that has taken over, and so does what waits for them.
+    #[cold]
+    async fn wait_away<B: RequestBody>(
+        &self,
+        request: &mut Request<'_>,
+        replay: &mut Replay<'_, B>,
+        timer: &mut Timer,
+        bytes: usize,
+    ) -> Result<FarBack, Fault> {
+        let (core, until, pool) = (&self.core, request.until, request.facts.pool);
+        let ask = request.ask.share();
+        let mut away: Option<Away> = None;
+        timer.set(until.min(clock::now().plus_ms(GONE_LOOK_MS)));
+        let got = std::future::poll_fn(|cx| {
+            loop {
+                match away.as_mut().map(|away| away.poll(cx)) {
+                    Some(Poll::Ready(Some(back))) => return Poll::Ready(Ok(back)),
+                    // That one leaves, too, or has no room in its mailbox yet.
+                    Some(Poll::Ready(None)) | None if !core.may_send_away(pool) => {
+                        return Poll::Ready(Err(Fault::Draining));
+                    }
+                    Some(Poll::Ready(None)) | None => away = core.send_away(request.facts, ask.clone(), bytes),
+                    Some(Poll::Pending) => break,
+                }
+                if away.is_none() {
+                    timer.set(until.min(clock::now().plus_ms(TICK_MS)));
+                    break;
+                }
+            }
+            while timer.poll_expired(cx).is_ready() {
+                let now = clock::now();
+                if now >= until {
+                    return Poll::Ready(Err(Fault::WaitedTooLong));
+                }
+                timer.set(until.min(now.plus_ms(if away.is_some() { GONE_LOOK_MS } else { TICK_MS })));
+            }
+            replay.body().poll_gone(cx).map(|()| Err(Fault::ClientGone))
         })
+        .await;
+        timer.clear();
+        got
     }
 
     /// Whether there is anything to wait for.
     fn may_wait(&self, pool: PoolId, needs: Needs) -> Result<(), Fault> {
         let board = &self.core.shared.dispatch.board;
         if !board.any_links(pool) {
-            if !self.core.shared.config.pools[usize::from(pool.0)].hold_without_workers {
+            if self.core.may_send_away(pool) {
+                return Ok(()); // its links have gone there
+            }
+            let shared = &self.core.shared;
+            if !shared.config.pools[usize::from(pool.0)].hold_without_workers && !shared.awaits_workers() {
                 return Err(Fault::NoWorker);
             }
             if self.core.drain.is_set() {

@@ -105,6 +105,23 @@ pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistake
     }
 }
 
+/// Tickets that an address gave out under another configuration are good under this one, too.
+pub fn keep_tickets(addresses: &Addresses, listens: &[Listen], before: &Addresses, listens_before: &[Listen]) {
+    for (tls, listen) in addresses.iter().zip(listens) {
+        let same = before.iter().zip(listens_before).find(|(_, before)| before.address == listen.address);
+        let (Some(tls), Some((Some(before), _))) = (tls, same) else { continue };
+        let (now, ticketer) = (tls.now(), before.now().server.ticketer.clone());
+        let with_tickets = |server: &Arc<ServerConfig>| {
+            let mut server = ServerConfig::clone(server);
+            server.ticketer = ticketer.clone();
+            Arc::new(server)
+        };
+        let (server, inverting) = (with_tickets(&now.server), now.inverting.as_ref().map(with_tickets));
+        let served = Served { server, inverting, verifier: now.verifier.clone() };
+        *tls.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
+    }
+}
+
 fn server_config(
     listen: &Listen,
     provider: &Arc<CryptoProvider>,

@@ -11,6 +11,7 @@ use super::core::{Core, Counted};
 use super::links;
 use super::service::EdgeService;
 use super::tls::Tls;
+use super::until_over;
 use crate::client;
 use crate::clock;
 use crate::events::{Handshake, Introduction};
@@ -107,8 +108,11 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
     };
     // Tasks of their own: each is as large as the largest part of its life, and this one has welcomed.
     match speaks {
-        Speaks::H1 => io::spawn(speak_h1(core, Box::new(conn), Box::new(service))),
-        Speaks::H2 => io::spawn(speak_h2(core, conn, service)),
+        Speaks::H1 => {
+            let speaks = speak_h1(core.clone(), Box::new(conn), Box::new(service));
+            io::spawn(until_over(core, speaks));
+        }
+        Speaks::H2 => io::spawn(until_over(core.clone(), speak_h2(core, conn, service))),
     }
 }
 
@@ -118,7 +122,7 @@ async fn speak_h1(core: Rc<Core>, conn: Box<Conn>, service: Box<EdgeService>) {
         client::h1::Ended::TakenOver(taken) => {
             let EdgeService { visitor, counted, .. } = *service;
             if let Some(counted) = counted.into_inner() {
-                io::spawn(links::set_up(core, *taken, visitor, counted));
+                io::spawn(until_over(core.clone(), links::set_up(core, *taken, visitor, counted)));
             }
         }
     }
@@ -127,7 +131,7 @@ async fn speak_h1(core: Rc<Core>, conn: Box<Conn>, service: Box<EdgeService>) {
 async fn speak_h2(core: Rc<Core>, conn: Conn, service: EdgeService) {
     let service = Rc::new(service);
     let profile = client::h2::Profile::client(core.shared.config.limits.streams_max, core.shared.clocks);
-    let served = client::h2::serve(conn, service.clone(), profile, &core.drain).await;
+    let served = client::h2::serve(conn, service.clone(), profile, &core.leave).await;
     // It is over, whether or not a task of one of its requests has seen that.
     service.counted.set(None);
     if let client::h2::Ended::Broken(why) = served {

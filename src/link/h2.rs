@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Piece, Reply, Source, keepalive};
 use crate::fault::Fault;
-use crate::io::{self, Conn, Duplex, Leaves, Pulse};
+use crate::io::{self, Aside, Conn, Duplex, Leaves, Pulse};
 use crate::limits::{
     CONTENT_LENGTH_MAX, LINK_FRAME_BYTES_MAX, LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX,
     RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
@@ -37,6 +37,7 @@ pub struct H2Link {
     send: SendRequest<Bytes>,
     connection: Connection<Duplex, Bytes>,
     pulse: Pulse,
+    aside: Aside,
 }
 
 /// Who begins a turned connection.
@@ -49,6 +50,11 @@ pub enum Preface {
     Theirs,
 }
 
+/// GOAWAY: last stream 0, NO_ERROR. A client's says only that it will end the connection; streams may still be opened
+/// (RFC 9113 §6.8). The stream is 0 and not 2^31-1, for a server may count only streams of its own kind: nghttp2 ends the
+/// connection over any other. The engine's own GOAWAY, at the end, says the same.
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 impl H2Link {
     /// Starts HTTP/2 as the client on a turned connection. Until the worker's SETTINGS arrive there is no credit.
     pub async fn start(conn: Conn, preface: Preface) -> Result<H2Link, String> {
@@ -57,6 +63,7 @@ impl H2Link {
             Preface::Ours => 0,
             Preface::Theirs => PREFACE.len(),
         };
+        let aside = Aside::default();
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(LINK_WINDOW_BYTES)
@@ -67,9 +74,9 @@ impl H2Link {
             .data_frame_budget(SMALL_FRAMES_BYTES)
             .initial_max_send_streams(0)
             .enable_push(false)
-            .handshake(Duplex::new(conn, Leaves::First).unsaid(unsaid));
+            .handshake(Duplex::new(conn, Leaves::First).unsaid(unsaid).beside(&aside));
         match io::timeout(SETUP_MS_MAX, handshake).await {
-            Some(Ok((send, connection))) => Ok(H2Link { send, connection, pulse }),
+            Some(Ok((send, connection))) => Ok(H2Link { send, connection, pulse, aside }),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("the preface could not be sent in time".into()),
         }
@@ -81,14 +88,20 @@ impl H2Link {
         self.send.clone()
     }
 
-    /// Drives the connection until it ends, and says why. `news` hears every change. `drain` ends the link as soon as
-    /// nothing runs on it.
+    /// Drives the connection until it ends, and says why. `news` hears every change. When `drain` is announced, the worker
+    /// hears GOAWAY, so that it can dial another link, and requests go on; when it is set, the link ends as soon as nothing
+    /// runs on it.
     pub async fn run(mut self, drain: &Latch, mut news: impl FnMut(News)) -> String {
         let mut keepalive = pin!(keepalive(self.connection.ping_pong(), LINK_PING_MS, || self.pulse.silent_ms()));
         let mut drained = drain.wait();
         let mut send = Some(self.send);
         let mut known = News::Credits { streams_max: 0, carries_upgrades: false };
+        let mut says_goodbye = false;
         std::future::poll_fn(|cx| {
+            if !says_goodbye && drain.is_announced() {
+                says_goodbye = true;
+                self.aside.say(&GOAWAY); // the engine flushes it below
+            }
             loop {
                 match std::pin::Pin::new(&mut self.connection).poll(cx) {
                     Poll::Ready(Ok(())) => return Poll::Ready("the worker closed it".to_owned()),

@@ -68,6 +68,11 @@ impl Board {
         self.linked.iter(pool).next().is_some()
     }
 
+    /// The cores that have links of the pool, lowest first.
+    pub fn linked_cores(&self, pool: PoolId) -> impl Iterator<Item = CoreId> {
+        self.linked.iter(pool)
+    }
+
     /// The pool has links, all of them have said what they carry, and none carries an upgrade.
     #[must_use]
     pub fn cannot_upgrade(&self, pool: PoolId) -> bool {

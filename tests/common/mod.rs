@@ -9,8 +9,10 @@
 pub mod frames;
 pub mod h2_client;
 pub mod h2_worker;
+pub mod load;
 pub mod origin;
 pub mod peer;
+pub mod program;
 pub mod tls;
 pub mod worker;
 
@@ -18,8 +20,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use ptth::edge::Edge;
 use ptth::edge::config::EdgeConfig;
+use ptth::edge::{Edge, Reloaded};
 use ptth::worker::Worker;
 use ptth::worker::config::{EdgeAddress, Secret, Target, WorkerConfig};
 use sha2::{Digest as _, Sha256};
@@ -151,9 +153,11 @@ impl Setting {
         if let Some(admin) = &mut config.admin {
             admin.set_port(0);
         }
-        let edge = Edge::start(config).expect("an edge on loopback");
+        let edge = Edge::start(config.clone()).expect("an edge on loopback");
         let (addresses, admin) = (edge.addresses.clone(), edge.admin.expect("it has an admin address"));
-        TestEdge { edge: Some(edge), address: addresses[0], addresses, admin }
+        config.admin = Some(admin);
+        config.listens.iter_mut().zip(&addresses).for_each(|(listen, address)| listen.address = *address);
+        TestEdge { edge: Some(edge), config, address: addresses[0], addresses, admin }
     }
 }
 
@@ -177,6 +181,8 @@ pub fn unix_seconds() -> u64 {
 /// A running edge. When a test has passed, no task of it may have panicked.
 pub struct TestEdge {
     edge: Option<Edge>,
+    /// As it was started, with the ports that were chosen.
+    pub config: EdgeConfig,
     pub address: SocketAddr,
     pub addresses: Vec<SocketAddr>,
     pub admin: SocketAddr,
@@ -283,6 +289,27 @@ impl TestEdge {
     /// As SIGHUP does.
     pub fn reload_files(&self) {
         self.edge.as_ref().expect("it runs").reload_files();
+    }
+
+    /// Takes another configuration, and waits until it is in force.
+    #[track_caller]
+    pub fn reload(&self, change: impl FnOnce(&mut EdgeConfig)) -> u64 {
+        let mut config = self.config.clone();
+        change(&mut config);
+        match self.try_reload(config) {
+            Ok(Reloaded::Anew(generation)) => generation,
+            other => panic!("not reloaded: {other:?}"),
+        }
+    }
+
+    pub fn try_reload(&self, config: EdgeConfig) -> Result<Reloaded, String> {
+        self.edge.as_ref().expect("it runs").reload(config)
+    }
+
+    /// Until no generation from before is left.
+    #[track_caller]
+    pub fn until_alone(&self) {
+        self.until(|status| status["leaving"].as_array().is_some_and(Vec::is_empty));
     }
 
     pub fn drain(&self) {

@@ -249,6 +249,11 @@ impl Peer {
         true
     }
 
+    /// The other side has ended, and all that it said was read. Does not wait.
+    pub fn is_over(&mut self) -> bool {
+        self.seen.is_empty() && self.has_some() && !self.fill()
+    }
+
     /// Until something is there to read, or the end.
     #[track_caller]
     pub fn wait_for_some(&mut self) {

@@ -1,0 +1,286 @@
+//! What outlives a configuration: which generations of the edge live in this process, oldest first, and what those that have
+//! ended counted. What a generation does enters only as the messages that tell it to open, to leave and to drain.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+use super::core::{Message, Shared};
+use crate::clock::{self, Now};
+use crate::events::{Counters, Reload, Tally};
+use crate::ids::{CoreId, PoolId};
+use crate::limits::REPORT_MS_MAX;
+use crate::xcore::Crowd;
+
+/// One for a process. Its lock is taken by whoever reloads, drains or reports, never on a request's way.
+pub struct Lineage {
+    /// Connections of clients, of all generations.
+    pub crowd: Arc<Crowd>,
+    pub started: Now,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Oldest first. All but the last one leave.
+    living: Vec<Arc<Member>>,
+    /// The number of the last one.
+    last: u64,
+    /// Everybody drains, also whoever comes yet.
+    drains: bool,
+    past: Past,
+    reloads: Tally<Reload>,
+}
+
+/// A generation as the others know it.
+pub struct Member {
+    pub shared: Arc<Shared>,
+    /// What each core had counted when it ended.
+    ended: Mutex<Vec<Option<Counters>>>,
+}
+
+/// What generations that have ended had counted, with the names of their pools.
+#[derive(Clone, Default)]
+pub struct Past {
+    pub names: Vec<String>,
+    pub counters: Counters,
+}
+
+/// The whole lineage at one moment.
+pub struct Look {
+    /// Oldest first, never empty.
+    pub living: Vec<Arc<Member>>,
+    pub past: Past,
+    pub drains: bool,
+    pub reloads: Tally<Reload>,
+}
+
+/// What becomes of the listening sockets of a generation that leaves, in the order of its configuration. True: they are the
+/// next one's, and listen on. False: the address is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heirs {
+    pub listens: Vec<bool>,
+    pub admin: bool,
+}
+
+impl Heirs {
+    /// Those live on that listen on one of `addresses`.
+    pub fn among(listens: &[SocketAddr], admin: Option<SocketAddr>, addresses: &[SocketAddr]) -> Heirs {
+        Heirs {
+            listens: listens.iter().map(|address| addresses.contains(address)).collect(),
+            admin: admin.is_some_and(|address| addresses.contains(&address)),
+        }
+    }
+}
+
+impl Lineage {
+    pub fn new() -> Arc<Lineage> {
+        Arc::new(Lineage { crowd: Crowd::new(), started: clock::now(), state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for one more generation.
+    pub fn next_number(&self) -> u64 {
+        let mut state = self.state();
+        state.last += 1;
+        state.last
+    }
+
+    /// This generation takes connections from now on, and the one before it leaves its sockets as `heirs` says. Returns when
+    /// it has; `None`: the process drains, and nothing has changed.
+    pub fn open(&self, shared: &Arc<Shared>, heirs: Option<Heirs>) -> Option<()> {
+        let mut state = self.state();
+        if state.drains {
+            return None;
+        }
+        let (told, left) = mpsc::channel();
+        let before = state.living.last().map(|member| member.shared.clone());
+        let ended = Mutex::new(vec![None; shared.posts.len()]);
+        state.living.push(Arc::new(Member { shared: shared.clone(), ended }));
+        // Whoever is told first takes connections first: nobody finds a socket that nobody accepts on.
+        tell_all(shared, || Message::Open);
+        if let (Some(before), Some(heirs)) = (before, heirs) {
+            leave(&before, heirs, &told);
+        }
+        drop((state, told));
+        wait(&left);
+        Some(())
+    }
+
+    /// Everybody drains, and closes what it listens on. Safe to repeat.
+    pub fn drain(&self) {
+        let mut state = self.state();
+        state.drains = true;
+        for member in &state.living {
+            tell_all(&member.shared, || Message::Drain);
+        }
+    }
+
+    pub fn drains(&self) -> bool {
+        self.state().drains
+    }
+
+    /// Generations that leave.
+    pub fn leaving(&self) -> usize {
+        self.state().living.len().saturating_sub(1)
+    }
+
+    /// The newest generation; `None` before the first and after the last.
+    pub fn present(&self) -> Option<Arc<Shared>> {
+        self.state().living.last().map(|member| member.shared.clone())
+    }
+
+    pub fn count(&self, reload: Reload) {
+        self.state().reloads.one(reload);
+    }
+
+    /// A core has ended; these are its last counters.
+    pub fn core_ended(&self, generation: u64, core: CoreId, counters: Counters) {
+        let state = self.state();
+        let Some(member) = state.living.iter().find(|member| member.shared.generation == generation) else { return };
+        member.ended()[usize::from(core.0)] = Some(counters);
+    }
+
+    /// All cores of a generation have ended. Whether it was the last one.
+    pub fn ended(&self, generation: u64) -> bool {
+        let mut state = self.state();
+        let Some(index) = state.living.iter().position(|member| member.shared.generation == generation) else {
+            return state.living.is_empty();
+        };
+        let member = state.living.remove(index);
+        let names: Vec<String> = member.shared.pool_names().map(str::to_owned).collect();
+        for counters in member.ended().iter().flatten() {
+            state.past.add(&names, counters);
+        }
+        let living: Vec<String> =
+            state.living.iter().flat_map(|member| member.shared.pool_names()).map(str::to_owned).collect();
+        state.past.keep(&living);
+        state.living.is_empty()
+    }
+
+    /// `None` before the first generation and after the last one.
+    pub fn look(&self) -> Option<Look> {
+        let state = self.state();
+        let (living, past) = (state.living.clone(), state.past.clone());
+        (!living.is_empty()).then(|| Look { living, past, drains: state.drains, reloads: state.reloads.clone() })
+    }
+}
+
+fn leave(shared: &Shared, heirs: Heirs, told: &mpsc::Sender<CoreId>) {
+    let _ = shared.heirs.set(heirs); // who leaves already has its own
+    tell_all(shared, || Message::Leave(told.clone()));
+}
+
+/// Until all senders are gone. A core that is too busy to say so is not waited for: it leaves when it can.
+fn wait(left: &mpsc::Receiver<CoreId>) {
+    let _ = left.recv_timeout(Duration::from_millis(REPORT_MS_MAX));
+}
+
+/// A box that is full is read within a turn of its core's loop; one that nobody reads any more is passed over.
+fn tell_all(shared: &Shared, message: impl Fn() -> Message) {
+    let (_never, nothing) = mpsc::channel::<()>();
+    for post in &shared.posts {
+        let by = clock::now().plus_ms(REPORT_MS_MAX);
+        let mut left = post.send(message());
+        while let Err(message) = left
+            && clock::now() < by
+        {
+            let _ = nothing.recv_timeout(Duration::from_millis(1));
+            left = post.send(message);
+        }
+    }
+}
+
+impl Shared {
+    /// The pool of this name.
+    pub fn pool_like(&self, name: &str) -> Option<PoolId> {
+        self.pool_names().position(|own| own == name).map(|index| PoolId(index as u16))
+    }
+
+    pub fn pool_names(&self) -> impl Iterator<Item = &str> {
+        self.config.pools.iter().map(|pool| pool.name.as_str())
+    }
+}
+
+impl Member {
+    fn ended(&self) -> MutexGuard<'_, Vec<Option<Counters>>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a core had counted, if it has ended.
+    pub fn ended_core(&self, core: usize) -> Option<Counters> {
+        self.ended().get(core).cloned().flatten()
+    }
+}
+
+impl Past {
+    /// Adds what was counted with pools of these names.
+    pub fn add(&mut self, names: &[String], counters: &Counters) {
+        let places: Vec<usize> = names.iter().map(|name| self.place(name)).collect();
+        self.counters.add(&counters.renumbered(&places, self.names.len()));
+    }
+
+    fn place(&mut self, name: &str) -> usize {
+        self.names.iter().position(|own| own == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        })
+    }
+
+    /// Pools that no living configuration has are forgotten: so there are never more than those have.
+    fn keep(&mut self, living: &[String]) {
+        let mut pools = std::mem::take(&mut self.counters.pools);
+        pools.resize_with(self.names.len(), Default::default);
+        let named = std::mem::take(&mut self.names).into_iter().zip(pools);
+        for (name, counters) in named.filter(|(name, _)| living.contains(name)) {
+            self.names.push(name);
+            self.counters.pools.push(counters);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::StatusClass;
+
+    fn counted(requests: &[u64]) -> Counters {
+        let mut counters = Counters::new(requests.len());
+        for (pool, n) in counters.pools.iter_mut().zip(requests) {
+            pool.requests.many(StatusClass::Success, *n);
+        }
+        counters.core.setups = 1;
+        counters
+    }
+
+    #[test]
+    fn what_ended_is_added_up_by_the_names_of_its_pools() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut past = Past::default();
+        past.add(&names(&["a", "b"]), &counted(&[1, 2]));
+        past.add(&names(&["b", "c", "a"]), &counted(&[10, 20, 30]));
+        past.add(&names(&["a"]), &counted(&[]));
+        let of = |past: &Past, name: &str| {
+            let index = past.names.iter().position(|own| own == name)?;
+            Some(past.counters.pools[index].requests.get(StatusClass::Success))
+        };
+        assert_eq!([of(&past, "a"), of(&past, "b"), of(&past, "c")], [Some(31), Some(12), Some(20)]);
+        assert_eq!(past.counters.core.setups, 3);
+        past.keep(&names(&["c", "d"]));
+        assert_eq!([of(&past, "a"), of(&past, "b"), of(&past, "c")], [None, None, Some(20)]);
+        assert_eq!((past.names.len(), past.counters.pools.len(), past.counters.core.setups), (1, 1, 3));
+        past.add(&names(&["a"]), &counted(&[5]));
+        assert_eq!(of(&past, "a"), Some(5), "a pool that comes again begins anew");
+    }
+
+    #[test]
+    fn an_address_lives_on_where_the_next_one_has_it() {
+        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let heirs = Heirs::among(&[address(1), address(2)], Some(address(3)), &[address(2), address(3)]);
+        assert_eq!(heirs, Heirs { listens: vec![false, true], admin: true });
+        assert!(!Heirs::among(&[], None, &[address(3)]).admin);
+    }
+}
