@@ -289,6 +289,17 @@ pub const LEAVE_IDLE_MS: u64 = 1_000;
 pub const WORKERS_RETURN_MS: u64 = 5_000;
 /// How long the tasks of a generation whose time is up have to end. They are dropped where they wait, and none needs a peer.
 pub const OVER_MS_MAX: u64 = 5_000;
+/// A newer process has so long to read its configuration and start its cores, before the older one ends it and goes on.
+pub const UPGRADE_MS_MAX: u64 = 60_000;
+/// Sockets in one message of a handover; the kernel takes at most 253 descriptors (SCM_MAX_FD).
+pub const HANDOVER_BATCH_SOCKETS: usize = 250;
+/// One message of a handover: some 6 bytes for each socket, or 50 for each address.
+pub const HANDOVER_BYTES_MAX: usize = 64 * 1024;
+/// Sockets, or messages full of them, that a process takes over from whoever started it: more than 64 cores with 128
+/// addresses have.
+pub const INHERITED_SOCKETS_MAX: usize = 8_192;
+/// How long a word to the supervisor may take; it only waits where the supervisor does not read.
+pub const NOTIFY_MS_MAX: u64 = 1_000;
 /// Turn of the timer wheel: every timer is late by at most this.
 pub const TICK_MS: u64 = 50;
 

@@ -1,9 +1,9 @@
-//! SIGTERM and SIGINT: the first drains, the second ends the process at once with exit code 1. SIGHUP reads files again. Runs
-//! on a thread of its own, so that no core has to look for signals.
+//! SIGTERM and SIGINT: the first drains, the second ends the process at once with exit code 1. SIGHUP reads files again, SIGUSR2
+//! starts a new process in place of this one. Runs on a thread of its own, so that no core has to look for signals.
 
 use std::sync::{Arc, Mutex};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 type Action = Box<dyn FnMut() + Send>;
@@ -11,8 +11,12 @@ type Action = Box<dyn FnMut() + Send>;
 /// Signals are caught from the moment that this exists; one that came early is kept for [`Watch::on_end`].
 pub struct Watch {
     state: Arc<Mutex<State>>,
-    on_hangup: Arc<Mutex<Option<Action>>>,
+    on_hangup: Place,
+    on_upgrade: Place,
 }
+
+/// Where an action is put down.
+type Place = Arc<Mutex<Option<Action>>>;
 
 /// ```text
 /// Running --signal--> Ending --signal--> exit(1)
@@ -24,20 +28,25 @@ enum State {
 
 /// Starts to watch.
 pub fn watch() -> Result<Watch, String> {
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])
+        .map_err(|error| format!("signals cannot be caught: {error}"))?;
     let state = Arc::new(Mutex::new(State::Running(None)));
     let watched = state.clone();
-    let on_hangup = Arc::new(Mutex::new(None::<Action>));
-    let hung_up = on_hangup.clone();
+    let (on_hangup, on_upgrade) = (Place::default(), Place::default());
+    let (hung_up, upgraded) = (on_hangup.clone(), on_upgrade.clone());
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                if signal == SIGHUP {
-                    match &mut *hung_up.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                        Some(on_hangup) => on_hangup(),
-                        None => tracing::warn!("SIGHUP: there is nothing here that is read again; restart instead"),
+                let asked = match signal {
+                    SIGHUP => Some((&hung_up, "SIGHUP: there is nothing here that is read again; restart instead")),
+                    SIGUSR2 => Some((&upgraded, "SIGUSR2: nothing here can go on in a new process; restart instead")),
+                    _ => None,
+                };
+                if let Some((place, nothing)) = asked {
+                    match &mut *place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                        Some(action) => action(),
+                        None => tracing::warn!("{nothing}"),
                     }
                     continue;
                 }
@@ -53,13 +62,18 @@ pub fn watch() -> Result<Watch, String> {
             }
         })
         .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
-    Ok(Watch { state, on_hangup })
+    Ok(Watch { state, on_hangup, on_upgrade })
 }
 
 impl Watch {
     /// What to do on every SIGHUP from now on.
     pub fn on_hangup(&self, on_hangup: impl FnMut() + Send + 'static) {
         *self.on_hangup.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Box::new(on_hangup));
+    }
+
+    /// What to do on every SIGUSR2 from now on. It must not wait: no other signal is heard meanwhile.
+    pub fn on_upgrade(&self, on_upgrade: impl FnMut() + Send + 'static) {
+        *self.on_upgrade.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Box::new(on_upgrade));
     }
 
     /// What to do on the first signal; at once if it has come already.

@@ -106,8 +106,8 @@ enum Command {
     Demo(DemoOptions),
     /// Run the reverse proxy that clients and workers connect to
     ///
-    /// SIGTERM finishes what runs and ends; a second SIGTERM ends at once. SIGHUP takes the configuration as it is now and loses no
-    /// connection; with a mistake in it nothing changes.
+    /// SIGTERM finishes what runs and ends; a second SIGTERM ends at once. SIGHUP takes the configuration as it is now, SIGUSR2
+    /// the program's file; neither loses a connection, and if either does not work nothing changes.
     Edge {
         /// The configuration, such as edge.toml
         #[arg(long, value_name = "FILE")]

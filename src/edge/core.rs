@@ -103,6 +103,8 @@ pub enum Message {
     Leave(mpsc::Sender<CoreId>),
     /// Stop taking new work, finish what runs, end.
     Drain,
+    /// Say that this core's loop runs.
+    Beat(mpsc::Sender<CoreId>),
     /// A core that drains has no client left, and will send no request over another's links.
     Idle,
     /// Tell what you hold.

@@ -4,15 +4,19 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use super::config::EdgeConfig;
 use super::core::Shared;
+use super::handover::{Predecessor, Program};
 use super::lineage::{Heirs, Lineage};
-use super::sockets::{Dealt, Sockets};
+use super::sockets::{Dealt, Kept, Sockets};
+use super::supervisor::{self, Supervisor};
 use super::{Generation, cpus_of, drain_all, look_at_credentials, read_certificates, tls};
 use crate::clock;
 use crate::events::Reload;
-use crate::limits::GENERATIONS_LEAVING_MAX;
+use crate::ids::PoolId;
+use crate::limits::{GENERATIONS_LEAVING_MAX, TICK_MS};
 use crate::settings::Mistakes;
 
 /// A running edge. Dropping it does not end it; [`Edge::drain`] and [`Edge::wait`] do.
@@ -32,7 +36,7 @@ pub enum Reloaded {
     Anew(u64),
     /// The configuration is what it was; the files that it names were read again, and no connection noticed.
     Files,
-    /// As many generations leave as may: not now.
+    /// As many generations leave as may, or another process takes over: not now.
     Later,
 }
 
@@ -49,8 +53,10 @@ struct Present {
     sockets: Sockets,
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
-    /// A reload waits for a generation's end.
+    /// A reload waits for a generation's end, or for that of an upgrade.
     is_wanted_anew: bool,
+    /// Another process is about to take over.
+    is_upgrading: bool,
 }
 
 /// A generation's last word.
@@ -62,13 +68,18 @@ struct Ended {
 impl Edge {
     /// Opens all listeners and starts all cores. Nothing runs if one of them cannot.
     pub fn start(config: EdgeConfig) -> Result<Edge, String> {
+        Edge::start_on(config, &Sockets::default(), Lineage::new(false, Supervisor::default()))
+    }
+
+    /// As [`Edge::start`], on sockets that are open already as far as the configuration wants them.
+    fn start_on(config: EdgeConfig, sockets: &Sockets, lineage: Arc<Lineage>) -> Result<Edge, String> {
         let cpus = cpus_of(&config.cores)?;
         let tls = read_certificates(&config)?;
-        let Dealt { sockets, cores, addresses, admin } = Sockets::default().deal(&config, cpus.len())?;
+        let Dealt { sockets, cores, addresses, admin } = sockets.deal(&config, cpus.len())?;
         let (told, ends) = mpsc::channel();
         let addresses_now = addresses.clone();
-        let present = Present { sockets, addresses: addresses_now, admin, is_wanted_anew: false };
-        let life = Arc::new(Life { lineage: Lineage::new(), present: Mutex::new(present), told });
+        let present = Present { sockets, addresses: addresses_now, admin, is_wanted_anew: false, is_upgrading: false };
+        let life = Arc::new(Life { lineage, present: Mutex::new(present), told });
         let generation = Generation::boot(config, &cpus, tls, cores, &life.lineage)?;
         life.begin(generation, None)?;
         Ok(Edge { life, ends: Mutex::new(ends), addresses, admin })
@@ -160,7 +171,7 @@ impl Life {
         if before.config == config {
             return reload_files(&before).map(|()| Reloaded::Files);
         }
-        if self.lineage.leaving() >= GENERATIONS_LEAVING_MAX {
+        if self.lineage.leaving() >= GENERATIONS_LEAVING_MAX || present.is_upgrading {
             return Ok(Reloaded::Later);
         }
         let cpus = cpus_of(&config.cores)?;
@@ -177,13 +188,14 @@ impl Life {
         for address in present.addresses.iter().filter(|address| !living.contains(address)) {
             tracing::info!(%address, "closed: nobody new is taken here");
         }
-        *present = Present { sockets, addresses, admin, is_wanted_anew: false };
+        *present = Present { sockets, addresses, admin, is_wanted_anew: false, is_upgrading: false };
         Ok(Reloaded::Anew(number))
     }
 
     /// What SIGHUP asks for: the file is read again, and with a mistake in it nothing changes.
     fn hang_up(self: &Arc<Life>) {
         let Some(before) = self.lineage.present() else { return };
+        self.lineage.supervisor.reloads();
         let result = match EdgeConfig::read(Path::new(&before.config.file), clock::unix_seconds()) {
             Ok((config, warnings)) => {
                 warnings.lines().for_each(|line| tracing::warn!("{line}"));
@@ -215,6 +227,85 @@ impl Life {
                 tracing::error!("SIGHUP: nothing changes");
             }
         }
+        if !self.lineage.drains() {
+            self.lineage.supervisor.is_ready();
+        }
+    }
+
+    /// What SIGUSR2 asks for: the program's file is started once more, takes over the sockets, and this process ends when
+    /// what runs is done. If it does not start, nothing changes.
+    fn upgrade(self: &Arc<Life>, program: &Program) {
+        match self.try_upgrade(program) {
+            Ok(pid) => tracing::info!(pid, "SIGUSR2: this process has been replaced, and ends when what runs is done"),
+            Err(why) => {
+                tracing::error!("{why}");
+                tracing::error!("SIGUSR2: nothing changes");
+            }
+        }
+    }
+
+    fn try_upgrade(self: &Arc<Life>, program: &Program) -> Result<u32, String> {
+        let sockets = {
+            let mut present = self.present();
+            if self.lineage.drains() {
+                return Err("the edge drains".into());
+            }
+            if std::mem::replace(&mut present.is_upgrading, true) {
+                return Err("another process is about to take over".into());
+            }
+            present.sockets.iter().map(Kept::twin).collect::<std::io::Result<Vec<_>>>()
+        };
+        let sockets = sockets.map_err(|error| format!("the sockets cannot be handed over: {error}"));
+        self.wait_for_workers();
+        let replaced = sockets.and_then(|sockets| program.start(&sockets)?.wait()).and_then(|mut successor| {
+            let heirs = self.present().heirs(&successor.addresses);
+            if self.lineage.leave(&heirs).is_none() {
+                return Err(successor.end("the edge drains"));
+            }
+            self.lineage.supervisor.goes_on_as(successor.pid());
+            successor.go();
+            Ok(successor.pid())
+        });
+        if replaced.is_err() {
+            let mut present = self.present();
+            present.is_upgrading = false;
+            let is_wanted_anew = std::mem::take(&mut present.is_wanted_anew);
+            drop(present);
+            if is_wanted_anew {
+                self.hang_up();
+            }
+        }
+        replaced
+    }
+
+    /// Requests do not go over to another process, so those that wait here for workers that are on their way have to see them.
+    fn wait_for_workers(&self) {
+        let (_never, nothing) = mpsc::channel::<()>();
+        while let Some(present) = self.lineage.present()
+            && present.awaits_workers()
+            && (0..present.config.pools.len()).any(|pool| !present.dispatch.board.any_links(PoolId(pool as u16)))
+        {
+            let _ = nothing.recv_timeout(Duration::from_millis(TICK_MS));
+        }
+    }
+
+    /// Tells the supervisor that all cores run, as often as it wants to hear it.
+    fn keep_watch(self: &Arc<Life>, every: Duration) -> Result<(), String> {
+        let life = self.clone();
+        let watch = move || {
+            let (_never, nothing) = mpsc::channel::<()>();
+            // sd_watchdog_enabled(3): at half of the time.
+            while life.lineage.present().is_some() {
+                if life.lineage.beats(every / 4) {
+                    life.lineage.supervisor.lives();
+                } else {
+                    tracing::warn!("a core does not say that it runs");
+                }
+                let _ = nothing.recv_timeout(every / 4);
+            }
+        };
+        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(watch);
+        thread.map(drop).map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))
     }
 }
 
@@ -230,10 +321,19 @@ fn reload_files(shared: &Shared) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs an edge until it was drained. SIGHUP reads its file again. SIGTERM and SIGINT drain; a second one stops at once.
+/// Runs an edge until it was drained. SIGHUP reads its file again, SIGUSR2 starts its program's file anew in its place. SIGTERM
+/// and SIGINT drain; a second one stops at once.
 pub fn run(config: EdgeConfig) -> Result<(), String> {
+    let program = Program::here()?;
     let signals = crate::signals::watch()?;
-    let edge = Edge::start(config)?;
+    let predecessor = Predecessor::from_environment()?;
+    let sockets = match &predecessor {
+        Some(predecessor) => predecessor.sockets()?,
+        None => activated(&config),
+    };
+    let lineage = Lineage::new(predecessor.is_some(), Supervisor::from_environment());
+    let edge = Edge::start_on(config, &sockets, lineage.clone())?;
+    drop(sockets); // those that no configuration wants are closed
     for address in &edge.addresses {
         tracing::info!(%address, "listening");
     }
@@ -242,13 +342,42 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
     }
     let life = edge.life.clone();
     signals.on_hangup(move || life.hang_up());
-    let lineage = edge.life.lineage.clone();
+    let (life, program) = (edge.life.clone(), Arc::new(program));
+    signals.on_upgrade(move || {
+        let (life, program) = (life.clone(), program.clone());
+        let upgrade = std::thread::Builder::new().name("upgrade".into()).spawn(move || life.upgrade(&program));
+        if let Err(error) = upgrade {
+            tracing::error!(%error, "SIGUSR2: a thread could not be started; nothing changes");
+        }
+    });
+    let ends = lineage.clone();
     signals.on_end(move || {
         tracing::info!("draining: no new connections, what runs is finished");
-        lineage.drain();
+        ends.drain();
     });
+    if let Some(predecessor) = predecessor {
+        predecessor.tell_ready(edge.addresses.iter().copied().chain(edge.admin).collect());
+    }
+    lineage.supervisor.is_ready();
+    if let Some(every) = supervisor::watchdog() {
+        edge.life.keep_watch(every)?;
+    }
     match edge.wait()? {
         true => Ok(()),
         false => Err("drain_max ran out before everything was finished".into()),
     }
+}
+
+/// What the supervisor has opened. Sockets without a place in the configuration are named, for nobody accepts on them.
+fn activated(config: &EdgeConfig) -> Sockets {
+    let mut kept = Vec::new();
+    for (name, socket) in supervisor::activated() {
+        let address = socket.listener.local_addr().ok();
+        let is_wanted = |own| config.listens.iter().any(|listen| listen.address == own) || config.admin == Some(own);
+        match address {
+            Some(own) if is_wanted(own) => kept.push(socket),
+            _ => tracing::warn!(name, ?address, "a socket was passed on that no [[listen]] and no [admin] names"),
+        }
+    }
+    Sockets::of(kept)
 }

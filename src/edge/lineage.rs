@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::core::{Message, Shared};
+use super::supervisor::Supervisor;
 use crate::clock::{self, Now};
 use crate::events::{Counters, Reload, Tally};
 use crate::ids::{CoreId, PoolId};
@@ -17,6 +18,9 @@ pub struct Lineage {
     /// Connections of clients, of all generations.
     pub crowd: Arc<Crowd>,
     pub started: Now,
+    /// The first generation has taken over from another process: its workers have been told to come.
+    pub follows: bool,
+    pub supervisor: Supervisor,
     state: Mutex<State>,
 }
 
@@ -74,8 +78,9 @@ impl Heirs {
 }
 
 impl Lineage {
-    pub fn new() -> Arc<Lineage> {
-        Arc::new(Lineage { crowd: Crowd::new(), started: clock::now(), state: Mutex::default() })
+    pub fn new(follows: bool, supervisor: Supervisor) -> Arc<Lineage> {
+        let (crowd, started) = (Crowd::new(), clock::now());
+        Arc::new(Lineage { crowd, started, follows, supervisor, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,10 +115,28 @@ impl Lineage {
         Some(())
     }
 
+    /// Another process has taken over: everybody leaves, the newest generation its sockets as `heirs` says. Returns when that
+    /// is done; `None`: the process drains already.
+    pub fn leave(&self, heirs: &Heirs) -> Option<()> {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.drains, true) {
+            return None;
+        }
+        let (told, left) = mpsc::channel();
+        for member in &state.living {
+            leave(&member.shared, heirs.clone(), &told);
+        }
+        drop((state, told));
+        wait(&left);
+        Some(())
+    }
+
     /// Everybody drains, and closes what it listens on. Safe to repeat.
     pub fn drain(&self) {
         let mut state = self.state();
-        state.drains = true;
+        if !std::mem::replace(&mut state.drains, true) {
+            self.supervisor.stops();
+        }
         for member in &state.living {
             tell_all(&member.shared, || Message::Drain);
         }
@@ -131,6 +154,24 @@ impl Lineage {
     /// The newest generation; `None` before the first and after the last.
     pub fn present(&self) -> Option<Arc<Shared>> {
         self.state().living.last().map(|member| member.shared.clone())
+    }
+
+    /// All cores that have not ended say that they run, and within this time.
+    pub fn beats(&self, within: Duration) -> bool {
+        let (told, beats) = mpsc::channel();
+        let mut asked = 0;
+        for member in &self.state().living {
+            for (core, post) in member.shared.posts.iter().enumerate() {
+                let lives = member.ended_core(core).is_none();
+                asked += usize::from(lives);
+                // A box that is full is not read.
+                let _ = lives && post.send(Message::Beat(told.clone())).is_ok();
+            }
+        }
+        drop(told);
+        let by = clock::now().plus_ms(within.as_millis() as u64);
+        let left = || Duration::from_millis(by.ms_since(clock::now()));
+        (0..asked).all(|_| beats.recv_timeout(left()).is_ok())
     }
 
     pub fn count(&self, reload: Reload) {

@@ -14,6 +14,7 @@ pub mod tokens;
 mod admin;
 mod core;
 mod far;
+mod handover;
 mod life;
 mod lineage;
 mod links;
@@ -22,6 +23,7 @@ mod over;
 mod service;
 mod sockets;
 mod streams;
+mod supervisor;
 mod welcome;
 
 use std::net::SocketAddr;
@@ -134,7 +136,7 @@ impl Generation {
             memory_max,
             lineage: lineage.clone(),
             generation: lineage.next_number(),
-            workers_due: before.is_some().then(|| clock::now().plus_ms(WORKERS_RETURN_MS)),
+            workers_due: (before.is_some() || lineage.follows).then(|| clock::now().plus_ms(WORKERS_RETURN_MS)),
             heirs: std::sync::OnceLock::new(),
             config,
         });
@@ -578,6 +580,7 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
                     core.open.set();
                     core.drain.set();
                 }
+                Message::Beat(tell) => _ = tell.send(core.id), // whoever asked may have stopped to listen
                 Message::Idle => core.core_is_idle(),
                 Message::Report(tell) => tell(core.report()),
             }

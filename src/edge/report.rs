@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 #[serde(default)]
 pub struct Report {
     pub version: String,
+    /// The process that answers.
+    pub pid: u32,
     pub uptime_seconds: u64,
     pub draining: bool,
     /// The number of the configuration that is in force: 1 at the start, and one more with each reload that took over.
@@ -303,6 +305,7 @@ impl Report {
         });
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
             uptime_seconds: edge.uptime_seconds,
             draining: edge.draining,
             generation,

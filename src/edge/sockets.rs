@@ -39,11 +39,27 @@ pub struct Dealt {
 }
 
 impl Sockets {
+    /// What somebody else had opened and listens on.
+    pub fn of(kept: Vec<Kept>) -> Sockets {
+        let mut sockets = Sockets::default();
+        for kept in kept {
+            if let Ok(address) = kept.listener.local_addr() {
+                sockets.add(address, kept);
+            }
+        }
+        sockets
+    }
+
     fn add(&mut self, address: SocketAddr, kept: Kept) {
         match self.addresses.iter_mut().find(|(own, _)| *own == address) {
             Some((_, all)) => all.push(kept),
             None => self.addresses.push((address, vec![kept])),
         }
+    }
+
+    /// All sockets, those of one address together.
+    pub fn iter(&self) -> impl Iterator<Item = &Kept> {
+        self.addresses.iter().flat_map(|(_, all)| all)
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
@@ -162,11 +178,7 @@ mod tests {
             }
             let new = after.iter().filter(|inode| !before.contains(inode)).count();
             assert_eq!(new, 2 * cores.saturating_sub(3));
-            assert_eq!(
-                next.sockets.addresses.iter().map(|(_, all)| all.len()).sum::<usize>(),
-                7 + new,
-                "each is known once"
-            );
+            assert_eq!(next.sockets.iter().count(), 7 + new, "each is known once");
         }
     }
 
@@ -175,10 +187,10 @@ mod tests {
         let alone = TcpListener::bind(any()).expect("a port");
         let address = alone.local_addr().expect("an address");
         let wanted = inode(&alone);
-        let lent = Sockets { addresses: vec![(address, vec![Kept { listener: alone, is_lent: true }])] };
+        let lent = Sockets::of(vec![Kept { listener: alone, is_lent: true }]);
         let dealt = lent.deal(&config(&[address], None), 3).expect("it is here");
         assert_eq!(inodes(&dealt), vec![vec![wanted]; 3]);
-        assert_eq!(dealt.sockets.addresses[0].1.len(), 1);
+        assert_eq!(dealt.sockets.iter().count(), 1);
         assert!(dealt.cores.iter().flatten().all(|given| given.is_lent), "it is never told to stop");
     }
 

@@ -80,6 +80,23 @@ impl Program {
         self.child.id()
     }
 
+    /// The process that answers now: upgrades change it.
+    pub fn newest(&self) -> u32 {
+        let pid = self.status()["pid"].as_u64().expect("a number");
+        u32::try_from(pid).expect("a process id")
+    }
+
+    /// Processes that run with this file, but for the first one.
+    fn successors(&self) -> Vec<u32> {
+        let file = self.file.to_str().expect("text");
+        let pids = std::fs::read_dir("/proc").expect("Linux has it").filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            (pid != self.pid() && line.split(|byte| *byte == 0).any(|word| word == file.as_bytes())).then_some(pid)
+        });
+        pids.collect()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it lives");
     }
@@ -164,6 +181,10 @@ fn written(address: SocketAddr, admin: SocketAddr, text: Text<'_>) -> String {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // Upgrades leave others behind.
+        for pid in self.successors() {
+            let _ = kill_process(Pid::from_raw(pid as i32).expect("a pid"), Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.file);

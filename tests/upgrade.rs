@@ -1,0 +1,354 @@
+//! One process after another on the same sockets, and whoever started the first: upgrades, and what systemd is told. The
+//! processes are real, and so is everybody who asks them.
+#![allow(clippy::disallowed_methods)] // the programs under test are other processes, and are waited for
+
+mod common;
+
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::frames::{self, Frames};
+use common::load::Load;
+use common::peer::until;
+use common::program::{Program, Text, descriptors, until_no_more_than};
+use common::{HANG, HOST, ORIGIN, Peer, SECRET, get, origin, setup, worker_config};
+use ptth::worker::Worker;
+use ptth::worker::config::Secret;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Our own worker, in front of a server that answers everything.
+fn worker(edge: SocketAddr, server: SocketAddr) -> Worker {
+    let mut config = worker_config(edge, server, Secret::basic("web-1", SECRET));
+    config.serve = ptth::wire::Scope::Origins(vec![format!("http://{HOST}").parse().expect("an origin")]);
+    config.links = 2;
+    config.concurrency = 16;
+    Worker::start(config).expect("a worker on loopback")
+}
+
+const TEXT: Text<'static> = Text { edge: "cores = 2", pool: "", more: "" };
+
+// ---- upgrades ----
+
+#[test]
+fn ten_upgrades_under_load_lose_nothing() {
+    const UPGRADES: usize = 10;
+    let mut program = Program::start("upgrade", TEXT);
+    let server = origin::serving(|_| common::ok("served"));
+    let workers = [worker(program.address, server), worker(program.address, server)];
+    program.until(|status| status["links"].as_array().is_some_and(|links| links.len() == 4));
+    let idle = descriptors(program.newest());
+    let load = Load::start(program.address, 2, "/");
+    load.wait_for(100);
+    for upgrade in 1..=UPGRADES {
+        let before = program.newest();
+        kill_process(Pid::from_raw(before as i32).expect("a pid"), Signal::USR2).expect("it lives");
+        until(|| program.log().matches("has been replaced").count() == upgrade || load.has_failed());
+        load.wait_for(30);
+        until(|| !is_running(before));
+    }
+    let (answers, failures) = load.end();
+    assert_eq!(failures, Vec::<String>::new(), "of {answers}\n{}", program.log());
+    assert_eq!(program.end(), Some(0), "the first one ended well\n{}", program.log());
+    program.until(|status| status["links"].as_array().is_some_and(|links| links.len() == 4));
+    until_no_more_than(program.newest(), &idle);
+    let last = program.newest();
+    kill_process(Pid::from_raw(last as i32).expect("a pid"), Signal::TERM).expect("it lives");
+    until(|| !is_running(last));
+    for worker in workers {
+        worker.drain();
+        assert_eq!(worker.wait(), Ok(true));
+    }
+}
+
+/// A process that has ended and was not waited for counts as ended.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[test]
+fn what_runs_is_finished_by_the_older_process() {
+    let mut program = Program::start("older", TEXT);
+    let mut link = Peer::connect(program.address);
+    link.send(setup(ORIGIN, "http%2F1.1"));
+    assert_eq!(link.response().status(), 101);
+    let mut runs = Peer::connect(program.address);
+    runs.get("/runs");
+    link.request();
+    let mut waits = Peer::connect(program.address);
+    waits.get("/waits");
+    program.until(|status| status["pools"][0]["queued"] == 1);
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    let mut late = Peer::connect(program.address);
+    late.get("/late");
+    program.until(|status| status["pools"][0]["queued"] == 1 && status["links"].as_array().is_some_and(Vec::is_empty));
+    link.ok("ran");
+    assert_eq!(runs.response().text(), "ran");
+    link.serve("waited");
+    assert_eq!(waits.response().text(), "waited");
+    link.ends();
+    assert_eq!(program.end(), Some(0), "{}", program.log());
+    let mut link = Peer::connect(program.address);
+    link.send(setup(ORIGIN, "http%2F1.1"));
+    assert_eq!(link.response().status(), 101);
+    assert_eq!(link.serve("new").target(), "/late");
+    assert_eq!(late.response().text(), "new");
+}
+
+#[test]
+fn a_link_of_each_pool_stays_for_clients_that_have_not_gone() {
+    let program = Program::start("keeper", TEXT);
+    let mut links: Vec<Frames> = (0..2).map(|_| link(&program, 1)).collect();
+    program.until(|status| status["pools"][0]["credits"] == 2);
+    // A head that has begun keeps its client here, and is answered here.
+    let request = get("/");
+    let (begun, rest) = request.split_at(7);
+    let mut late = Peer::connect(program.address);
+    late.send(begun);
+    program.until(|status| {
+        let cores = status["cores"].as_array().expect("a list");
+        cores.iter().map(|core| core["connections"].as_u64().expect("a number")).sum::<u64>() == 1
+    });
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    until(|| links.iter_mut().any(|link| link.peer.has_some()));
+    if links[1].peer.has_some() {
+        links.swap(0, 1);
+    }
+    let goaway = links[0].next(|frame| frame.kind == frames::GOAWAY);
+    assert_eq!(goaway.goaway_code(), frames::NO_ERROR);
+    links[0].ends();
+    late.send(rest);
+    let stream = links[1].request();
+    links[1].ok(stream, "here");
+    let answer = late.response();
+    assert_eq!((answer.text(), answer.connection("close")), ("here", true));
+    links[1].next(|frame| frame.kind == frames::GOAWAY);
+    links[1].ends();
+}
+
+/// A link over HTTP/2.
+#[track_caller]
+fn link(program: &Program, streams: u32) -> Frames {
+    let mut peer = Peer::connect(program.address);
+    peer.send(setup(ORIGIN, "h2"));
+    let answer = peer.response();
+    assert_eq!(answer.status(), 101, "{answer:?}");
+    let mut frames = Frames::on(peer, &[(frames::MAX_CONCURRENT_STREAMS, streams)]);
+    frames.settled();
+    frames
+}
+
+#[test]
+fn the_name_that_the_program_was_started_with_is_followed_anew() {
+    let folder = std::env::temp_dir().join(format!("ptth-named-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (name, next) = (folder.join("ptth"), folder.join("ptth-next"));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ptth"), &name).expect("a link");
+    std::fs::copy(env!("CARGO_BIN_EXE_ptth"), &next).expect("a copy");
+    let program = Program::start_as("named", TEXT, |_, file| {
+        let mut command = Command::new(&name);
+        command.args(["--log", "text", "edge", "--config", file]);
+        command
+    });
+    std::fs::remove_file(&name).expect("the link");
+    std::os::unix::fs::symlink(&next, &name).expect("another link");
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    let runs = std::fs::read_link(format!("/proc/{}/exe", program.newest())).expect("it lives");
+    assert_eq!(runs, next.canonicalize().expect("it is there"));
+    drop(program);
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[test]
+fn an_address_that_the_newer_process_does_not_want_is_closed() {
+    let gone = common::closed_port();
+    let more = format!("[[listen]]\naddress = \"{gone}\"\naccept = [\"clients\"]\n");
+    let mut program = Program::start("gone", Text { more: &more, ..TEXT });
+    let mut client = Peer::connect(gone);
+    client.get("/");
+    program.until(|status| status["pools"][0]["queued"] == 1);
+    let older = program.pid();
+    program.write(TEXT);
+    program.signal(Signal::USR2);
+    until(|| std::net::TcpStream::connect(gone).is_err());
+    assert_ne!(program.newest(), older, "another one answers");
+    client.leave();
+    assert_eq!(program.end(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn a_newer_process_that_does_not_start_changes_nothing() {
+    let program = Program::start("fails", TEXT);
+    let mut client = Peer::connect(program.address);
+    client.get("/");
+    program.until(|status| status["pools"][0]["queued"] == 1);
+    let idle = descriptors(program.pid());
+    for (index, text) in ["[edge]\ncores = \"some\"\n", "nonsense"].iter().enumerate() {
+        program.write_raw(text);
+        program.signal(Signal::USR2);
+        until(|| program.log().matches("SIGUSR2: nothing changes").count() == index + 1);
+    }
+    assert!(
+        program.log().contains("the new process did not start: it has ended (exit status: 2)"),
+        "{}",
+        program.log()
+    );
+    assert!(program.log().contains(":2:9: `cores`"), "its own words are in the same log: {}", program.log());
+    assert_eq!(program.status()["pools"][0]["queued"], 1);
+    assert_eq!(program.newest(), program.pid());
+    until_no_more_than(program.pid(), &idle);
+    // And then it does.
+    program.write(TEXT);
+    program.signal(Signal::USR2);
+    until(|| program.newest() != program.pid());
+}
+
+// ---- systemd ----
+
+/// Hears what a service tells.
+struct Systemd {
+    socket: UnixDatagram,
+    path: Option<PathBuf>,
+}
+
+impl Systemd {
+    fn at_path(name: &str) -> Systemd {
+        let path = std::env::temp_dir().join(format!("ptth-notify-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        Systemd { socket: UnixDatagram::bind(&path).expect("a socket"), path: Some(path) }.ready()
+    }
+
+    fn in_the_abstract(name: &str) -> Systemd {
+        let address = UnixAddr::from_abstract_name(abstract_name(name)).expect("a name");
+        Systemd { socket: UnixDatagram::bind_addr(&address).expect("a socket"), path: None }.ready()
+    }
+
+    fn ready(self) -> Systemd {
+        self.socket.set_read_timeout(Some(HANG)).expect("a timeout");
+        self
+    }
+
+    #[track_caller]
+    fn hears(&self) -> String {
+        let mut bytes = [0; 4096];
+        let count = self.socket.recv(&mut bytes).expect("nobody says anything");
+        String::from_utf8(bytes[..count].to_vec()).expect("text")
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn abstract_name(name: &str) -> String {
+    format!("ptth-{name}-{}", std::process::id())
+}
+
+#[test]
+fn systemd_hears_of_start_reload_upgrade_and_end() {
+    let systemd = Systemd::at_path("life");
+    let path = systemd.path.clone().expect("it has one");
+    let mut program = Program::start_by("notify", TEXT, |command| _ = command.env("NOTIFY_SOCKET", &path));
+    assert_eq!(systemd.hears(), "READY=1");
+    for (edge, wanted) in [("cores = 1", "in force"), ("cores = none", "SIGHUP: nothing changes")] {
+        program.write(Text { edge, ..TEXT });
+        program.signal(Signal::HUP);
+        let told = systemd.hears();
+        let usec = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("both in one message");
+        assert!(usec.parse::<u64>().is_ok_and(|usec| usec > 0), "{told}");
+        assert_eq!(systemd.hears(), "READY=1");
+        assert!(program.log().contains(wanted), "{}", program.log());
+    }
+    program.write(TEXT);
+    program.signal(Signal::USR2);
+    let told = systemd.hears();
+    let newest: u32 = told.strip_prefix("MAINPID=").and_then(|pid| pid.parse().ok()).expect("a pid");
+    assert_eq!(systemd.hears(), "READY=1", "the new one's, which is the service now");
+    assert_eq!(program.newest(), newest);
+    assert_eq!(program.end(), Some(0));
+    kill_process(Pid::from_raw(newest as i32).expect("a pid"), Signal::TERM).expect("it lives");
+    assert_eq!(systemd.hears(), "STOPPING=1", "and nothing from the one that was replaced");
+}
+
+#[test]
+fn the_watchdog_is_fed_as_long_as_all_cores_run() {
+    let systemd = Systemd::in_the_abstract("watchdog");
+    let name = format!("@{}", abstract_name("watchdog"));
+    let program = Program::start_by("watchdog", TEXT, |command| {
+        command.env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+    });
+    assert_eq!(systemd.hears(), "READY=1");
+    for _ in 0..5 {
+        assert_eq!(systemd.hears(), "WATCHDOG=1");
+    }
+    program.signal(Signal::TERM);
+    while systemd.hears() != "STOPPING=1" {}
+}
+
+#[test]
+fn a_watchdog_of_another_process_is_not_fed() {
+    let systemd = Systemd::in_the_abstract("other");
+    let name = format!("@{}", abstract_name("other"));
+    let program = Program::start_by("other", TEXT, |command| {
+        command.env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "1000").env("WATCHDOG_PID", "1");
+    });
+    assert_eq!(systemd.hears(), "READY=1");
+    for _ in 0..20 {
+        program.status();
+    }
+    program.signal(Signal::TERM);
+    assert_eq!(systemd.hears(), "STOPPING=1");
+}
+
+/// Starts the program as systemd would, with one socket that listens already.
+fn activated(name: &str, address: SocketAddr, file: &str) -> Command {
+    let script = "import os, socket, sys\n\
+        s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+        host, port = sys.argv[1].rsplit(':', 1)\n\
+        s.bind((host, int(port))); s.listen(64)\n\
+        os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n\
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES=sys.argv[2])\n\
+        os.execv(sys.argv[3], sys.argv[3:])\n";
+    let mut command = Command::new("python3");
+    command.args(["-c", script, &address.to_string(), name, env!("CARGO_BIN_EXE_ptth")]);
+    command.args(["--log", "text", "edge", "--config", file]);
+    command
+}
+
+#[test]
+fn a_socket_that_systemd_opened_is_used_and_survives() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: no python3 to stand for systemd");
+        return;
+    }
+    let mut program = Program::start_as("activated", TEXT, |address, file| activated("web", address, file));
+    // Nothing else could listen there: this socket is nobody's to share.
+    let mut clients: Vec<Peer> = (0..8).map(|_| Peer::connect(program.address)).collect();
+    clients.iter_mut().for_each(|client| client.get("/"));
+    program.until(|status| status["pools"][0]["queued"] == 8);
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    let mut link = Peer::connect(program.address);
+    link.send(setup(ORIGIN, "http%2F1.1"));
+    assert_eq!(link.response().status(), 101);
+    let mut late = Peer::connect(program.address);
+    late.send(get("/late"));
+    link.serve("over the same socket");
+    assert_eq!(late.response().text(), "over the same socket");
+    drop(clients);
+    assert_eq!(program.end(), Some(0), "{}", program.log());
+}
