@@ -466,6 +466,25 @@ fn bounds_hold_over_all_generations() {
 }
 
 #[test]
+fn a_pool_runs_no_more_than_it_may_over_all_generations() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("concurrency_max = 1").start();
+        let mut old = edge.h1_link();
+        let mut first = edge.sent(get("/first"));
+        old.request();
+        edge.reload(|config| config.pools[0].retries_max = 7);
+        let mut new = edge.h1_link();
+        let mut second = edge.sent(get("/second"));
+        edge.until_queued(1);
+        new.is_quiet();
+        old.ok("one");
+        assert_eq!(first.response().text(), "one");
+        new.serve("two");
+        assert_eq!(second.response().text(), "two");
+    }
+}
+
+#[test]
 fn counters_never_go_backwards() {
     for cores in CORES {
         let edge = setting().cores(cores).start();

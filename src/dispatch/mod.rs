@@ -54,6 +54,18 @@ impl<T> Shared<T> {
         Shared { rules, shelf, board, permits }
     }
 
+    /// Before anybody runs on either: this pool's bound counts together with that of another edge. Neither hears when the
+    /// other gives a permit back; whoever has to know looks once in a while.
+    pub fn share_permits(&mut self, pool: PoolId, other: &Shared<T>, theirs: PoolId) {
+        self.permits[usize::from(pool.0)] = other.permits[usize::from(theirs.0)].clone();
+    }
+
+    /// Some pool counts permits.
+    #[must_use]
+    pub fn has_permits(&self) -> bool {
+        self.rules.iter().any(|rules| rules.concurrency_max > 0)
+    }
+
     fn concurrency_max(&self, pool: PoolId) -> usize {
         self.rules[usize::from(pool.0)].concurrency_max
     }

@@ -51,7 +51,7 @@ use crate::clock;
 use crate::dispatch::{self, Ageing, PoolRules};
 use crate::events::AcceptPause;
 use crate::exchange::Latch;
-use crate::ids::{Class, CoreId};
+use crate::ids::{Class, CoreId, PoolId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
     ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LEAVE_IDLE_MS, MAILBOX_MESSAGES_MAX,
@@ -120,11 +120,19 @@ impl Generation {
         let register = register.map_err(|mistakes| mistakes.to_string())?;
         let (plans, posts) = plan(cpus, listeners)?;
         let memory_max = memory::bytes_max(config.limits.memory_max);
+        let mut dispatch = dispatch::Shared::new(rules_of(&config), cpus.len());
+        if let Some(before) = &before {
+            for (pool, name) in (0..).map(PoolId).zip(config.pools.iter().map(|pool| &pool.name)) {
+                if let Some(theirs) = before.pool_like(name) {
+                    dispatch.share_permits(pool, &before.dispatch, theirs);
+                }
+            }
+        }
         let shared = Arc::new(Shared {
             routes: Routes::new(&config),
             classifiers: config.pools.iter().map(Classifier::new).collect(),
             register,
-            dispatch: Arc::new(dispatch::Shared::new(rules_of(&config), cpus.len())),
+            dispatch: Arc::new(dispatch),
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
             posts,
             tls,
@@ -350,11 +358,22 @@ async fn live(core: &Rc<Core>, listeners: Vec<Given>) -> bool {
     if core.shared.dispatch.rules.iter().any(|rules| rules.ageing.is_some()) {
         io::spawn(until_over(core.clone(), age(core.clone())));
     }
+    if core.shared.dispatch.has_permits() {
+        io::spawn(until_over(core.clone(), look_for_permits(core.clone())));
+    }
     wait_for(&core.leave).await;
     if core.shared.heirs.get().is_some() {
         io::spawn(until_over(core.clone(), take_leave(core.clone())));
     }
     io::timeout(core.shared.config.drain_ms_max, until_idle(core, &accepting)).await.is_some()
+}
+
+/// As long as generations from before run requests that hold permits, which nobody here hears come back.
+async fn look_for_permits(core: Rc<Core>) {
+    while !core.leave.is_set() && core.shared.lineage.leaving() > 0 {
+        io::sleep_ms(TICK_MS).await;
+        core.look(false);
+    }
 }
 
 /// While another generation takes the connections: clients that ask get one more answer, then those that do not are told to go;
