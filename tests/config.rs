@@ -1191,6 +1191,19 @@ fn the_worker_file() {
         &format!("{GOOD}adaptive = true\nconcurrency_max = ¦63\n"),
         &["`concurrency` is 64, and has to stay from 1 to 63; make concurrency_min <= concurrency"],
     );
+    let device = but("credential_file", "haproxy = true").replace("serve", "#serve");
+    let device = c(&device);
+    assert_eq!((device.haproxy, device.authorization), (true, None));
+    secret.bad(
+        &format!(
+            "{}haproxy = true\n",
+            GOOD.replace("serve = [", "serve = [¦").replace("credential_file = ", "credential_file = ¦")
+        ),
+        &[
+            "`serve` is of no use with `haproxy`: its edges know no setup; leave it out",
+            "`credential_file` is of no use",
+        ],
+    );
     let about = secret.good("worker_id = \"w_1.x\"\nlabels = { zone = \"a\", \"rack.1\" = \"7 b\" }", &[]).about;
     let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!((about.id.as_deref(), about.labels), (Some("w_1.x"), vec![label("zone", "a"), label("rack.1", "7 b")]));

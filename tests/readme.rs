@@ -174,7 +174,7 @@ fn every_command_has_a_machine_that_runs_it() {
 fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
     let tables = tables(&read("README.md"));
     let [edge, worker, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 43 && worker.len() == 21, "{} and {} keys", edge.len(), worker.len());
+    assert!(edge.len() == 43 && worker.len() == 22, "{} and {} keys", edge.len(), worker.len());
     assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
     for (key, default) in edge.iter().chain(&of_pools(priority)) {
         let value = example(key, default);

@@ -455,7 +455,8 @@ impl Site {
             "tokens = {{ jwks_file = \"{}\", issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\" }}",
             files.path("jwks.json")
         );
-        Site { edge: setting().cores(2).edge(&line).start(), files }
+        let shared = "[[pool]]\nname = \"shared\"\norigins = [\"*.tenants.example\"]";
+        Site { edge: setting().cores(2).edge(&line).more(shared).start(), files }
     }
 
     fn put(&self, text: &str) {
@@ -521,6 +522,22 @@ fn a_token_serves_its_own_origins_and_holds_its_own_links() {
     assert_eq!(held.iter().map(|(_, status)| *status).collect::<Vec<_>>(), [101, 101, 429]);
     assert_eq!(site.set_up(&token(&real_claims("c"))).1, 101);
     assert_eq!(site.set_up(&token(&real_claims("web-1"))).1, 101, "a credential with this id has its own");
+}
+
+#[test]
+fn a_token_for_one_origin_of_a_shared_pool_gets_nothing_of_the_others() {
+    let ed = Signer::ed();
+    let site = Site::start(&[ed.jwk("ed")]);
+    let asks = |origins: &[&str]| {
+        let claims = with(real_claims("a"), "origins", json!(origins));
+        let bearer = format!("Bearer {}", ed.token(&header(&ed, "ed"), &claims));
+        let setup = common::setup("http%3A%2F%2Fa.tenants.example", "http%2F1.1");
+        let (link, answer) = site.edge.set_up(&setup.replace(&basic("web-1", SECRET), &bearer));
+        drop(link);
+        answer.status()
+    };
+    assert_eq!(asks(&["http://a.tenants.example"]), 403, "the pool's other tenants are not its own");
+    assert_eq!(asks(&["http://a.tenants.example", "*.tenants.example"]), 101);
 }
 
 #[test]

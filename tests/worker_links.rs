@@ -205,6 +205,27 @@ fn a_change_of_concurrency_is_told_to_a_link_that_lives() {
 }
 
 #[test]
+fn a_device_of_haproxys_begins_without_a_setup_and_tells_its_offer_again() {
+    let (edge, origin) = (PlayedEdge::start(), Origin::start());
+    let with = WorkerConfig { concurrency: 5, haproxy: true, authorization: None, ..config(&edge, origin.address) };
+    let worker = Worker::start(with).expect("a worker");
+    // Like any client, and nothing is asked of it before its SETTINGS are acknowledged.
+    let mut link = Frames { peer: edge.accept_raw() };
+    assert_eq!(link.peer.read(24), common::frames::PREFACE);
+    let first = link.next(|frame| frame.kind == SETTINGS && frame.flags == 0);
+    assert!(first.payload.windows(6).any(|setting| setting == [0, 3, 0, 0, 0, 5]), "{first:?}");
+    link.put(SETTINGS, 0, 0, &[]);
+    link.put(SETTINGS, ACK, 0, &[]);
+    assert_eq!(offer(&mut link), 5, "once more, for an edge that takes no notice before the roles turn");
+    lives(&mut link);
+    ask(&mut link, 1, "/asked");
+    origin.accept().serve("served");
+    answered(&mut link, 1);
+    edge.is_alone();
+    worker.drain();
+}
+
+#[test]
 fn one_change_waits_for_the_answer_to_the_last_and_the_newest_counts() {
     let (edge, origin) = (PlayedEdge::start(), Origin::start());
     let with = |concurrency| WorkerConfig { concurrency, ..config(&edge, origin.address) };

@@ -219,6 +219,9 @@ struct WorkerArguments {
     /// Requests that the server takes at a time, over all links [default: 64]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
+    /// The edges are HAProxy's (reverse HTTP, `attach-srv`): nothing is registered, and no credential is sent
+    #[arg(long)]
+    haproxy: bool,
     /// Let the concurrency follow the server's latency, from --concurrency on
     #[arg(long)]
     adaptive: bool,
@@ -301,6 +304,7 @@ impl WorkerArguments {
             to,
             credential_file,
             bearer_file,
+            haproxy,
             certificate,
             key,
             ca_file,
@@ -323,6 +327,7 @@ impl WorkerArguments {
             to,
             credential_file,
             bearer_file,
+            haproxy,
             ca_file,
             certificate,
             key,

@@ -170,10 +170,17 @@ pub async fn serve<S: Service + 'static>(conn: Conn, service: Rc<S>, profile: Pr
 
 /// Serves a worker's link to its end, as [`serve`] does; it carries what `offer` says at any time. An edge that leaves is told
 /// of to the service at once; its link ends when it is idle then.
-pub async fn serve_edge<S: Service + 'static>(conn: Conn, service: Rc<S>, offer: &Rc<Offer>, drain: &Latch) -> Ended {
+/// `repeats` as in [`Offering::new`].
+pub async fn serve_edge<S: Service + 'static>(
+    conn: Conn,
+    service: Rc<S>,
+    offer: &Rc<Offer>,
+    repeats: bool,
+    drain: &Latch,
+) -> Ended {
     let (pulse, watch) = (conn.pulse(), Rc::new(Watch::default()));
     let profile = Profile::link(offer.get());
-    let watched = Watched::edge(Duplex::new(conn, Leaves::Last), watch.clone(), Offering::new(offer.clone()));
+    let watched = Watched::edge(Duplex::new(conn, Leaves::Last), watch.clone(), Offering::new(offer.clone(), repeats));
     serve_watched(watched, pulse, watch, service, profile, Some(offer), drain).await
 }
 

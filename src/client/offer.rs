@@ -83,10 +83,14 @@ pub(super) struct Offering {
     /// Bytes of the frame under way that it does not get.
     drops: usize,
     has_goaway: bool,
+    /// The offer is told once more behind the first ACK.
+    repeats: bool,
 }
 
 impl Offering {
-    pub fn new(offer: Rc<Offer>) -> Offering {
+    /// `repeats`: the edge forgets what it was told before it has acknowledged it, as HAProxy does (3.0 takes no notice of what a
+    /// device sends before the roles turn).
+    pub fn new(offer: Rc<Offer>, repeats: bool) -> Offering {
         Offering {
             told: offer.get(),
             offer,
@@ -98,6 +102,7 @@ impl Offering {
             passes: PREFACE_BYTES,
             drops: 0,
             has_goaway: false,
+            repeats,
         }
     }
 
@@ -150,13 +155,14 @@ impl Offering {
             self.own.clear();
             self.own_sent = 0;
             let streams = self.offer.get();
-            let is_due = streams != self.told && self.unanswered == Unanswered::Nobodys && self.first.is_none();
+            let is_news = streams != self.told || self.repeats;
+            let is_due = is_news && self.unanswered == Unanswered::Nobodys && self.first.is_none();
             if !is_due || !self.out.is_between_frames() {
                 return Poll::Ready(Ok(())); // it is looked at again with the next frame, and with the ACK
             }
             self.own.extend_from_slice(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);
             put_streams(&mut self.own, streams);
-            self.told = streams;
+            (self.told, self.repeats) = (streams, false);
             self.unanswered = Unanswered::Ours;
         }
     }
@@ -307,7 +313,7 @@ mod tests {
         far.write_all(parts[1]).unwrap();
         far.shutdown(std::net::Shutdown::Write).unwrap();
         let mut inner = Duplex::new(conn, Leaves::Last);
-        let mut offering = Offering::new(Rc::new(Offer::new(1)));
+        let mut offering = Offering::new(Rc::new(Offer::new(1)), false);
         offering.unanswered = Unanswered::Ours;
         let (mut got, mut buffer) = (Vec::new(), vec![0; room]);
         loop {

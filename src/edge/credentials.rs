@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::config::{Credential, Pool, Proof, SecretHash};
-use super::patterns::includes;
+use super::patterns::{includes, includes_hosts};
 use super::tls::Vouched;
 use super::tokens::{Claims, KeyId, Tokens};
 use crate::limits::{CREDENTIALS_MAX, SECRETS_MAX};
@@ -331,6 +331,15 @@ impl Badge {
     #[must_use]
     pub fn may_register_pool(&self, pool: &Pool) -> bool {
         pool.origins.iter().all(|wanted| self.origins.iter().any(|pattern| includes(pattern, wanted)))
+    }
+
+    /// Whether its worker may serve `pool` for one origin of it. A pool sends its workers what comes for any of its origins, so a
+    /// token has to name the hosts of all of them: who issues tokens does not read this edge's configuration. A `[[credential]]`
+    /// is written beside its pools, and a mistake of that kind is warned of there.
+    #[must_use]
+    pub fn may_share(&self, pool: &Pool) -> bool {
+        let covers = |wanted| self.origins.iter().any(|own| includes_hosts(own, wanted));
+        !matches!(self.proved, Proved::Token { .. }) || pool.origins.iter().all(covers)
     }
 
     /// The origins that its worker registers without naming them.

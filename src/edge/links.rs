@@ -225,7 +225,13 @@ pub fn admit<T>(
             attempts.failed(source, clock::now());
         }
         core.counters.borrow_mut().setup_refused(*fault);
-        tracing::info!(peer = ?address, status = fault.status(), reason = %fault, "setup refused");
+        // Anybody can have these two said, as often as he likes.
+        match fault {
+            Fault::NoPool | Fault::SetupsTooMany { .. } => {
+                tracing::debug!(peer = ?address, status = fault.status(), reason = %fault, "setup refused");
+            }
+            _ => tracing::info!(peer = ?address, status = fault.status(), reason = %fault, "setup refused"),
+        }
     }
     checked
 }
@@ -306,7 +312,8 @@ fn pools_of(shared: &Shared, badge: &Badge, scope: Option<&Scope>) -> Result<Vec
     let mut register = |origin: &Origin| {
         let served = if badge.may_register(origin) { shared.routes.pools_for(origin) } else { Vec::new() };
         pools.extend_from_slice(&served);
-        if served.is_empty() { Err(Fault::SetupForbidden) } else { Ok(()) }
+        let may_share = |pool: &PoolId| badge.may_share(&shared.config.pools[usize::from(pool.0)]);
+        if served.is_empty() || !served.iter().all(may_share) { Err(Fault::SetupForbidden) } else { Ok(()) }
     };
     match scope {
         Some(Scope::Origins(origins)) => origins.iter().try_for_each(&mut register)?,

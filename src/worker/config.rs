@@ -32,6 +32,9 @@ pub struct WorkerConfig {
     pub to: Target,
     /// `None`: the certificate alone says who this is.
     pub authorization: Option<Secret>,
+    /// The edges are HAProxy's (`attach-srv`): there is no setup, so nothing is registered, and the certificate or the address alone
+    /// says who this is.
+    pub haproxy: bool,
     /// What edges are told about this worker.
     pub about: About,
     pub tls: TlsFiles,
@@ -125,6 +128,7 @@ impl WorkerConfig {
             serve,
             to,
             authorization,
+            haproxy: false,
             about: About::default(),
             tls: TlsFiles::NONE,
             via: None,
@@ -150,6 +154,7 @@ impl WorkerConfig {
             && self.serve == other.serve
             && self.to == other.to
             && self.authorization == other.authorization
+            && self.haproxy == other.haproxy
             && self.links == other.links
             && self.via == other.via
             && self.about == other.about
@@ -318,6 +323,7 @@ pub struct WorkerFlags {
     pub to: Option<String>,
     pub credential_file: Option<PathBuf>,
     pub bearer_file: Option<PathBuf>,
+    pub haproxy: bool,
     pub ca_file: Option<PathBuf>,
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -345,6 +351,7 @@ const TOP: Shape = Shape {
         "to",
         "credential_file",
         "bearer_file",
+        "haproxy",
         "certificate",
         "key",
         "ca_file",
@@ -482,6 +489,7 @@ struct Given {
     labels: Vec<(At<String>, At<String>)>,
     links: Option<At<u64>>,
     concurrency: Option<At<u64>>,
+    haproxy: Option<At<bool>>,
     adaptive: Option<At<bool>>,
     concurrency_min: Option<At<u64>>,
     concurrency_max: Option<At<u64>>,
@@ -502,6 +510,7 @@ impl Default for Given {
             to: None,
             credential_file: None,
             bearer_file: None,
+            haproxy: None,
             ca_file: None,
             certificate: None,
             key: None,
@@ -607,6 +616,10 @@ impl Given {
                 self.labels.push((owned(name), owned(value)));
             }
         }
+        self.haproxy = root.entry("haproxy").and_then(|entry| {
+            let value = entry.flag(mistakes)?;
+            Some(At { value, place: entry.place() })
+        });
         self.adaptive = root.entry("adaptive").and_then(|entry| {
             let value = entry.flag(mistakes)?;
             Some(At { value, place: entry.place() })
@@ -672,6 +685,9 @@ impl Given {
                 *own = Some(At { value: given.into(), place: Place::Flag(flag) });
             }
         }
+        if flags.haproxy {
+            self.haproxy = Some(At { value: true, place: Place::Flag("--haproxy") });
+        }
         if flags.adaptive {
             self.adaptive = Some(At { value: true, place: Place::Flag("--adaptive") });
         }
@@ -696,7 +712,13 @@ impl Given {
         if edges.is_none() {
             missing("edges", "--edge", EDGES, mistakes);
         }
+        let haproxy = self.haproxy.as_ref().is_some_and(|at| at.value);
+        for (name, place) in self.for_setups().into_iter().filter(|_| haproxy) {
+            let what = format!("`{name}` is of no use with `haproxy`: its edges know no setup");
+            mistakes.error(place, what, "leave it out; a certificate or the address says who a device is");
+        }
         let scope = match (&self.serve, &self.pool) {
+            _ if haproxy => Some(Scope::Origins(Vec::new())),
             (Some(_), Some(pool)) => {
                 mistakes.error(pool.place, "both `serve` and `pool` are there", "keep one: origins, or a pool's name");
                 None
@@ -717,6 +739,7 @@ impl Given {
             }
         };
         let authorization = match (&self.credential_file, &self.bearer_file) {
+            _ if haproxy => Some(None),
             (Some(_), Some(bearer)) => {
                 let what = "both `credential_file` and `bearer_file` are there";
                 mistakes.error(bearer.place, what, "keep the one that the edge's operator gave you");
@@ -747,6 +770,7 @@ impl Given {
             serve: scope?,
             to: to?,
             authorization: authorization?,
+            haproxy,
             about,
             tls: tls?,
             via,
@@ -758,6 +782,15 @@ impl Given {
                 None => self.health.clone(),
             },
         })
+    }
+
+    /// What a setup would tell an edge.
+    fn for_setups(&self) -> Vec<(&'static str, Place)> {
+        let first = |list: &Option<Vec<At<String>>>| Some(list.as_ref()?.first()?.place);
+        let files = [("credential_file", &self.credential_file), ("bearer_file", &self.bearer_file)];
+        let files = files.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?.place)));
+        let pool = self.pool.as_ref().map(|pool| ("pool", pool.place));
+        first(&self.serve).map(|place| ("serve", place)).into_iter().chain(pool).chain(files).collect()
     }
 
     fn about(&self, mistakes: &mut Mistakes) -> About {

@@ -252,7 +252,10 @@ async fn dial(links: &Rc<Links>, edge: &EdgeAddress, way: Way, share: &Share) ->
     if let (Scheme::Https, Some(config)) = (edge.scheme, &config) {
         tls::secure(&mut conn, config, &edge.host, "ca_file").await?;
     }
-    let (conn, version) = setup::set_up(conn, edge, &links.config).await?;
+    let (conn, version) = match links.config.haproxy {
+        false => setup::set_up(conn, edge, &links.config).await?,
+        true => (setup::as_device(conn), ChannelVersion::H2),
+    };
     let offer = share.offer();
     tracing::info!(edge = %edge.host, address = %way, serves = %links.config.serve, ?version, credits = offer.get(), "link up");
     Ok(Rc::new(Life {
@@ -276,10 +279,12 @@ async fn serve(links: Rc<Links>, life: Rc<Life>, ends: Rc<Latch>) {
     let _alive = Counted::new(&links.alive);
     let _over = SetsAtEnd(&life.is_over);
     let why = match life.version {
-        ChannelVersion::H2 => match client::h2::serve_edge(conn, life.over.clone(), &life.offer, &ends).await {
-            client::h2::Ended::Cleanly => "the edge closed it".into(),
-            client::h2::Ended::Broken(why) => why,
-        },
+        ChannelVersion::H2 => {
+            match client::h2::serve_edge(conn, life.over.clone(), &life.offer, links.config.haproxy, &ends).await {
+                client::h2::Ended::Cleanly => "the edge closed it".into(),
+                client::h2::Ended::Broken(why) => why,
+            }
+        }
         ChannelVersion::H1 => {
             let over = Rc::new(Latch::default());
             let (ends, paused, linked, told) = (ends.clone(), links.shares.paused(), life.clone(), over.clone());

@@ -7,6 +7,7 @@ use super::config::{EdgeAddress, Secret, WorkerConfig};
 use super::tls;
 use crate::io::{self, Conn};
 use crate::limits::SETUP_MS_MAX;
+use crate::wire::PREFACE;
 use crate::wire::{self, ChannelVersion, Dialect, HeadScan, SetupAnswer};
 
 /// Sends the setup and reads its answer. What comes behind the 101 stays in the connection: it belongs to the channel.
@@ -31,6 +32,15 @@ pub async fn set_up(
         Ok(SetupAnswer::Refused { status, .. }) => Err(refused(status)),
         Err(fault) => Err(format!("this is no edge: {fault}")),
     }
+}
+
+/// HAProxy's reverse HTTP has no setup (its documentation of `rhttp@`, wire-formats §3): a device begins like any client, and is asked
+/// as soon as its SETTINGS are acknowledged. So the engine, a server from the first byte on, finds the preface that nobody sends, and
+/// ours leaves in front of its first frame.
+pub fn as_device(mut conn: Conn) -> Conn {
+    conn.writer.put(PREFACE);
+    conn.reader.unread(Bytes::from_static(PREFACE));
+    conn
 }
 
 /// The head of what `who` answers. What comes behind it stays in the connection.

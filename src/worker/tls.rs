@@ -31,11 +31,13 @@ pub fn load(config: &WorkerConfig, mistakes: &mut Mistakes) -> Tls {
     let files = &config.tls;
     let edge = config.edges.iter().any(|edge| edge.scheme == Scheme::Https).then(|| {
         let trust = Trust { file: files.ca_file.as_ref(), key: "ca_file", place: files.edges_at };
-        client_config(&provider, &trust, files.identity.as_ref(), mistakes)
+        // A setup is an HTTP/1.1 request; a device of HAProxy's speaks HTTP/2 from its first byte on.
+        let protocol: &[u8] = if config.haproxy { b"h2" } else { b"http/1.1" };
+        client_config(&provider, &trust, files.identity.as_ref(), protocol, mistakes)
     });
     let origin = matches!(config.to, Target::Https { .. }).then(|| {
         let trust = Trust { file: files.to_ca_file.as_ref(), key: "to_ca_file", place: files.to_at };
-        client_config(&provider, &trust, None, mistakes)
+        client_config(&provider, &trust, None, b"http/1.1", mistakes)
     });
     let shown = files.identity.as_ref().filter(|_| edge.is_some()).and_then(|identity| {
         // Read a second time: what is wrong with it was said the first time.
@@ -57,6 +59,7 @@ fn client_config(
     provider: &Arc<CryptoProvider>,
     trust: &Trust<'_>,
     identity: Option<&Identity>,
+    protocol: &[u8],
     mistakes: &mut Mistakes,
 ) -> Option<Arc<ClientConfig>> {
     let roots = match trust.file {
@@ -75,8 +78,7 @@ fn client_config(
         Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
         None => builder.with_no_client_auth(),
     };
-    // A setup is an HTTP/1.1 request, and so is what goes to a server.
-    client.alpn_protocols = vec![b"http/1.1".to_vec()];
+    client.alpn_protocols = vec![protocol.to_vec()];
     Some(Arc::new(client))
 }
 

@@ -78,15 +78,21 @@ impl PlayedEdge {
         PlayedEdge { listener, address }
     }
 
-    /// The next connection, turned: its worker speaks the version `alpn` from here on.
+    /// The next connection, as it comes.
     #[track_caller]
-    pub fn accept(&self, alpn: &str) -> Peer {
+    pub fn accept_raw(&self) -> Peer {
         let (told, tells) = mpsc::channel();
         let listener = self.listener.try_clone().expect("a descriptor");
         std::thread::spawn(move || told.send(listener.accept()));
         let (stream, _) = tells.recv_timeout(HANG).expect("nobody dials").expect("a connection");
         let _ = stream.set_nodelay(true);
-        let mut peer = Peer::new(stream);
+        Peer::new(stream)
+    }
+
+    /// The next connection, turned: its worker speaks the version `alpn` from here on.
+    #[track_caller]
+    pub fn accept(&self, alpn: &str) -> Peer {
+        let mut peer = self.accept_raw();
         let setup = peer.request();
         assert!(setup.connection("upgrade"), "{setup:?}");
         peer.send(format!(

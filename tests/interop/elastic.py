@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Workers come and go under load: 2, 8, 3, 5 and 2 again, by SIGTERM and by SIGKILL, while 200 clients ask on (open loop, Poisson). No
-request fails where workers end cleanly; where they are killed only what was sent already and is not safe to repeat. New workers
-carry load within a second. ROUNDS (default 1) times each way; the full form is ROUNDS=20."""
+request fails where workers end cleanly; where they are killed only what was sent already and is not safe to repeat (502), and
+what was half answered (a cut, at most one for each of them). New workers carry load within a second. ROUNDS (default 1) times each way; the full form is ROUNDS=20."""
 
 import asyncio
 import os
@@ -127,7 +127,10 @@ def main():
             failed = [result for result in results if result[1] != 200]
             way = "SIGKILL" if kills else "SIGTERM"
             if kills:
-                wrong = [result for result in failed if result[:2] != ("POST", 502)]
+                cuts = [result for result in failed if result[1] is None]
+                wrong = [result for result in failed if result[1] is not None and result[:2] != ("POST", 502)]
+                killed = count * sum(max(0, before - after) for before, after in zip([2, *STEPS], STEPS))
+                check(len(cuts) <= killed, f"{way}: {len(cuts)} cuts by {killed} workers that were killed: {cuts[:5]}")
                 check(not wrong, f"{way}: {len(wrong)} of {len(results)} failed that should not: {wrong[:5]}")
             else:
                 check(not failed, f"{way}: {len(failed)} of {len(results)} failed: {failed[:5]}")

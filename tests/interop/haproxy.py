@@ -1,5 +1,5 @@
 """HAProxy as a worker: its reverse HTTP (`rhttp@`, 2.9 and later) dials an address for `haproxy-workers`, plain and with TLS and a
-client certificate, and serves what comes back from a server of its own.
+client certificate, and serves what comes back from a server of its own. And HAProxy as the edge of our worker (`haproxy = true`).
 
 Which HAProxy: $PTTH_HAPROXY, or the one in $PATH. Exit code 77, and a loud line, where there is none that is new enough."""
 
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+import harness
 from harness import check, curl, free_port, say, status, until
 from secure import SecureHouse
 
@@ -55,6 +56,34 @@ backend origin
     return house.start("haproxy", [binary, "-db", "-f", config])
 
 
+def front(house, binary, clients, devices, tls=""):
+    """HAProxy as an edge: clients on one address, devices on another."""
+    config = house.write(
+        f"front-{clients}.cfg",
+        f"""
+global
+    expose-experimental-directives
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout queue 30s
+    http-reuse always
+frontend clients
+    bind 127.0.0.1:{clients}
+    default_backend reversed
+frontend devices
+    bind 127.0.0.1:{devices} {tls or "proto h2"}
+    tcp-request session attach-srv reversed/device
+backend reversed
+    server device rhttp@ maxconn 60
+""",
+    )
+    return house.start("haproxy", [binary, "-db", "-f", config])
+
+
 def asks(edge, path):
     return curl("--fail", "--header", "Host: localhost", f"{edge.url}{path}")
 
@@ -80,6 +109,35 @@ def links(edge, count, process):
         return len(up) == count and all(link["worker"] == "device" and link["credits"] > 0 for link in up)
 
     until(ready, f"{count} links of devices", process=process)
+
+
+def ours(house, devices, origin, scheme="http", more=()):
+    """Our worker as a device."""
+    arguments = ["--haproxy", "--edge", f"{scheme}://localhost:{devices}", "--to", f"http://127.0.0.1:{origin.port}"]
+    return house.start("worker", [harness.binary(), "worker", *arguments, "--links", "2", "--concurrency", "100", *more])
+
+
+def as_an_edge(house, binary, origin):
+    """Our worker serves HAProxy's clients, plain and with mutual TLS."""
+    authority = house.authority()
+    house.issue("front", "localhost")
+    house.issue("web", "web.internal", usage="clientAuth")
+    with open(house.path("front-both.pem"), "w") as both:
+        for part in ("front.pem", "front.key"):
+            with open(house.path(part)) as file:
+                both.write(file.read())
+    certificate = f"ssl crt {house.path('front-both.pem')} alpn h2 verify required ca-file {authority}"
+    shown = ["--ca-file", authority, "--certificate", house.path("web.pem"), "--key", house.path("web.key")]
+    for what, scheme, bind, more in (("plain", "http", "", ()), ("mutual-tls", "https", certificate, shown)):
+        clients, devices = free_port(), free_port()
+        front(house, binary, clients, devices, bind)
+        until(lambda: harness.answers(clients), "HAProxy listens")
+        worker = ours(house, devices, origin, scheme, more)
+        edge = harness.Server(worker, clients)
+        first = lambda: curl("--header", "Host: localhost", f"{edge.url}/hello") == b"hello\n"
+        until(first, "a request passes through HAProxy to our worker", process=worker)
+        serves(house, edge, f"haproxy-edge-{what}")
+        worker.end()
 
 
 def main():
@@ -155,6 +213,7 @@ certificate_name = "device.internal"
         links(edge, 2, third)
         check(edge.process.end(20) == 0, "an edge with a device drains and ends")
         say("an edge with a device drains and ends with 0")
+        as_an_edge(house, binary, origin)
 
 
 main()
