@@ -88,7 +88,7 @@ def asks(edge, path):
     return curl("--fail", "--header", "Host: localhost", f"{edge.url}{path}")
 
 
-def serves(house, edge, what):
+def serves(house, edge, what, h2_port):
     body = os.urandom(1 << 20)
     upload = house.path("upload")
     with open(upload, "wb") as file:
@@ -101,6 +101,18 @@ def serves(house, edge, what):
     down = asks(edge, f"/bytes?n={5 << 20}")
     check(len(down) == 5 << 20, f"5 MiB down: {len(down)}")
     say(f"{what}: {REQUESTS} requests, {AT_ONCE} at once; a MiB up and five down")
+    if shutil.which("wrk"):
+        said = subprocess.run(
+            ["wrk", "-t1", "-c32", "-d2", "-H", "Host: localhost", f"{edge.url}/hello"], capture_output=True, text=True, timeout=30
+        ).stdout
+        count = re.search(r"(\d+) requests in", said)
+        check(count and int(count[1]) > 0 and "Non-2xx" not in said and "Socket errors" not in said, f"wrk: {said}")
+        say(f"{what}: wrk, 32 connections: {count[1]} requests, no error")
+    if shutil.which("h2load"):
+        command = ["h2load", "-c4", "-m8", "-n2000", "-H", ":authority: localhost", f"http://127.0.0.1:{h2_port}/hello"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+        check("2000 succeeded, 0 failed, 0 errored, 0 timeout" in said and "2000 2xx" in said, f"h2load: {said}")
+        say(f"{what}: h2load, 4 connections of 8 streams: 2000 requests, no error")
 
 
 def links(edge, count, process):
@@ -136,7 +148,7 @@ def as_an_edge(house, binary, origin):
         edge = harness.Server(worker, clients)
         first = lambda: curl("--header", "Host: localhost", f"{edge.url}/hello") == b"hello\n"
         until(first, "a request passes through HAProxy to our worker", process=worker)
-        serves(house, edge, f"haproxy-edge-{what}")
+        serves(house, edge, f"haproxy-edge-{what}", clients)
         worker.end()
 
 
@@ -148,7 +160,7 @@ def main():
     with SecureHouse(__file__, seconds_max=120) as house:
         say(version)
         house.issue("device", "device.internal", usage="clientAuth")
-        plain, secure = free_port(), free_port()
+        plain, secure, h2c, mutual_h2c = (free_port() for _ in range(4))
         own = 'origins = ["http://localhost"]\nlinks_max = 8'
         digest = hashlib.sha256(b"nobody presents it").hexdigest()
         edge = house.edge(
@@ -162,12 +174,16 @@ credential = "device"
 id = "device"
 secret_hash = "sha256:{digest}"
 {own}
+[[listen]]
+address = "127.0.0.1:{h2c}"
+accept = ["clients"]
+h2c = true
 """,
         )
         origin = house.origin()
         first = device(house, binary, plain, origin, connections=2)
         links(edge, 2, first)
-        serves(house, edge, "plain")
+        serves(house, edge, "plain", h2c)
 
         first.kill()
         first.wait()
@@ -191,6 +207,10 @@ tls = {entry}
 id = "device"
 certificate_name = "device.internal"
 {own}
+[[listen]]
+address = "127.0.0.1:{mutual_h2c}"
+accept = ["clients"]
+h2c = true
 """,
         )
         with open(house.path("device-both.pem"), "w") as both:
@@ -200,7 +220,7 @@ certificate_name = "device.internal"
         tls = f"ssl verify required ca-file {authority} alpn h2 sni str(localhost)"
         known = device(house, binary, secure, origin, 2, f"{tls} crt {house.path('device-both.pem')}")
         links(mutual, 2, known)
-        serves(house, mutual, "mutual-tls")
+        serves(house, mutual, "mutual-tls", mutual_h2c)
         known.end()
         until(lambda: not status(mutual)["links"], "a device that ends takes its links along")
         device(house, binary, secure, origin, 1, tls)
