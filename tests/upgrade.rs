@@ -212,6 +212,21 @@ fn a_newer_process_that_does_not_start_changes_nothing() {
     until(|| program.newest() != program.pid());
 }
 
+#[test]
+fn a_process_that_is_told_to_end_while_it_is_replaced_leaves_nobody_behind() {
+    for ms in [0, 3, 10, 30, 60, 120] {
+        let mut program = Program::start("both", TEXT);
+        program.signal(Signal::USR2);
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        program.signal(Signal::TERM);
+        assert_eq!(program.end(), Some(0), "{}", program.log());
+        // Whichever came first counts.
+        let was_replaced = program.log().contains("this process has been replaced");
+        let left: Vec<u32> = program.successors().into_iter().filter(|pid| is_running(*pid)).collect();
+        assert_eq!(left.len(), usize::from(was_replaced), "after {ms} ms {left:?} run: {}", program.log());
+    }
+}
+
 // ---- systemd ----
 
 /// Hears what a service tells.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::config::EdgeConfig;
@@ -257,6 +258,7 @@ impl Life {
         };
         let sockets = sockets.map_err(|error| format!("the sockets cannot be handed over: {error}"));
         self.wait_for_workers();
+        let sockets = if self.lineage.drains() { Err("the edge drains".into()) } else { sockets };
         let replaced = sockets.and_then(|sockets| program.start(&sockets)?.wait()).and_then(|mut successor| {
             let heirs = self.present().heirs(&successor.addresses);
             if self.lineage.leave(&heirs).is_none() {
@@ -266,13 +268,24 @@ impl Life {
             successor.go();
             Ok(successor.pid())
         });
-        if replaced.is_err() {
-            let mut present = self.present();
-            present.is_upgrading = false;
-            let is_wanted_anew = std::mem::take(&mut present.is_wanted_anew);
-            drop(present);
-            if is_wanted_anew {
-                self.hang_up();
+        let mut present = self.present();
+        let is_wanted_anew = std::mem::take(&mut present.is_wanted_anew);
+        match &replaced {
+            Ok(pid) => {
+                // Should the other process end, its sockets end with it, and whoever binds anew has them alone.
+                present.sockets = Sockets::of(Vec::new());
+                // It may have read the file before that was changed.
+                let pid = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw);
+                if let (Some(pid), true) = (pid, is_wanted_anew) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::HUP); // it may have ended
+                }
+            }
+            Err(_) => {
+                present.is_upgrading = false;
+                drop(present);
+                if is_wanted_anew {
+                    self.hang_up();
+                }
             }
         }
         replaced
@@ -343,11 +356,17 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
     let life = edge.life.clone();
     signals.on_hangup(move || life.hang_up());
     let (life, program) = (edge.life.clone(), Arc::new(program));
+    let upgrades = Arc::new(Mutex::new(Vec::new()));
+    let begun = upgrades.clone();
     signals.on_upgrade(move || {
         let (life, program) = (life.clone(), program.clone());
-        let upgrade = std::thread::Builder::new().name("upgrade".into()).spawn(move || life.upgrade(&program));
-        if let Err(error) = upgrade {
-            tracing::error!(%error, "SIGUSR2: a thread could not be started; nothing changes");
+        match std::thread::Builder::new().name("upgrade".into()).spawn(move || life.upgrade(&program)) {
+            Ok(upgrade) => {
+                let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+                begun.retain(|upgrade: &JoinHandle<()>| !upgrade.is_finished());
+                begun.push(upgrade);
+            }
+            Err(error) => tracing::error!(%error, "SIGUSR2: a thread could not be started; nothing changes"),
         }
     });
     let ends = lineage.clone();
@@ -362,7 +381,11 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
     if let Some(every) = supervisor::watchdog() {
         edge.life.keep_watch(every)?;
     }
-    match edge.wait()? {
+    let finished = edge.wait();
+    // A process that is about to take over from one that was told to end is ended by whoever started it, and by nobody else.
+    let begun = std::mem::take(&mut *upgrades.lock().unwrap_or_else(PoisonError::into_inner));
+    begun.into_iter().for_each(|upgrade| drop(upgrade.join())); // one that panicked has said so
+    match finished? {
         true => Ok(()),
         false => Err("drain_max ran out before everything was finished".into()),
     }

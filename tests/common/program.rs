@@ -87,7 +87,7 @@ impl Program {
     }
 
     /// Processes that run with this file, but for the first one.
-    fn successors(&self) -> Vec<u32> {
+    pub fn successors(&self) -> Vec<u32> {
         let file = self.file.to_str().expect("text");
         let pids = std::fs::read_dir("/proc").expect("Linux has it").filter_map(|entry| {
             let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
