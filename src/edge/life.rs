@@ -82,7 +82,7 @@ impl Edge {
         let present = Present { sockets, addresses: addresses_now, admin, is_wanted_anew: false, is_upgrading: false };
         let life = Arc::new(Life { lineage, present: Mutex::new(present), told });
         let generation = Generation::boot(config, &cpus, tls, cores, &life.lineage)?;
-        life.begin(generation, None)?;
+        life.begin(generation, &life.present().sockets, None)?;
         Ok(Edge { life, ends: Mutex::new(ends), addresses, admin })
     }
 
@@ -137,7 +137,7 @@ impl Life {
     }
 
     /// Opens a generation, and watches for its end. Its error leaves the one before as it was.
-    fn begin(self: &Arc<Life>, generation: Generation, heirs: Option<Heirs>) -> Result<u64, String> {
+    fn begin(self: &Arc<Life>, generation: Generation, sockets: &Sockets, heirs: Option<Heirs>) -> Result<u64, String> {
         let shared = generation.shared.clone();
         let number = shared.generation;
         let life = self.clone();
@@ -156,6 +156,10 @@ impl Life {
         if let Err(error) = watched {
             drain_all(&shared);
             return Err(format!("a thread could not be started: {error}; see ulimit -u"));
+        }
+        if let Err(why) = sockets.listen() {
+            drain_all(&shared);
+            return Err(why);
         }
         if self.lineage.open(&shared, heirs).is_none() {
             drain_all(&shared);
@@ -182,7 +186,7 @@ impl Life {
         let living: Vec<SocketAddr> = sockets.addresses().collect();
         let heirs = present.heirs(&living);
         let generation = Generation::boot(config, &cpus, tls, cores, &self.lineage)?;
-        let number = self.begin(generation, Some(heirs))?;
+        let number = self.begin(generation, &sockets, Some(heirs))?;
         for address in addresses.iter().filter(|address| !present.addresses.contains(address)) {
             tracing::info!(%address, "listening");
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::config::EdgeConfig;
-use crate::io::open_listener;
+use crate::io::{bind_listener, start_listening};
 use crate::limits::LISTEN_BACKLOG;
 
 /// A descriptor of each socket, kept beside those that the cores accept on: so a socket is never closed because a core is.
@@ -66,6 +66,17 @@ impl Sockets {
         self.addresses.iter().map(|(address, _)| *address)
     }
 
+    /// The new ones listen from now on, behind all that could fail: SO_REUSEPORT would give them a part of all connections, and
+    /// whoever closed them again would reset those.
+    pub fn listen(&self) -> Result<(), String> {
+        for (address, all) in &self.addresses {
+            for kept in all.iter().filter(|kept| !kept.is_lent) {
+                start_listening(&kept.listener, LISTEN_BACKLOG).map_err(|error| cannot_listen(*address, &error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Deals out the sockets that this configuration wants to so many cores: those that are here already, and new ones. Each
     /// core gets at least one of every address, and none is left without a core: its backlog would wait for ever. Nothing
     /// changes here, so that whoever fails later has nothing to undo.
@@ -99,7 +110,7 @@ impl Sockets {
         let mut all = here.iter().map(Kept::twin).collect::<io::Result<Vec<_>>>();
         let all = all.as_mut().map_err(|error| cannot_listen(address, error))?;
         while all.len() < cores {
-            match open_listener(address, LISTEN_BACKLOG) {
+            match bind_listener(address) {
                 Ok(listener) => {
                     if address.port() == 0 {
                         address = listener.local_addr().map_err(|error| cannot_listen(address, &error))?;

@@ -29,9 +29,17 @@ pub fn accept_backoffs() -> u64 {
     BACKOFFS.get()
 }
 
-/// Opens a listening socket that any thread may hand to [`Listener::from_std`] on its core: SO_REUSEPORT and
-/// SO_REUSEADDR, CLOEXEC, `backlog` connections not yet accepted, and nothing but IPv6 on an IPv6 address.
+/// Opens a listening socket that any thread may hand to [`Listener::from_std`] on its core, with `backlog` connections not yet
+/// accepted. As [`bind_listener`].
 pub fn open_listener(addr: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
+    let listener = bind_listener(addr)?;
+    start_listening(&listener, backlog)?;
+    Ok(listener)
+}
+
+/// A socket that has its address, and takes no connection before [`start_listening`]: SO_REUSEPORT and SO_REUSEADDR, CLOEXEC, and
+/// nothing but IPv6 on an IPv6 address.
+pub fn bind_listener(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -39,8 +47,12 @@ pub fn open_listener(addr: SocketAddr, backlog: i32) -> io::Result<std::net::Tcp
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(backlog)?;
     Ok(socket.into())
+}
+
+/// From now on the kernel takes connections for it, `backlog` of them before they are accepted. Safe to repeat.
+pub fn start_listening(listener: &std::net::TcpListener, backlog: i32) -> io::Result<()> {
+    socket2::SockRef::from(listener).listen(backlog)
 }
 
 /// A listening socket of this core. Give it up with [`Listener::close`]: a drop stops it as well, but a connection that the
