@@ -123,8 +123,6 @@ pub struct Shape {
     /// As in the file: `[edge]`, `[[pool]]`.
     pub name: &'static str,
     pub keys: &'static [&'static str],
-    /// Keys of the contract that this version does not have, each with a way to go on.
-    pub later: &'static [(&'static str, &'static str)],
 }
 
 /// Reads a file of at most `limits::CONFIG_BYTES_MAX`.
@@ -230,10 +228,6 @@ impl<'d> Section<'d> {
             }
             let place = self.document.place(&key.span());
             let shown = plain(name, 60);
-            if let Some((_, mend)) = shape.later.iter().find(|(later, _)| *later == name) {
-                mistakes.error(place, format_args!("`{shown}` is not available in this version"), mend);
-                continue;
-            }
             let near = shape.keys.iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
             let homes: Vec<_> = all.iter().filter(|s| s.keys.contains(&name)).map(|s| s.name).collect();
             let what = format!("unknown key `{shown}` in {}", shape.name);

@@ -343,11 +343,10 @@ impl Pool {
     }
 }
 
-const TOP: Shape =
-    Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "pool", "credential"], later: &[] };
+const TOP: Shape = Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "pool", "credential"] };
 const EDGE: Shape =
-    Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies", "credentials_dir", "tokens"], later: &[] };
-const TOKENS: Shape = Shape { name: "tokens", keys: &["jwks_file", "issuer", "audience"], later: &[] };
+    Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies", "credentials_dir", "tokens"] };
+const TOKENS: Shape = Shape { name: "tokens", keys: &["jwks_file", "issuer", "audience"] };
 const LIMITS: Shape = Shape {
     name: "[limits]",
     keys: &[
@@ -364,15 +363,11 @@ const LIMITS: Shape = Shape {
         "streams_max",
         "memory_max",
     ],
-    later: &[],
 };
-const LISTEN: Shape = Shape {
-    name: "[[listen]]",
-    keys: &["address", "accept", "credential", "tls", "h2c", "proxy_protocol"],
-    later: &[],
-};
-const TLS: Shape = Shape { name: "tls", keys: &["certificate", "key", "worker_ca"], later: &[] };
-const ADMIN: Shape = Shape { name: "[admin]", keys: &["address"], later: &[] };
+const LISTEN: Shape =
+    Shape { name: "[[listen]]", keys: &["address", "accept", "credential", "tls", "h2c", "proxy_protocol"] };
+const TLS: Shape = Shape { name: "tls", keys: &["certificate", "key", "worker_ca"] };
+const ADMIN: Shape = Shape { name: "[admin]", keys: &["address"] };
 const POOL: Shape = Shape {
     name: "[[pool]]",
     keys: &[
@@ -389,21 +384,18 @@ const POOL: Shape = Shape {
         "priority",
         "rule",
     ],
-    later: &[],
 };
-const PRIORITY: Shape =
-    Shape { name: "[pool.priority]", keys: &["client_header", "clamp", "default", "age_step"], later: &[] };
-const RULE: Shape = Shape { name: "[[pool.rule]]", keys: &["match", "urgency"], later: &[] };
-const MATCH: Shape = Shape { name: "match", keys: &["method", "host", "path", "client", "header"], later: &[] };
-const QUEUE: Shape = Shape { name: "queue", keys: &["requests_max", "bytes_max", "wait_max"], later: &[] };
+const PRIORITY: Shape = Shape { name: "[pool.priority]", keys: &["client_header", "clamp", "default", "age_step"] };
+const RULE: Shape = Shape { name: "[[pool.rule]]", keys: &["match", "urgency"] };
+const MATCH: Shape = Shape { name: "match", keys: &["method", "host", "path", "client", "header"] };
+const QUEUE: Shape = Shape { name: "queue", keys: &["requests_max", "bytes_max", "wait_max"] };
 const CREDENTIAL: Shape = Shape {
     name: "[[credential]]",
     keys: &["id", "secret_hash", "certificate_name", "origins", "links_max", "expires", "legacy"],
-    later: &[],
 };
 /// A file of `credentials_dir`, in its two forms.
-const CREDENTIAL_FILE: Shape = Shape { name: "a credential's file", keys: CREDENTIAL.keys, later: &[] };
-const CREDENTIAL_TABLE: Shape = Shape { name: "a credential's file", keys: &["credential"], later: &[] };
+const CREDENTIAL_FILE: Shape = Shape { name: "a credential's file", keys: CREDENTIAL.keys };
+const CREDENTIAL_TABLE: Shape = Shape { name: "a credential's file", keys: &["credential"] };
 const SHAPES: &[Shape] =
     &[TOP, EDGE, TOKENS, LIMITS, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
 

@@ -368,7 +368,6 @@ const TOP: Shape = Shape {
         "health",
         "service",
     ],
-    later: &[],
 };
 
 /// What else a block needs it has from the top level.
@@ -389,18 +388,17 @@ const SERVICE: Shape = Shape {
         "concurrency_max",
         "health",
     ],
-    later: &[],
 };
 
 const SHAPES: &[Shape] = &[TOP, SERVICE, HEALTH];
 
-const HEALTH: Shape = Shape { name: "health", keys: &["path", "every", "timeout", "rise", "fall"], later: &[] };
+const HEALTH: Shape = Shape { name: "health", keys: &["path", "every", "timeout", "rise", "fall"] };
 const HEALTH_EXAMPLE: &str = "{ path = \"/healthz\", every = \"5s\" }";
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
 pub fn is_worker_key(key: &str) -> bool {
-    key != "pool" && (TOP.keys.contains(&key) || TOP.later.iter().any(|(later, _)| *later == key))
+    key != "pool" && TOP.keys.contains(&key)
 }
 
 const VIA: &str = "\"http://proxy.example:3128\"";
