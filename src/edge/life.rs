@@ -227,9 +227,9 @@ impl Life {
                 "SIGHUP: it is done when one of the configurations from before has finished what it began"
             ),
             Err(why) => {
-                self.lineage.count(Reload::Failed);
                 why.lines().for_each(|line| tracing::error!("{line}"));
                 tracing::error!("SIGHUP: nothing changes");
+                self.lineage.count(Reload::Failed); // who sees it finds the reason in the log
             }
         }
         if !self.lineage.drains() {
