@@ -212,10 +212,9 @@ fn a_device_of_haproxys_begins_without_a_setup_and_tells_its_offer_again() {
     // Like any client, and nothing is asked of it before its SETTINGS are acknowledged.
     let mut link = Frames { peer: edge.accept_raw() };
     assert_eq!(link.peer.read(24), common::frames::PREFACE);
-    let first = link.next(|frame| frame.kind == SETTINGS && frame.flags == 0);
-    assert!(first.payload.windows(6).any(|setting| setting == [0, 3, 0, 0, 0, 5]), "{first:?}");
     link.put(SETTINGS, 0, 0, &[]);
-    link.put(SETTINGS, ACK, 0, &[]);
+    let first = link.next(|frame| frame.kind == SETTINGS && frame.flags == 0); // and acknowledges it
+    assert!(first.payload.windows(6).any(|setting| setting == [0, 3, 0, 0, 0, 5]), "{first:?}");
     assert_eq!(offer(&mut link), 5, "once more, for an edge that takes no notice before the roles turn");
     lives(&mut link);
     ask(&mut link, 1, "/asked");
