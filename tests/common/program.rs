@@ -9,6 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{HANG, HOST, Peer, SECRET, closed_port, secret_hash};
 
+/// Links of the credential that every such edge has.
+pub const LINKS_MAX: usize = 4;
+
 /// Dropping it ends the process without a word.
 pub struct Program {
     child: Child,
@@ -174,7 +177,7 @@ fn written(address: SocketAddr, admin: SocketAddr, text: Text<'_>) -> String {
     format!(
         "[edge]\n{edge}\n[[listen]]\naddress = \"{address}\"\naccept = [\"clients\", \"workers\"]\nh2c = true\n\
          [admin]\naddress = \"{admin}\"\n[[pool]]\nname = \"app\"\norigins = [\"{HOST}\"]\n{pool}\n\
-         [[credential]]\nid = \"web-1\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\nlinks_max = 4\n{more}\n",
+         [[credential]]\nid = \"web-1\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\nlinks_max = {LINKS_MAX}\n{more}\n",
         secret_hash(SECRET)
     )
 }
