@@ -169,15 +169,27 @@ impl<T, K> Dispatcher<T, K> {
     /// A request arrives, or comes back: it gets a link of this core at once if one has a credit and nothing that it could
     /// serve, and that is at least as urgent, waits on any core. Else it has to [`wait`](Self::wait).
     pub fn offer(&mut self, facts: Facts) -> Option<Grant> {
-        let Facts { pool, class, needs, .. } = facts;
-        let link = self.sched.link_for(pool, needs)?;
-        let upgrades = self.sched.has_credit(pool, Needs::Upgrade);
-        if self.shared.shelf.waits(pool, class.index(), upgrades) || self.lists(pool, class.index(), upgrades) {
-            return None;
-        }
+        let Facts { pool, class, .. } = facts;
+        let link = self.link_at_once(facts)?;
         let permit = self.shared.permit(pool)?;
         self.sched.grant(link, pool);
         Some(Grant { link, pool, permit, class, is_inversion: false, ready_since: None })
+    }
+
+    /// Whether [`offer`](Self::offer) would find a credit now.
+    #[must_use]
+    pub fn would_offer(&self, facts: Facts) -> bool {
+        self.link_at_once(facts).is_some() && self.shared.has_permit(facts.pool)
+    }
+
+    #[inline]
+    fn link_at_once(&self, facts: Facts) -> Option<LinkId> {
+        let Facts { pool, class, needs, .. } = facts;
+        let link = self.sched.link_for(pool, needs)?;
+        let upgrades = self.sched.has_credit(pool, Needs::Upgrade);
+        let is_behind =
+            self.shared.shelf.waits(pool, class.index(), upgrades) || self.lists(pool, class.index(), upgrades);
+        (!is_behind).then_some(link)
     }
 
     /// A request joins the queue and is served at once if that is possible after all, here or on another core.

@@ -14,6 +14,7 @@ pub mod tokens;
 mod admin;
 mod core;
 mod far;
+mod gate;
 mod handover;
 mod life;
 mod lineage;

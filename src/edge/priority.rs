@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::config::{Clamp, ClientHeader, FieldWanted, Match, Pool, Rule};
 use crate::exchange::Ask;
-use crate::limits::URGENCY_MAX;
+use crate::limits::{RULES_MAX, URGENCY_MAX};
 use crate::wire::priority::client_priority;
 
 /// The rules and the words of one pool. Made once for each pool, and read by every core.
@@ -24,6 +24,19 @@ pub struct Classified {
     pub urgency: u8,
     /// The client's `i` (RFC 9218 §4.2), whatever its urgency counts.
     pub incremental: bool,
+    pub by: DecidedBy,
+}
+
+/// Whose word a class is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// The rule with this index in its pool.
+    Rule(u8),
+    /// The client's `Priority`, as it stands.
+    Header,
+    /// The client's `Priority`, brought into the pool's clamp.
+    Clamp,
+    Default,
 }
 
 impl Classifier {
@@ -36,6 +49,7 @@ impl Classifier {
         let priority = pool.priority;
         assert!(priority.clamp.min <= priority.clamp.max && priority.clamp.max <= URGENCY_MAX, "{:?}", priority.clamp);
         assert!(priority.default <= URGENCY_MAX && pool.rules.iter().all(|rule| rule.urgency <= URGENCY_MAX));
+        assert!(pool.rules.len() <= RULES_MAX, "their indexes have a byte");
         Classifier {
             rules: pool.rules.clone().into(),
             client_header: priority.client_header,
@@ -49,15 +63,18 @@ impl Classifier {
     #[must_use]
     pub fn classify(&self, ask: &Ask, client: Option<IpAddr>) -> Classified {
         let said = client_priority(&ask.headers);
-        let urgency = match self.rules.iter().find(|rule| holds(&rule.when, ask, client)) {
-            Some(rule) => rule.urgency,
+        let (urgency, by) = match (0..).zip(&self.rules).find(|(_, rule)| holds(&rule.when, ask, client)) {
+            Some((index, rule)) => (rule.urgency, DecidedBy::Rule(index)),
             None => match (self.client_header, said.urgency) {
-                (ClientHeader::Ignore, _) | (_, None) => self.default,
-                (ClientHeader::Clamp, Some(urgency)) => urgency.clamp(self.clamp.min, self.clamp.max),
-                (ClientHeader::Trust, Some(urgency)) => urgency,
+                (ClientHeader::Ignore, _) | (_, None) => (self.default, DecidedBy::Default),
+                (ClientHeader::Clamp, Some(said)) => match said.clamp(self.clamp.min, self.clamp.max) {
+                    urgency if urgency == said => (urgency, DecidedBy::Header),
+                    urgency => (urgency, DecidedBy::Clamp),
+                },
+                (ClientHeader::Trust, Some(urgency)) => (urgency, DecidedBy::Header),
             },
         };
-        Classified { urgency, incremental: said.incremental }
+        Classified { urgency, incremental: said.incremental, by }
     }
 }
 
@@ -314,6 +331,25 @@ mod tests {
             check(&trust, &ask, CLIENT, trusted);
             check(&unset, &ask, CLIENT, 3);
         }
+    }
+
+    #[test]
+    fn it_is_told_whose_word_a_class_is() {
+        let rules = "[[pool.rule]]\nmatch = { method = \"PUT\" }\nurgency = 3\n\
+                     [[pool.rule]]\nmatch = { method = \"POST\" }\nurgency = 3";
+        let by = |lines: &str, line: &str, priority: &str| {
+            let ask = ask(line, &["Host: a.example", priority]);
+            classifier(&format!("{lines}\n{rules}")).classify(&ask, None).by
+        };
+        let clamp = "[pool.priority]\nclient_header = \"clamp\"\nclamp = [2, 6]";
+        let trust = "[pool.priority]\nclient_header = \"trust\"";
+        assert_eq!(by(clamp, "PUT / HTTP/1.1", "Priority: u=3"), DecidedBy::Rule(0));
+        assert_eq!(by(clamp, "POST / HTTP/1.1", "Priority: u=3"), DecidedBy::Rule(1));
+        assert_eq!(by(clamp, "GET / HTTP/1.1", "Priority: u=3"), DecidedBy::Header);
+        assert_eq!(by(clamp, "GET / HTTP/1.1", "Priority: u=0"), DecidedBy::Clamp);
+        assert_eq!(by(trust, "GET / HTTP/1.1", "Priority: u=0"), DecidedBy::Header);
+        assert_eq!(by(trust, "GET / HTTP/1.1", "Priority: i"), DecidedBy::Default);
+        assert_eq!(by("", "GET / HTTP/1.1", "Priority: u=0"), DecidedBy::Default);
     }
 
     #[test]

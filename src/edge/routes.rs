@@ -4,6 +4,7 @@ use super::config::EdgeConfig;
 use crate::ids::PoolId;
 use crate::wire::origin::{Origin, OriginPattern};
 use std::collections::HashMap;
+use std::fmt;
 
 /// The routing table of one configuration. A lookup allocates nothing.
 #[derive(Debug, Default)]
@@ -26,6 +27,35 @@ struct HostEntry {
 /// The pools of one origin entry with their path prefixes, longest first.
 #[derive(Debug, Default)]
 struct Prefixes(Vec<(Box<str>, PoolId)>);
+
+/// What of the table a request meets. `Display` shows it as the configuration writes it.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'r> {
+    Origin(&'r OriginPattern),
+    Host(&'r str),
+    /// Without `*.`.
+    Wildcard(&'r str),
+    Any,
+}
+
+impl fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Entry::Origin(origin) => write!(f, "{origin}"),
+            Entry::Host(host) => f.write_str(host),
+            Entry::Wildcard(parent) => write!(f, "*.{parent}"),
+            Entry::Any => f.write_str("*"),
+        }
+    }
+}
+
+/// Where a request belongs, and by which words of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'r> {
+    pub entry: Entry<'r>,
+    /// The path prefix, and the pool that has it. `None`: no pool of this entry takes the path.
+    pub place: Option<(&'r str, PoolId)>,
+}
 
 impl Routes {
     /// # Panics
@@ -70,14 +100,21 @@ impl Routes {
     /// `scheme` and `host` are in lower case, as `wire` gives them; `path` may have its query.
     #[must_use]
     pub fn route(&self, scheme: &str, host: &str, port: u16, path: &str) -> Option<PoolId> {
-        self.most_exact(scheme, host, port)?.longest(path)
+        self.find(scheme, host, port, path)?.place.map(|(_, pool)| pool)
+    }
+
+    /// As [`Routes::route`], with what decided. `None`: no entry covers the origin.
+    #[must_use]
+    pub fn find(&self, scheme: &str, host: &str, port: u16, path: &str) -> Option<Found<'_>> {
+        let (entry, prefixes) = self.most_exact(scheme, host, port)?;
+        Some(Found { entry, place: prefixes.longest(path) })
     }
 
     /// The pools that a worker with this origin serves: those that a request for it can reach. Empty: no pool has it.
     #[must_use]
     pub fn pools_for(&self, origin: &Origin) -> Vec<PoolId> {
         let mut pools: Vec<PoolId> = match self.most_exact(origin.scheme.as_str(), &origin.host, origin.port) {
-            Some(prefixes) => prefixes.0.iter().map(|(_, pool)| *pool).collect(),
+            Some((_, prefixes)) => prefixes.0.iter().map(|(_, pool)| *pool).collect(),
             None => Vec::new(),
         };
         pools.sort_unstable();
@@ -91,33 +128,33 @@ impl Routes {
         self.names.get(name.strip_suffix('/').unwrap_or(name)).copied()
     }
 
-    fn most_exact(&self, scheme: &str, host: &str, port: u16) -> Option<&Prefixes> {
-        if let Some(entry) = self.hosts.get(host) {
-            if let Some((_, prefixes)) = entry.origins.iter().find(|(origin, _)| origin.matches(scheme, host, port)) {
-                return Some(prefixes);
+    fn most_exact(&self, scheme: &str, host: &str, port: u16) -> Option<(Entry<'_>, &Prefixes)> {
+        if let Some((name, entry)) = self.hosts.get_key_value(host) {
+            if let Some((origin, prefixes)) = entry.origins.iter().find(|(own, _)| own.matches(scheme, host, port)) {
+                return Some((Entry::Origin(origin), prefixes));
             }
             if let Some(prefixes) = &entry.bare {
-                return Some(prefixes);
+                return Some((Entry::Host(name), prefixes));
             }
         }
         if !self.wildcards.is_empty() {
             // Each turn takes away one label, so the longest suffix is met first.
             let mut rest = host;
             while let Some((_, parent)) = rest.split_once('.') {
-                if let Some(prefixes) = self.wildcards.get(parent) {
-                    return Some(prefixes);
+                if let Some((name, prefixes)) = self.wildcards.get_key_value(parent) {
+                    return Some((Entry::Wildcard(name), prefixes));
                 }
                 rest = parent;
             }
         }
-        self.any.as_ref()
+        self.any.as_ref().map(|prefixes| (Entry::Any, prefixes))
     }
 }
 
 impl Prefixes {
-    fn longest(&self, path: &str) -> Option<PoolId> {
+    fn longest(&self, path: &str) -> Option<(&str, PoolId)> {
         let path = path.split('?').next().unwrap_or(path);
-        self.0.iter().find(|(prefix, _)| is_prefix(prefix, path)).map(|(_, pool)| *pool)
+        self.0.iter().find(|(prefix, _)| is_prefix(prefix, path)).map(|(prefix, pool)| (&**prefix, *pool))
     }
 }
 
@@ -237,8 +274,14 @@ mod tests {
                     let pools = entries.iter().filter(|(o, _)| Some(o.exactness()) == best).map(|(_, pool)| *pool);
                     let paths = pools.flat_map(|pool| pool.paths.iter().map(move |path| (path, pool)));
                     let want = paths.filter(|(p, _)| is_prefix(p, path)).max_by_key(|(p, _)| p.len());
+                    let by = want.map(|(path, _)| path.as_str());
                     let want = want.map(|(_, pool)| pool.name.as_str());
                     check(&routes, &config, (scheme, host, port, path), want);
+                    // And it is told by which words.
+                    let found = routes.find(scheme, host, port, path).expect("`*` takes everything");
+                    let exact = entries.iter().find(|(o, _)| Some(o.exactness()) == best).map(|(o, _)| o.to_string());
+                    assert_eq!(Some(found.entry.to_string()), exact);
+                    assert_eq!(found.place.map(|(prefix, _)| prefix), by);
                 }
             }
         }

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::core::{Core, Counted, Credit, Got};
 use super::far::{Away, FarBack};
+use super::gate;
 use super::links::Visitor;
 use super::over::{Terms, carry, send_over};
 use super::priority::Classified;
@@ -27,7 +28,6 @@ use crate::io::Timer;
 use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
 use crate::sched::{Facts, Needs};
 use crate::wire::{self, ForwardedFor, RequestHead, Scheme, Told};
-use crate::xcore::Fill;
 
 /// What serves one client connection.
 pub struct EdgeService {
@@ -152,8 +152,7 @@ impl Service for EdgeService {
                 let classified =
                     self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, (!is_disputed).then_some(client));
                 self.stamp_headers(&mut ask, told.as_ref(), &id, classified);
-                let needs = if ask.upgrade.is_some() { Needs::Upgrade } else { Needs::Any };
-                Ok(Facts { pool, class: Class::of(classified.urgency), needs, stamp })
+                Ok(Facts { pool, class: Class::of(classified.urgency), needs: gate::needs_of(&ask), stamp })
             }
             Err(fault) => {
                 ask.headers.insert(&wire::X_REQUEST_ID, id); // for the log line
@@ -189,21 +188,7 @@ impl EdgeService {
         if !self.accepts_clients {
             return Err(Fault::NoPool);
         }
-        if self.core.shared.memory.fill() != Fill::Normal {
-            return Err(Fault::MemoryFull);
-        }
-        let (host, port) = match &ask.authority {
-            Some(authority) => (authority.host(), authority.port_u16()),
-            None => ("", None),
-        };
-        let (scheme, default_port) = if ask.secure { ("https", 443) } else { ("http", 80) };
-        let path = ask.path.path();
-        let path = if path == "*" { "/" } else { path };
-        let pool = self.core.shared.routes.route(scheme, host, port.unwrap_or(default_port), path);
-        pool.ok_or_else(|| match self.server_name.as_deref() {
-            Some(name) if !name.is_empty() && !name.eq_ignore_ascii_case(host) => Fault::Misdirected,
-            _ => Fault::NoPool,
-        })
+        gate::route(&self.core.shared, ask, self.server_name.as_deref())
     }
 
     /// What the request is called: as a trusted proxy calls it, else by a new name.
@@ -308,11 +293,11 @@ impl EdgeService {
     ) -> Result<Granted, Fault> {
         let core = &self.core;
         let Facts { pool, needs, .. } = request.facts;
-        self.may_wait(pool, needs)?;
+        gate::may_wait(core, pool, needs)?;
         let board = &core.shared.dispatch.board;
         let queue = &core.shared.config.pools[usize::from(pool.0)].queue;
         let books = &core.shared.books[usize::from(pool.0)];
-        let mut counted = head_bytes(request.ask) + replay.held_bytes();
+        let mut counted = gate::head_bytes(request.ask) + replay.held_bytes();
         let mut held = books.try_take(counted, queue.requests_max, queue.bytes_max);
         // In a full queue there is still a way for a request that only goes where a credit is idle, but it must be quick.
         let mut unbooked = None;
@@ -345,7 +330,7 @@ impl EdgeService {
             if drained.poll(cx).is_ready() && !board.any_links(pool) {
                 return Poll::Ready(Err(Fault::Draining));
             }
-            if let Err(fault) = self.may_wait(pool, needs) {
+            if let Err(fault) = gate::may_wait(core, pool, needs) {
                 return Poll::Ready(Err(fault));
             }
             while timer.poll_expired(cx).is_ready() {
@@ -369,7 +354,7 @@ impl EdgeService {
                 looks = true; // no read is in flight that could tell that the client left
                 timer.set(until.min(clock::now().plus_ms(GONE_LOOK_MS)));
             }
-            let now_held = head_bytes(request.ask) + replay.held_bytes();
+            let now_held = gate::head_bytes(request.ask) + replay.held_bytes();
             if now_held > counted {
                 if held.as_mut().is_some_and(|held| !held.add_bytes(now_held - counted, queue.bytes_max)) {
                     return Poll::Ready(Err(Fault::QueueFull));
@@ -432,27 +417,6 @@ impl EdgeService {
         .await;
         timer.clear();
         got
-    }
-
-    /// Whether there is anything to wait for.
-    fn may_wait(&self, pool: PoolId, needs: Needs) -> Result<(), Fault> {
-        let board = &self.core.shared.dispatch.board;
-        if !board.any_links(pool) {
-            if self.core.may_send_away(pool) {
-                return Ok(()); // its links have gone there
-            }
-            let shared = &self.core.shared;
-            if !shared.config.pools[usize::from(pool.0)].hold_without_workers && !shared.awaits_workers() {
-                return Err(Fault::NoWorker);
-            }
-            if self.core.drain.is_set() {
-                return Err(Fault::Draining);
-            }
-        }
-        if needs == Needs::Upgrade && board.cannot_upgrade(pool) {
-            return Err(Fault::NoUpgrade);
-        }
-        Ok(())
     }
 
     /// One line and one count for each exchange, at its end.
@@ -548,10 +512,4 @@ fn may_repeat(lost: Lost, method: &Method, retries_left: bool) -> bool {
         Again::MayHaveRun => retries_left && method.is_idempotent(),
         Again::Never => false,
     }
-}
-
-/// What a waiting head holds, about.
-fn head_bytes(ask: &Ask) -> usize {
-    let fields: usize = ask.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    ask.path.as_str().len() + fields
 }

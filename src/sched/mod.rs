@@ -39,6 +39,23 @@ pub enum Needs {
     Upgrade,
 }
 
+/// What a link offers a request of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkOffer {
+    /// So many requests now, at least one.
+    Credits(u32),
+    /// Nothing, for it has as many as it takes.
+    Full,
+    /// Nothing any more.
+    Drains,
+    /// It has not said yet how many it takes.
+    Silent,
+    /// It does not carry upgrades.
+    NoUpgrades,
+    /// It does not serve the pool, or is gone.
+    Elsewhere,
+}
+
 /// All that dispatch knows of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -114,6 +131,8 @@ struct Pool {
     lanes: [Queue; Lane::COUNT],
     /// Requests that wait, laid out or not.
     waiting: usize,
+    /// The same by the class in which they do.
+    waiting_by_class: [usize; Class::COUNT],
     /// Links with a credit that carry no upgrade, and those that do.
     plain_links: Bench,
     upgrade_links: Bench,
@@ -136,7 +155,9 @@ impl<W> Sched<W> {
         self.books.joined += 1;
         let turn = self.next_turn();
         let index = self.waiting.insert_with(|number| Waiting::new(facts, facts.lane(), turn, what(RequestId(number))));
-        self.pool_mut(facts.pool).waiting += 1;
+        let pool = self.pool_mut(facts.pool);
+        pool.waiting += 1;
+        pool.waiting_by_class[facts.class.index()] += 1;
         self.list(index);
         self.check();
         RequestId(self.waiting.number(index))
@@ -166,7 +187,9 @@ impl<W> Sched<W> {
             self.unlist(index);
         }
         let waiting = self.waiting.remove(index);
-        self.pool_mut(waiting.facts.pool).waiting -= 1;
+        let pool = self.pool_mut(waiting.facts.pool);
+        pool.waiting -= 1;
+        pool.waiting_by_class[waiting.lane.class.index()] -= 1;
         *match how {
             Left::Granted => &mut self.books.granted,
             Left::Taken => &mut self.books.taken,
@@ -208,7 +231,11 @@ impl<W> Sched<W> {
         listed.sort_unstable_by_key(|&index| self.waiting.at(index).age());
         for index in listed {
             let waiting = self.waiting.at_mut(index);
-            waiting.lane.class = aged(waiting.facts.class, waiting.facts.stamp, age_step_ms, most_urgent, now);
+            let class = aged(waiting.facts.class, waiting.facts.stamp, age_step_ms, most_urgent, now);
+            let before = std::mem::replace(&mut waiting.lane.class, class);
+            let by_class = &mut self.pool_mut(pool).waiting_by_class;
+            by_class[before.index()] -= 1;
+            by_class[class.index()] += 1;
             self.list(index); // the youngest so far: no walk
         }
         self.check();
@@ -339,6 +366,12 @@ impl<W> Sched<W> {
         self.pool(pool).waiting
     }
 
+    /// Those that wait in each class, the most urgent first. Waiting may have made them more urgent.
+    #[must_use]
+    pub fn waiting_by_class(&self, pool: PoolId) -> [usize; Class::COUNT] {
+        self.pool(pool).waiting_by_class
+    }
+
     /// Requests of a lane that are not laid out.
     #[must_use]
     pub fn listed(&self, pool: PoolId, lane: Lane) -> usize {
@@ -367,6 +400,20 @@ impl<W> Sched<W> {
     pub fn credits(&self, link: LinkId) -> u32 {
         let free = |link: &Link| link.memberships.iter().map(|m| self.free(link, m.pool, m.in_flight)).max();
         self.link(link).and_then(free).unwrap_or(0)
+    }
+
+    /// Whether this link would serve a request of the pool now, and why not.
+    #[must_use]
+    pub fn offer_of(&self, link: LinkId, pool: PoolId, needs: Needs) -> LinkOffer {
+        let Some(link) = self.link(link) else { return LinkOffer::Elsewhere };
+        let Some(membership) = link.membership(pool) else { return LinkOffer::Elsewhere };
+        match self.free(link, pool, membership.in_flight) {
+            _ if link.draining => LinkOffer::Drains,
+            _ if !link.has_asked => LinkOffer::Silent,
+            _ if needs == Needs::Upgrade && !link.carries_upgrades => LinkOffer::NoUpgrades,
+            0 => LinkOffer::Full,
+            free => LinkOffer::Credits(free),
+        }
     }
 
     /// Requests that the pool's links here take now. Links of several pools count in each.
@@ -508,6 +555,7 @@ impl Pool {
             bounds,
             lanes: [const { Queue::EMPTY }; Lane::COUNT],
             waiting: 0,
+            waiting_by_class: [0; Class::COUNT],
             plain_links: Bench::EMPTY,
             upgrade_links: Bench::EMPTY,
             links: 0,

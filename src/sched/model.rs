@@ -398,6 +398,12 @@ impl Walk {
             assert_eq!(self.sched.credits(link.id), frees.max().expect("a pool"));
             assert_eq!(self.sched.in_flight(link.id), count(link.serves.len()));
             for pool in (0..).map(PoolId).take(POOLS) {
+                let free = if link.pools.contains(&pool) { self.plain.free(link, pool) } else { 0 };
+                let offered = match self.sched.offer_of(link.id, pool, Needs::Any) {
+                    LinkOffer::Credits(free) => free,
+                    _ => 0,
+                };
+                assert_eq!(offered, free);
                 assert_eq!(self.sched.in_flight_of(link.id, pool), link.serves_of(pool));
             }
             let state = if link.draining { LinkState::Draining } else { LinkState::Open };
@@ -417,7 +423,9 @@ impl<W> Sched<W> {
     fn audit(&self) {
         for (at, pool) in (0..).zip(&self.pools) {
             let of_pool = self.waiting.iter().filter(|(_, waiting)| waiting.facts.pool == PoolId(at));
-            assert_eq!(pool.waiting, of_pool.count());
+            let mut by_class = [0; Class::COUNT];
+            of_pool.for_each(|(_, waiting)| by_class[waiting.lane.class.index()] += 1);
+            assert_eq!((pool.waiting, pool.waiting_by_class), (by_class.iter().sum(), by_class));
             for queue in &pool.lanes {
                 queue.audit(&self.waiting);
             }

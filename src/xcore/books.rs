@@ -42,6 +42,12 @@ impl PoolBooks {
         Some(Held { books: Arc::clone(self), bytes })
     }
 
+    /// Whether [`try_take`](Self::try_take) would find room now.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize, requests_max: usize, bytes_max: usize) -> bool {
+        self.requests() < requests_max && self.bytes().checked_add(bytes).is_some_and(|all| all <= bytes_max)
+    }
+
     /// Requests that wait now.
     #[must_use]
     pub fn requests(&self) -> usize {
