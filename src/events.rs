@@ -511,6 +511,7 @@ counters! {
         requeues: Tally<Requeue>, "ptth_requeues_total", "Requests that went back to their queue.";
         refusals: Tally<RefusalReason>, "ptth_refusals_total", "Requests that the edge answered itself.";
         setups: u64, "ptth_setups_total", "Setups of workers that were accepted.";
+        links_mute: u64, "ptth_links_mute_total", "Links whose workers took requests and answered none for as long as their pool waits.";
         setups_refused: Tally<SetupRefusal>, "ptth_setups_refused_total", "Setups of workers that were refused.";
     }
 }

@@ -226,6 +226,10 @@ pub const WINDOW_REQUESTS: usize = 64;
 /// A dispatch counts as an inversion when a more urgent request had waited this long somewhere: shorter ones are two
 /// requests that met.
 pub const INVERSION_NS_MIN: u64 = 50_000;
+/// How often a link whose worker answers nothing may take a request that waits, while it has no other. Long against what a
+/// request waits that finds all links busy for a moment, so that such a worker comes last; short for a client whose request
+/// has nobody else.
+pub const MUTE_LOOK_MS: u64 = 100;
 /// How often requests that wait in a pool with `age_step` are looked at: a step is late by at most this.
 pub const AGE_LOOK_MS: u64 = 1_000;
 /// Digits to which a duration is known. With two (1 %), a histogram takes 1 KiB with its first value and 12 KiB when it has

@@ -1558,6 +1558,77 @@ fn a_response_head_that_takes_too_long_is_a_504() {
     }
 }
 
+fn mutes(status: &serde_json::Value) -> u64 {
+    status["counters"]["links_mute"].as_u64().expect("a count")
+}
+
+fn mute_links(status: &serde_json::Value) -> usize {
+    status["links"].as_array().expect("links").iter().filter(|link| link["mute"] == true).count()
+}
+
+#[test]
+fn a_worker_that_takes_work_and_never_answers_comes_last_until_it_answers() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("response_head_max_wait = \"2s\"").start();
+        let mute = H2Worker::dial(&edge, 4);
+        let mut clients: Vec<Peer> = (0..4).map(|_| edge.sent(get("/hangs"))).collect();
+        let hung: Vec<_> = (0..4).map(|_| mute.accept()).collect();
+        for client in &mut clients {
+            assert_own(&client.response(), 504, "http_response_timeout");
+        }
+        drop(hung);
+        edge.until(|status| mute_links(status) == 1 && mutes(status) == 1);
+
+        // Whoever else has a credit serves, and the mute one sees none of it.
+        let good = H2Worker::dial(&edge, 1);
+        edge.until_links(2);
+        for turn in 0..20 {
+            let mut client = edge.sent(get("/served"));
+            good.accept().ok(&turn.to_string());
+            assert_eq!(client.response().text(), turn.to_string());
+        }
+        mute.is_quiet();
+
+        // What nobody else takes goes there, one at a time.
+        let mut served = edge.sent(get("/held"));
+        let held = good.accept();
+        let mut waiting = [edge.sent(get("/waits")), edge.sent(get("/waits"))];
+        let trial = mute.accept();
+        mute.is_quiet();
+        trial.ok("at last");
+        // It has answered: all its credits are back.
+        mute.accept().ok("at last");
+        for client in &mut waiting {
+            assert_eq!(client.response().text(), "at last");
+        }
+        held.ok("held");
+        assert_eq!(served.response().text(), "held");
+        edge.until(|status| mute_links(status) == 0 && common::credits(status) == 5);
+    }
+}
+
+#[test]
+fn a_worker_whose_clients_leave_before_it_answers_is_found() {
+    let edge = setting().pool("response_head_max_wait = \"400ms\"").start();
+    let link = H2Worker::dial(&edge, 4);
+    let leave_one = || {
+        let client = edge.sent(get("/"));
+        let mut asked = link.accept();
+        std::thread::sleep(Duration::from_millis(50));
+        client.leave();
+        asked.reset_by_edge();
+    };
+    let from = Instant::now();
+    while mutes(&edge.status()) == 0 {
+        assert!(from.elapsed() < HANG, "never found");
+        leave_one();
+    }
+    let mut client = edge.sent(get("/"));
+    link.accept().ok("again");
+    assert_eq!(client.response().text(), "again");
+    edge.until(|status| mute_links(status) == 0);
+}
+
 #[test]
 fn a_response_that_began_in_time_may_take_its_time() {
     let edge = setting().pool("response_head_max_wait = \"100ms\"").start();

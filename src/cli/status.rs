@@ -2,7 +2,7 @@
 
 use super::{Stop, admin};
 use crate::clock;
-use crate::edge::report::{Amount, HistogramReport, LeavingReport, PoolReport, Report};
+use crate::edge::report::{Amount, HistogramReport, LeavingReport, LinkReport, PoolReport, Report};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -52,7 +52,20 @@ fn tables(report: &Report, now_unix: u64) -> String {
         ]);
     }
     let mut links = Table::new(
-        &["LINK", "WORKER", "ID", "LABELS", "ADDRESS", "PROTOCOL", "POOLS", "CORE", "CREDITS", "IN FLIGHT", "UP"],
+        &[
+            "LINK",
+            "WORKER",
+            "ID",
+            "LABELS",
+            "ADDRESS",
+            "PROTOCOL",
+            "POOLS",
+            "CORE",
+            "CREDITS",
+            "IN FLIGHT",
+            "SILENT",
+            "UP",
+        ],
         7,
     );
     for link in &report.links {
@@ -67,6 +80,7 @@ fn tables(report: &Report, now_unix: u64) -> String {
             link.core.to_string(),
             link.credits.to_string(),
             link.in_flight.to_string(),
+            silence(link),
             duration(now_unix.saturating_sub(link.since_unix)),
         ]);
     }
@@ -96,6 +110,15 @@ fn wait(pool: &PoolReport, share: f64) -> String {
         Some(seconds) => format!("≤{seconds:.1}s"),
         None if waits.count == 0 => "-".into(),
         None => ">1m".into(),
+    }
+}
+
+/// Whether its worker answers.
+fn silence(link: &LinkReport) -> String {
+    match (link.silent_seconds, link.mute) {
+        (0, false) => "-".to_owned(),
+        (seconds, false) => duration(seconds),
+        (seconds, true) => format!("{}, last", duration(seconds)),
     }
 }
 
@@ -165,7 +188,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::report::{CoreReport, LinkReport};
+    use crate::edge::report::CoreReport;
 
     #[test]
     fn the_tables_are_aligned() {
@@ -186,6 +209,8 @@ mod tests {
                 credits: 60,
                 in_flight: 4,
                 since_unix: 1_000,
+                mute: true,
+                silent_seconds: 61,
                 core: 0,
             }],
             cores: vec![CoreReport { cpu: Some(3), ..Default::default() }],
@@ -200,8 +225,8 @@ POOL           QUEUED  BYTES  LINKS  CREDITS  IN FLIGHT  WAIT P50  WAIT P99
 app             12345   2KiB      0        0          0         -         -
 a-longer-name       0   2KiB      0        0          0         -         -
 
-LINK  WORKER     ID      LABELS         ADDRESS         PROTOCOL  POOLS    CORE  CREDITS  IN FLIGHT     UP
-0-1   web-1?[2J  host-1  rack=7,zone=a  192.0.2.1:4000  h2        app,api     0       60          4  1m00s
+LINK  WORKER     ID      LABELS         ADDRESS         PROTOCOL  POOLS    CORE  CREDITS  IN FLIGHT       SILENT     UP
+0-1   web-1?[2J  host-1  rack=7,zone=a  192.0.2.1:4000  h2        app,api     0       60          4  1m01s, last  1m00s
 
 CORE  CPU  CONNECTIONS  PANICS
    0    3            0       0

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::clock::Now;
 use crate::ids::{Class, CoreId, LinkId, PoolId, RequestId};
 use crate::limits::{INVERSION_NS_MIN, WINDOW_REQUESTS};
-use crate::sched::{Facts, Lane, Left, LinkFacts, Needs, PoolBounds, Sched};
+use crate::sched::{Facts, Lane, Left, LinkFacts, Needs, PoolBounds, Sched, Voice};
 use crate::xcore::{Board, Head, Kind, Parcel, Permit, Permits, Shelf};
 
 /// What the configuration says about a pool, as far as dispatch is concerned.
@@ -310,6 +310,33 @@ impl<T, K> Dispatcher<T, K> {
         self.serve(&pools, Some(now), now, host);
     }
 
+    /// The link's worker takes requests and answers none: no other goes there, but by [`link_trial`](Self::link_trial).
+    pub fn link_mute(&mut self, link: LinkId) {
+        self.sched.link_voice(link, Voice::Mute { on_trial: false });
+    }
+
+    /// The link's worker has answered.
+    pub fn link_answers(&mut self, link: LinkId, now: Now, host: &mut impl Host<T, K>) {
+        let Some(pools) = self.sched.pools_of(link) else { return };
+        self.sched.link_voice(link, Voice::Answers);
+        self.serve(&pools, Some(now), now, host);
+    }
+
+    /// A mute link may show that it answers, with a request that waits now and that nobody else has taken. It must have
+    /// nothing else. False: the link is gone, or answers.
+    pub fn link_trial(&mut self, link: LinkId, now: Now, host: &mut impl Host<T, K>) -> bool {
+        let is_mute = self.sched.voice(link).is_some_and(|voice| voice != Voice::Answers);
+        let Some(pools) = self.sched.pools_of(link).filter(|_| is_mute) else { return false };
+        if self.sched.in_flight(link) > 0 || !pools.iter().any(|&pool| self.waits(pool)) {
+            return true;
+        }
+        self.sched.link_voice(link, Voice::Mute { on_trial: true });
+        self.serve(&pools, Some(now), now, host);
+        // Not used: a credit that was only lent must not be found by the next request.
+        self.sched.link_voice(link, Voice::Mute { on_trial: false });
+        true
+    }
+
     /// The link takes no more requests; it finishes what it has. Safe to repeat.
     pub fn link_drains(&mut self, link: LinkId, host: &mut impl Host<T, K>) {
         let Some(pools) = self.sched.pools_of(link) else { return };
@@ -390,6 +417,11 @@ impl<T, K> Dispatcher<T, K> {
         }
         // While this core held a permit that it did not need, another may have seen none.
         given_back.into_iter().for_each(|pool| self.pass_on(pool, host));
+    }
+
+    /// Some request of the pool waits, on any core.
+    fn waits(&self, pool: PoolId) -> bool {
+        self.sched.waiting(pool) > 0 || self.shared.shelf.waits(pool, Class::COUNT - 1, true)
     }
 
     /// Others may have emptied this core's windows, and the word of it is on its way: what is behind must not be overtaken.
@@ -748,6 +780,40 @@ mod tests {
         assert_eq!(cores.served(), [(1, 0)]);
         cores.end(1);
         assert_eq!(cores.served(), [(2, 0)]);
+    }
+
+    #[test]
+    fn a_mute_link_gets_what_nobody_else_takes_and_one_at_a_time() {
+        for home in [0, 1] {
+            let mut cores = Cores::new(2);
+            let mute = cores.link(0, 8, false);
+            assert!(cores.offer(0, facts(3, 1)));
+            cores.on(0, |dispatcher, _, _| dispatcher.link_mute(mute));
+            cores.end(1);
+            let trial = |cores: &mut Cores| {
+                let is_mute = cores.on(0, |dispatcher, hands, now| dispatcher.link_trial(mute, now, hands));
+                cores.settle();
+                is_mute
+            };
+            assert!(trial(&mut cores), "nothing waits");
+            assert!(!cores.offer(0, facts(3, 2)), "the trial is over");
+            cores.wait(home, facts(3, 2));
+            cores.wait(home, facts(3, 3));
+            cores.settle();
+            assert!(cores.served().is_empty());
+            assert!(trial(&mut cores) && trial(&mut cores));
+            assert_eq!(cores.served(), [(2, 0)], "one at a time");
+            cores.link(1, 1, false);
+            cores.settle();
+            assert_eq!(cores.served(), [(2, 0), (3, 1)], "another link serves at once");
+            cores.end(2);
+            assert!(trial(&mut cores));
+            cores.on(0, |dispatcher, hands, now| dispatcher.link_answers(mute, now, hands));
+            assert!(!trial(&mut cores), "it answers");
+            for stamp in 4..12 {
+                assert!(cores.offer(0, facts(3, stamp)), "all its credits are back");
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::priority::Classifier;
 use super::register::Register;
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
+use super::silence::Silence;
 use super::tls;
 use crate::client::Clocks;
 use crate::clock::{self, Now};
@@ -27,7 +28,7 @@ use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{CoreId, LinkId, PoolId, RequestId};
 use crate::io;
-use crate::limits::UNBOOKED_REQUESTS_MAX;
+use crate::limits::{MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::wire::{About, RequestIds};
 use crate::xcore::{
@@ -123,6 +124,7 @@ pub enum Line {
 struct LinkEntry {
     /// `None` as soon as nothing new may be sent.
     line: Option<Line>,
+    silence: Rc<Silence>,
     about: LinkAbout,
     /// Announced: its worker is to dial another one. Set: it ends as soon as nothing runs on it.
     ends: Rc<Latch>,
@@ -364,16 +366,19 @@ impl Core {
 
     // ---- links ----
 
-    /// How to send over a link; `None` when it went away in the meantime.
-    pub fn line(&self, link: LinkId) -> Option<Line> {
-        self.links.borrow().get(&link).and_then(|entry| entry.line.clone())
+    /// How to send over a link, and what is to hear of its answers; `None` when it went away in the meantime.
+    pub fn line(&self, link: LinkId) -> Option<(Line, Rc<Silence>)> {
+        let links = self.links.borrow();
+        let entry = links.get(&link)?;
+        Some((entry.line.clone()?, entry.silence.clone()))
     }
 
     /// A link begins its life here, without credits.
     pub fn link_up(self: &Rc<Self>, about: LinkAbout, carries_upgrades: bool, line: Line, ends: Rc<Latch>) -> LinkId {
         let facts = LinkFacts { pools: about.pools.clone(), carries_upgrades };
         let link = self.dispatcher.borrow_mut().link_up(facts, &mut Hands(self));
-        self.links.borrow_mut().insert(link, LinkEntry { line: Some(line), about, ends });
+        let entry = LinkEntry { line: Some(line), silence: Rc::default(), about, ends };
+        self.links.borrow_mut().insert(link, entry);
         self.counters.borrow_mut().core.setups += 1;
         link
     }
@@ -382,6 +387,38 @@ impl Core {
     pub fn link_credits(self: &Rc<Self>, link: LinkId, streams_max: u32, carries_upgrades: bool) {
         let mut dispatcher = self.dispatcher.borrow_mut();
         dispatcher.link_credits(link, streams_max, carries_upgrades, clock::now(), &mut Hands(self));
+    }
+
+    /// The link's worker has taken requests and answered none of them for as long as a pool of its waits: it comes last.
+    #[cold]
+    pub fn link_mute(self: &Rc<Self>, link: LinkId) {
+        self.dispatcher.borrow_mut().link_mute(link);
+        self.counters.borrow_mut().core.links_mute += 1;
+        self.tell_of(link, |worker, id, address| {
+            tracing::warn!(worker, id, %address, "a worker answers nothing: what waits goes to its link last, one at a time");
+        });
+        let core = self.clone();
+        io::spawn(async move {
+            loop {
+                io::sleep_ms(MUTE_LOOK_MS).await;
+                if !core.dispatcher.borrow_mut().link_trial(link, clock::now(), &mut Hands(&core)) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// The worker of a mute link has answered.
+    #[cold]
+    pub fn link_answers(self: &Rc<Self>, link: LinkId) {
+        self.dispatcher.borrow_mut().link_answers(link, clock::now(), &mut Hands(self));
+        self.tell_of(link, |worker, id, address| tracing::info!(worker, id, %address, "a worker answers again"));
+    }
+
+    fn tell_of(&self, link: LinkId, tell: impl FnOnce(&str, &str, SocketAddr)) {
+        if let Some(LinkEntry { about, .. }) = self.links.borrow().get(&link) {
+            tell(&about.worker, about.said.id.as_deref().unwrap_or_default(), about.address);
+        }
     }
 
     /// Nothing new may be sent over this link; what runs goes on. Safe to repeat.
@@ -509,6 +546,8 @@ impl Core {
                 credits,
                 in_flight,
                 since_unix: entry.about.since_unix,
+                is_mute: entry.silence.is_mute(),
+                silent_seconds: entry.silence.ns(clock::now()) / 1_000_000_000,
             });
         }
         // What waits is counted once for all cores; one of them tells it.

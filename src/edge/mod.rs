@@ -22,6 +22,7 @@ mod links;
 mod memory;
 mod over;
 mod service;
+mod silence;
 mod sockets;
 mod streams;
 mod supervisor;

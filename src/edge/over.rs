@@ -5,10 +5,11 @@ use std::rc::Rc;
 use http::uri::Authority;
 
 use super::core::{Core, Credit, Line};
+use super::silence::Silence;
 use crate::clock::{self, Now};
-use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Replay, RequestBody};
+use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, OnHead, Replay, RequestBody};
 use crate::fault::{Blame, Fault};
-use crate::ids::PoolId;
+use crate::ids::{LinkId, PoolId};
 use crate::io::{self, Timer};
 use crate::limits::RESET_DELAY_MS;
 use crate::link::h1::H1Back;
@@ -63,10 +64,19 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         }
         lost
     };
-    match core.line(credit.link).ok_or(untouched)? {
+    let link = credit.link;
+    let (line, silence) = core.line(link).ok_or(untouched)?;
+    let look = |_: &mut _| {
+        if silence.answered() {
+            core.link_answers(link);
+        }
+    };
+    let answer = &mut OnHead { answer, look };
+    let carried = match line {
         Line::H2(mut send) => {
             let mut back = H2Back::send(&mut send, ask, nameless()).map_err(unusable)?;
             drop(send); // a link that ends must not wait for what it carries
+            silence.asked(now);
             let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
             if let Err(lost) = carried
                 && lost.fault.blame() == Blame::Client
@@ -78,6 +88,7 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         Line::H1(slot) => {
             let mut lent = slot.take().ok_or(untouched).map_err(unusable)?;
             let mut back = H1Back::new(lent.conn(), ask).hurrying();
+            silence.asked(now);
             let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
             if carried.is_ok() && back.is_reusable() {
                 drop(back);
@@ -87,6 +98,22 @@ pub async fn send_over<B: RequestBody, A: Answer>(
             }
             carried
         }
+    };
+    if let Err(lost) = carried
+        && !answer.has_begun()
+    {
+        ended_unanswered(core, link, &silence, lost.fault, terms.bounds.response_head_ms);
+    }
+    carried
+}
+
+/// Its client or its edge gave up. A link that broke, or a worker that refused, has said something.
+#[cold]
+fn ended_unanswered(core: &Rc<Core>, link: LinkId, silence: &Silence, fault: Fault, response_head_ms: u64) {
+    let silent_ms = silence.unanswered(clock::now()) / 1_000_000;
+    let gave_up = matches!(fault, Fault::ResponseTimeout | Fault::ClientGone);
+    if gave_up && response_head_ms > 0 && silent_ms >= response_head_ms && silence.mute() {
+        core.link_mute(link);
     }
 }
 

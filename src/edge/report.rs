@@ -117,6 +117,10 @@ pub struct LinkReport {
     pub credits: u64,
     pub in_flight: u64,
     pub since_unix: u64,
+    /// Its worker has answered nothing for as long as a pool of its waits: requests go there last, one at a time.
+    pub mute: bool,
+    /// For how long it has had requests and answered none; 0 where it answers.
+    pub silent_seconds: u64,
 }
 
 /// A counter in JSON: a number, seconds, histograms with their labels, or numbers by a label's value.
@@ -251,6 +255,9 @@ pub struct LinkPart {
     pub credits: u64,
     pub in_flight: u64,
     pub since_unix: u64,
+    pub is_mute: bool,
+    /// For how long it has had requests and answered none.
+    pub silent_seconds: u64,
 }
 
 /// The whole edge, apart from its cores.
@@ -416,6 +423,8 @@ fn link_reports<'p>(
         credits: link.credits,
         in_flight: link.in_flight,
         since_unix: link.since_unix,
+        mute: link.is_mute,
+        silent_seconds: link.silent_seconds,
     })
 }
 
@@ -629,6 +638,8 @@ mod tests {
                     credits: 4,
                     in_flight: 2,
                     since_unix: 1_000,
+                    is_mute: false,
+                    silent_seconds: 0,
                 }],
             }
         };
@@ -821,6 +832,8 @@ mod tests {
             credits: 1,
             in_flight: 2,
             since_unix: 0,
+            is_mute: true,
+            silent_seconds: 61,
         };
         let part = |generation, core, connections, counters, pool| CorePart {
             cpu: Some(core),

@@ -33,6 +33,22 @@ pub enum LinkState {
     Gone,
 }
 
+/// Whether a link's worker answers what it takes.
+///
+/// ```text
+/// Answers --mute--> Mute { on_trial: false } --trial--> Mute { on_trial: true } --grant, trial over--> back
+///    ^                                |
+///    +----------- answers ------------+   from either
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    Answers,
+    /// It has taken requests and answered none of them: it gets no other, but for one at a time on trial.
+    Mute {
+        on_trial: bool,
+    },
+}
+
 /// A link that is not gone.
 pub(super) struct Link {
     /// The pools of `memberships`, for whoever goes on to change the link.
@@ -40,6 +56,7 @@ pub(super) struct Link {
     pub memberships: Vec<Membership>,
     pub carries_upgrades: bool,
     pub draining: bool,
+    pub voice: Voice,
     /// The worker has said how many requests it takes at once.
     pub has_asked: bool,
     /// What it may have at once: what it asked for, within our own bounds.
@@ -70,6 +87,7 @@ impl Link {
             memberships: pools.into_iter().map(|pool| Membership { pool, place: STANDING, in_flight: 0 }).collect(),
             carries_upgrades: facts.carries_upgrades,
             draining: false,
+            voice: Voice::Answers,
             has_asked: false,
             streams_max: 0,
             in_flight: 0,
@@ -92,9 +110,10 @@ impl Link {
 
     /// Requests that it takes now. A worker may lower its bound below what it has; then none until enough have ended.
     pub fn free(&self) -> u32 {
-        match self.state() {
-            LinkState::Open => self.streams_max.saturating_sub(self.in_flight),
-            LinkState::Draining | LinkState::Gone => 0,
+        match (self.state(), self.voice) {
+            (LinkState::Open, Voice::Answers) => self.streams_max.saturating_sub(self.in_flight),
+            (LinkState::Open, Voice::Mute { on_trial: true }) if self.in_flight == 0 => self.streams_max.min(1),
+            (LinkState::Open, Voice::Mute { .. }) | (LinkState::Draining | LinkState::Gone, _) => 0,
         }
     }
 }

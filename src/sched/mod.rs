@@ -18,7 +18,7 @@ use crate::ids::{Class, LinkId, PoolId, RequestId};
 use crate::limits::LINK_STREAMS_MAX;
 use bench::{Bench, Benched, STANDING};
 use link::{Link, Membership};
-pub use link::{LinkFacts, LinkState};
+pub use link::{LinkFacts, LinkState, Voice};
 use queue::{Queue, Waiting};
 use slots::Slots;
 use std::rc::Rc;
@@ -275,6 +275,15 @@ impl<W> Sched<W> {
         self.check();
     }
 
+    /// Whether its worker answers what it takes, or may show that it does. A trial ends with its grant.
+    pub fn link_voice(&mut self, link: LinkId, voice: Voice) {
+        if let Some(index) = self.links.find(link.0) {
+            self.links.at_mut(index).voice = voice;
+            self.seat(index);
+        }
+        self.check();
+    }
+
     /// The link takes no more requests (GOAWAY, drain); it finishes what it has. Safe to repeat.
     pub fn link_drains(&mut self, link: LinkId) {
         if let Some(index) = self.links.find(link.0) {
@@ -310,6 +319,9 @@ impl<W> Sched<W> {
         debug_assert!(link.free() > 0, "granted without a credit");
         link.in_flight += 1;
         link.turn = turn;
+        if link.voice != Voice::Answers {
+            link.voice = Voice::Mute { on_trial: false };
+        }
         link.membership_mut(pool).in_flight += 1;
         self.seat(index);
         self.check();
@@ -376,6 +388,12 @@ impl<W> Sched<W> {
     #[must_use]
     pub fn listed(&self, pool: PoolId, lane: Lane) -> usize {
         self.pool(pool).lanes[lane.index()].len()
+    }
+
+    /// `None` when it is gone.
+    #[must_use]
+    pub fn voice(&self, link: LinkId) -> Option<Voice> {
+        self.link(link).map(|link| link.voice)
     }
 
     #[must_use]
@@ -758,12 +776,31 @@ mod tests {
         assert!(!sched.is_undecided(POOL) && sched.links(POOL) == 1, "a link without credits is a link");
     }
 
+    #[test]
+    fn a_mute_link_gets_one_request_at_a_time_and_only_on_trial() {
+        let mut sched = two_pools();
+        let mute = link(&mut sched, &[POOL], 3);
+        let (quiet, trial) = (Voice::Mute { on_trial: false }, Voice::Mute { on_trial: true });
+        granted(&mut sched, POOL);
+        sched.link_voice(mute, quiet);
+        sched.link_voice(mute, trial);
+        assert_eq!(sched.link_for(POOL, Needs::Any), None, "it has one that it does not answer");
+        sched.release(mute, POOL);
+        assert_eq!(granted(&mut sched, POOL), mute);
+        assert_eq!(sched.voice(mute), Some(quiet), "a trial is one request");
+        sched.release(mute, POOL);
+        assert_eq!(sched.link_for(POOL, Needs::Any), None);
+        sched.link_voice(mute, Voice::Answers);
+        assert_eq!(sched.credits(mute), 3);
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Event {
         Grant,
         Release,
         Credits,
         Carries,
+        Mute,
         Drains,
         Down,
     }
@@ -789,6 +826,7 @@ mod tests {
             Event::Release => sched.release(link, POOL),
             Event::Credits => sched.link_credits(link, 3),
             Event::Carries => sched.carries_upgrades(link, true),
+            Event::Mute => sched.link_voice(link, Voice::Mute { on_trial: false }),
             Event::Drains => sched.link_drains(link),
             Event::Down => sched.link_down(link),
         }
@@ -807,15 +845,17 @@ mod tests {
         check(Open, Release, (Open, 0, 2));
         check(Open, Credits, (Open, 1, 2));
         check(Open, Carries, (Open, 1, 1));
+        check(Open, Mute, (Open, 1, 0));
         check(Open, Drains, (Draining, 1, 0));
         check(Open, Down, (Gone, 0, 0));
         check(Draining, Grant, (Draining, 1, 0));
         check(Draining, Release, (Draining, 0, 0));
         check(Draining, Credits, (Draining, 1, 0));
         check(Draining, Carries, (Draining, 1, 0));
+        check(Draining, Mute, (Draining, 1, 0));
         check(Draining, Drains, (Draining, 1, 0));
         check(Draining, Down, (Gone, 0, 0));
-        for event in [Grant, Release, Credits, Carries, Drains, Down] {
+        for event in [Grant, Release, Credits, Carries, Mute, Drains, Down] {
             check(Gone, event, (Gone, 0, 0));
         }
     }

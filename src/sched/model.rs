@@ -49,6 +49,7 @@ struct PlainLink {
     carries_upgrades: bool,
     has_asked: bool,
     draining: bool,
+    voice: Voice,
     streams_max: u32,
     /// Facts of what it serves.
     serves: Vec<Facts>,
@@ -78,7 +79,12 @@ impl PlainLink {
 
     /// What it takes of all its pools together.
     fn free(&self) -> u32 {
-        if self.draining { 0 } else { self.streams_max.saturating_sub(count(self.serves.len())) }
+        let most = match self.voice {
+            Voice::Answers => self.streams_max,
+            Voice::Mute { on_trial: true } => self.streams_max.min(1),
+            Voice::Mute { on_trial: false } => 0,
+        };
+        if self.draining { 0 } else { most.saturating_sub(count(self.serves.len())) }
     }
 
     fn is_open_to(&self, pool: PoolId) -> bool {
@@ -195,7 +201,7 @@ impl Walk {
 
     fn step(&mut self) {
         self.clock = self.clock.plus_ms(self.chance.below(5) as u64);
-        match self.chance.below(20) {
+        match self.chance.below(21) {
             0..=4 => {
                 let facts = self.facts();
                 self.join(facts);
@@ -233,6 +239,19 @@ impl Walk {
             }
             16 if self.chance.one_in(4) => self.link_down(),
             17 => self.release(),
+            18 => {
+                if let Some(id) = self.chance.pick(&self.links) {
+                    let voice = match self.chance.below(4) {
+                        0 => Voice::Mute { on_trial: false },
+                        1 => Voice::Mute { on_trial: true },
+                        _ => Voice::Answers,
+                    };
+                    self.sched.link_voice(id, voice);
+                    if let Some(link) = self.plain.link(id) {
+                        link.voice = voice;
+                    }
+                }
+            }
             _ => self.grant(),
         }
     }
@@ -297,7 +316,9 @@ impl Walk {
         pools.dedup();
         let last_served = self.plain.next_service();
         let (has_asked, draining, streams_max, serves) = (false, false, 0, Vec::new());
-        let link = PlainLink { id, pools, carries_upgrades, has_asked, draining, streams_max, serves, last_served };
+        let voice = Voice::Answers;
+        let link =
+            PlainLink { id, pools, carries_upgrades, has_asked, draining, voice, streams_max, serves, last_served };
         self.plain.links.push(link);
     }
 
@@ -327,6 +348,9 @@ impl Walk {
             let link = &mut self.plain.links[at];
             link.serves.push(facts);
             link.last_served = last_served;
+            if link.voice != Voice::Answers {
+                link.voice = Voice::Mute { on_trial: false };
+            }
         }
     }
 
@@ -408,6 +432,7 @@ impl Walk {
             }
             let state = if link.draining { LinkState::Draining } else { LinkState::Open };
             assert_eq!(self.sched.state(link.id), state);
+            assert_eq!(self.sched.voice(link.id), Some(link.voice));
             assert_eq!(self.sched.pools_of(link.id).as_deref(), Some(&*link.pools));
         }
         let mut ids: Vec<LinkId> = self.sched.link_ids().collect();

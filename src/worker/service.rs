@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use http::header::{HOST, USER_AGENT};
 use http::uri::{Authority, PathAndQuery};
@@ -16,10 +16,9 @@ use super::places::Places;
 use super::shares::Shares;
 use super::tuner::Tuner;
 use crate::client::Service;
-use crate::clock::{self, Now};
+use crate::clock;
 use crate::exchange::{
-    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, Piece, Replay, Reply, RequestBody, Sink,
-    flush,
+    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, OnHead, Replay, Reply, RequestBody, flush,
 };
 use crate::fault::Fault;
 use crate::io::{self, Timer};
@@ -111,57 +110,6 @@ impl Service for OverLink {
     }
 }
 
-/// An answer whose head is waited for, and how long.
-struct Timed<'a, A> {
-    answer: &'a mut A,
-    tuner: &'a Tuner,
-    since: Now,
-}
-
-impl<A: Answer> Answer for Timed<'_, A> {
-    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
-        self.answer.interim(status, headers)
-    }
-
-    fn head(&mut self, reply: Reply) -> Result<(), Fault> {
-        // What fails may fail fast; that is no speed.
-        if self.tuner.is_on() && !reply.status.is_server_error() {
-            self.tuner.answered(self.since);
-        }
-        self.answer.head(reply)
-    }
-
-    fn moved(&self) -> Option<u64> {
-        self.answer.moved()
-    }
-
-    fn has_begun(&self) -> bool {
-        self.answer.has_begun()
-    }
-
-    fn tells_id(&mut self, id: HeaderValue) {
-        self.answer.tells_id(id);
-    }
-}
-
-impl<A: Answer> Sink for Timed<'_, A> {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.answer.poll_ready(cx)
-    }
-
-    fn put(&mut self, piece: Piece) -> Result<(), Fault> {
-        self.answer.put(piece)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.answer.poll_flush(cx)
-    }
-
-    fn delivered(&self) -> Option<u64> {
-        self.answer.delivered()
-    }
-}
-
 struct Running<'a>(&'a Cell<usize>);
 
 impl Drop for Running<'_> {
@@ -187,7 +135,14 @@ impl WorkerService {
         });
         let place = place.await?;
         let replay = Replay::new(body);
-        let mut timed = Timed { answer: &mut *answer, tuner: &self.tuner, since: clock::now() };
+        let since = clock::now();
+        let look = |reply: &mut Reply| {
+            // What fails may fail fast; that is no speed.
+            if self.tuner.is_on() && !reply.status.is_server_error() {
+                self.tuner.answered(since);
+            }
+        };
+        let mut timed = OnHead { answer: &mut *answer, look };
         match self.dialer.target().speaks_h2() {
             true => self.over_h2(ask, replay, &mut timed, timer).await?,
             false => self.over_h1(&ask, replay, &mut timed, timer).await?,
