@@ -495,7 +495,7 @@ const _: () = assert!(CLIENT_STREAMS_MAX <= LINK_STREAMS_MAX);
 const _: () = assert!(SOURCE_SHARDS.is_power_of_two());
 const _: () = assert!(SETUP_FAILURES_PER_SOURCE_MAX <= SETUPS_PER_SOURCE_MAX && ATTEMPT_ROWS_MAX >= SOURCE_SHARDS);
 const _: () = assert!(MEMORY_TIGHT_PERCENT < MEMORY_FULL_PERCENT && MEMORY_FULL_PERCENT <= 100 && MEMORY_SHARE <= 100);
-// README.md tells these two.
+// docs/configuration.md tells these two.
 const _: () = assert!(REQUEST_BYTES_MAX <= 9 * 1024 * 1024 / 4);
 const _: () = assert!(H2_STREAM_BYTES_MAX <= 11 * 1024 * 1024 / 4);
 const _: () = assert!(WINDOW_REQUESTS.is_power_of_two());

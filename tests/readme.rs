@@ -1,272 +1,200 @@
-//! What README.md says is so: every command in it is run by a machine, and every key in its tables is one that the
-//! configuration takes. A `sh` block says who runs it: `ci` is a line of `.ci/run` itself, `once` and
-//! `stays` are run in their order on loopback by tests/interop/readme.py, which `.ci/run` calls.
+//! What README.md and docs/ say is so: every command in them is run by a machine, every configuration file is checked by the
+//! program, and every link leads somewhere. A `sh` block says who runs it: `ci` is a line of `.ci/run` itself, `once` and
+//! `stays` are run in their order on loopback by tests/interop/readme.py, which `.ci/run` calls. A `toml` block says which
+//! program it is for; a `fragment` is completed here. The keys of docs/configuration.md are tests/config_docs.rs's.
 
-use std::path::Path;
+mod pages;
 
-use ptth::edge::config::EdgeConfig;
-use ptth::settings::{Mistakes, Place};
-use ptth::worker::config::{WorkerConfig, WorkerFlags};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
-const LISTEN: &str = "address = \"127.0.0.1:8080\"\naccept = [\"clients\", \"workers\"]\n";
-const POOL: &str = "name = \"app\"\norigins = [\"app.example\"]\n";
-const CREDENTIAL: &str = "id = \"web-1\"\norigins = [\"app.example\"]\n\
-    secret_hash = \"sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n";
-const WORKER: &str = "edges = [\"http://127.0.0.1:8080\"]\nserve = [\"http://app.example\"]\n\
-    to = \"http://127.0.0.1:3000\"\ncredential_file = \"web-1.secret\"\n";
+/// What a fragment of an `edge.toml` lacks.
+const PREAMBLE: &[(&str, &str)] = &[
+    ("[[listen]]", "[[listen]]\naddress = \"127.0.0.1:8080\"\naccept = [\"clients\", \"workers\"]\n"),
+    ("[[pool]]", "[[pool]]\nname = \"app\"\norigins = [\"app.example.com\"]\n"),
+    (
+        "[[credential]]",
+        "[[credential]]\nid = \"web-1\"\norigins = [\"app.example.com\"]\n\
+         secret_hash = \"sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n",
+    ),
+];
+/// What a fragment of a `worker.toml` lacks.
+const WORKER_PREAMBLE: &[(&str, &str)] = &[
+    ("edges", "edges = [\"http://127.0.0.1:8080\"]\n"),
+    ("serve", "serve = [\"http://app.example.com\"]\n"),
+    ("to", "to = \"http://127.0.0.1:3000\"\n"),
+    ("credential_file", "credential_file = \"web-1.secret\"\n"),
+];
 
-fn read(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
+/// A folder with everything that the pages' configurations name; gone at the end.
+struct Folder(PathBuf);
 
-/// The fenced blocks: what stands behind the fence, and the lines.
-fn blocks(text: &str) -> Vec<(String, Vec<String>)> {
-    let mut blocks: Vec<(String, Vec<String>)> = Vec::new();
-    let mut is_open = false;
-    for line in text.lines() {
-        match line.strip_prefix("```") {
-            Some(info) if !is_open => blocks.push((info.to_owned(), Vec::new())),
-            Some(_) => {}
-            None if is_open => blocks.last_mut().expect("a block is open").1.push(line.to_owned()),
-            None => continue,
+impl Folder {
+    fn new() -> Folder {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("ptth-readme-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(folder.join("credentials")).expect("a temporary folder");
+        Folder(folder)
+    }
+
+    /// The files whose names stand between quotation marks in a configuration.
+    fn files_of(&self, text: &str) {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        for name in text.split('"').skip(1).step_by(2) {
+            let content = match Path::new(name).extension().and_then(|extension| extension.to_str()) {
+                Some("pem") => own.cert.pem(),
+                Some("key") => own.signing_key.serialize_pem(),
+                Some("secret") => "web-1:secret\n".to_owned(),
+                Some("token") => "a-token\n".to_owned(),
+                Some("json") => include_str!("data/jwks.json").to_owned(),
+                _ => continue,
+            };
+            std::fs::write(self.0.join(name), content).expect("a file");
         }
-        is_open ^= line.starts_with("```");
     }
-    assert!(!is_open, "a block does not end");
-    blocks
-}
 
-/// The keys of each table: first cells, without their backticks. Lists of keys that are not there come last.
-fn tables(text: &str) -> Vec<Vec<(String, String)>> {
-    let mut tables = Vec::new();
-    let mut rows = Vec::new();
-    for line in text.lines().chain([""]) {
-        match line.strip_prefix("| `") {
-            Some(row) => {
-                let mut cells = row.split(" | ").map(|cell| cell.trim_end_matches(" |").trim_matches('`').to_owned());
-                rows.push((cells.next().unwrap_or_default(), cells.next().unwrap_or_default()));
-            }
-            None if !line.starts_with('|') && !rows.is_empty() => tables.push(std::mem::take(&mut rows)),
-            None => {}
-        }
+    /// `ptth check` has nothing to say.
+    #[track_caller]
+    fn check(&self, what: &str, text: &str) {
+        self.files_of(text);
+        let file = self.0.join("config.toml");
+        std::fs::write(&file, text).expect("a file");
+        let done = ptth(&["check", "--config", file.to_str().expect("a path")]);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.is_empty(), "{what}\n{text}\n{said}");
     }
-    tables
 }
 
-/// An `edge.toml` with one more line in the table that `key` begins with; it replaces the table's own line.
-fn edge_with(key: &str, value: &str) -> Result<EdgeConfig, Mistakes> {
-    let (table, key) = key.split_once('.').expect("a table and a key");
-    let lines = |name: &str, base: &str| {
-        let kept = base.lines().filter(|line| name != table || !line.starts_with(&format!("{key} =")));
-        let kept: Vec<&str> = kept.collect();
-        let more = if name == table { format!("{key} = {value}\n") } else { String::new() };
-        format!("{}\n{more}", kept.join("\n"))
-    };
-    let admin = if table == "admin" { format!("[admin]\n{}", lines("admin", "")) } else { String::new() };
-    let edge = lines("edge", "");
-    let limits = if table == "limits" { format!("[limits]\n{}", lines("limits", "")) } else { String::new() };
-    let (mut listen, pool, mut credential) =
-        (lines("listen", LISTEN), lines("pool", POOL), lines("credential", CREDENTIAL));
-    if (table, key) == ("listen", "credential") {
-        // It is for an address of its own, and clients want one, too.
-        listen = format!("address = \"127.0.0.1:8081\"\naccept = [\"clients\"]\n[[listen]]\n{listen}")
-            .replace("[\"clients\", \"workers\"]", "[\"haproxy-workers\"]");
-        credential = credential.replace("\"app.example\"", "\"http://app.example\"");
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
-    if key == "certificate_name" {
-        // It stands instead of a secret, and somebody has to be able to show one.
-        listen += "tls = { certificate = \"edge.pem\", key = \"edge.key\", worker_ca = \"ca.pem\" }\n";
-        credential = credential.lines().filter(|line| !line.starts_with("secret_hash")).collect::<Vec<_>>().join("\n");
-    }
-    let text = format!("[edge]\n{edge}{limits}{admin}[[listen]]\n{listen}[[pool]]\n{pool}[[credential]]\n{credential}");
-    EdgeConfig::parse("edge.toml", &text, 0).map(|(config, _)| config)
 }
 
-fn worker_with(key: &str, value: &str) -> Result<WorkerConfig, Mistakes> {
-    let replaced = match key {
-        "pool" => "serve",
-        "bearer_file" => "credential_file",
-        key => key,
-    };
-    let kept: Vec<&str> = WORKER.lines().filter(|line| !line.starts_with(&format!("{replaced} ="))).collect();
-    let other = match key {
-        "certificate" => "key = \"web-1.key\"",
-        "key" => "certificate = \"web-1.pem\"",
-        "concurrency_min" | "concurrency_max" => "adaptive = true",
-        _ => "",
-    };
-    let text = format!("{}\n{key} = {value}\n{other}\n", kept.join("\n"));
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/worker.toml"); // its secret lies beside it
-    let (mut services, _) = WorkerConfig::parse(Some((&file, &text)), &WorkerFlags::default())?;
-    let mut config = services.0.remove(0);
-    // Where a key stands makes no other worker.
-    (config.tls.edges_at, config.tls.to_at) = (Place::File, Place::File);
-    Ok(config)
-}
-
-fn token_file() -> String {
-    let path = std::env::temp_dir().join(format!("ptth-readme-{}.token", std::process::id()));
-    std::fs::write(&path, "a-token\n").expect("a temporary file");
-    path.display().to_string()
-}
-
-/// What stands for a key that has no default.
-fn example(key: &str, default: &str) -> String {
-    let own = match key {
-        "listen.address" => "\"0.0.0.0:8080\"",
-        "listen.accept" => "[\"clients\", \"workers\"]",
-        "listen.tls" => "{ certificate = \"edge.pem\", key = \"edge.key\" }",
-        "listen.credential" => "\"web-1\"",
-        "admin.address" => "\"127.0.0.1:9090\"",
-        "pool.name" | "pool" => "\"app\"",
-        "pool.origins" | "credential.origins" => "[\"app.example\"]",
-        "credential.id" => "\"web-1\"",
-        "credential.secret_hash" => return format!("\"sha256:{}\"", "0a".repeat(32)),
-        "credential.certificate_name" => "\"web-1.workers.internal\"",
-        "edge.credentials_dir" => "\"credentials\"",
-        "edge.tokens" => "{ jwks_file = \"jwks.json\", issuer = \"https://issuer.example\", audience = \"ptth\" }",
-        "credential.expires" => "\"2099-01-01T00:00:00Z\"",
-        "pool.priority.age_step" => "\"10s\"",
-        "edges" => "[\"http://edge.example:8080\"]",
-        "serve" => "[\"http://app.example.com\"]",
-        "to" => "\"http://127.0.0.1:3000\"",
-        "credential_file" => "\"web-1.secret\"",
-        "worker_id" => "\"host-1\"",
-        "service" => "[{ pool = \"api\", to = \"http://127.0.0.1:3001\" }]",
-        "labels" => "{ zone = \"a\" }",
-        "via" => "\"http://proxy.example:3128\"",
-        "via_credential_file" => "\"web-1.secret\"",
-        "health" => "{ path = \"/healthz\" }",
-        "certificate" | "key" | "ca_file" | "to_ca_file" => "\"some.pem\"",
-        "bearer_file" => return format!("\"{}\"", token_file()),
-        _ => default,
-    };
-    own.to_owned()
+fn ptth(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ptth"));
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).output().expect("the program starts")
 }
 
 #[test]
 fn every_command_has_a_machine_that_runs_it() {
-    let (readme, ci, runner) = (read("README.md"), read(".ci/run"), read("tests/interop/readme.py"));
+    let (ci, runner) = (pages::read(".ci/run"), pages::read("tests/interop/readme.py"));
     let run: Vec<&str> = ci.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
     let mut seen = (0, 0);
-    for (info, lines) in blocks(&readme) {
-        match info.as_str() {
-            "sh ci" => {
-                for line in lines {
-                    assert!(run.iter().any(|runs| runs.contains(&line)), ".ci/run does not run: {line}");
-                    seen.0 += 1;
+    for page in pages::all() {
+        for block in pages::blocks(&pages::read(&page)) {
+            let place = format!("{page}:{}", block.line);
+            let commands = ["ptth ", "curl ", "nohup ", "kill ", "cargo "];
+            let has_commands = block.lines.iter().any(|line| commands.iter().any(|word| line.starts_with(word)));
+            match block.info.as_str() {
+                "sh ci" => {
+                    for line in block.lines {
+                        assert!(run.iter().any(|runs| runs.contains(&line)), "{place}: .ci/run does not run: {line}");
+                        seen.0 += 1;
+                    }
                 }
+                "sh once" | "sh stays" => {
+                    assert!(has_commands || block.lines.iter().any(|line| line.contains("ptth")), "{place}");
+                    seen.1 += 1;
+                }
+                "toml edge" | "toml edge fragment" | "toml worker" | "toml worker fragment" => {}
+                // What a program prints, a unit, an exchange on the wire: nothing that a shell would take.
+                "text" => assert!(!has_commands, "{place}: commands that nobody runs"),
+                other => panic!("{place}: who runs a block of {other:?}?"),
             }
-            "sh once" | "sh stays" => {
-                assert!(lines.iter().any(|line| line.contains("ptth") || line.contains("curl")), "{lines:?}");
-                seen.1 += 1;
-            }
-            "text" | "toml" => {}
-            other => panic!("who runs a block of {other:?}?"),
         }
     }
     assert!(seen.0 >= 5 && seen.1 >= 4, "{seen:?}");
     assert!(ci.contains("tests/interop/") && runner.contains("sh once") && runner.contains("sh stays"));
 }
 
+/// Commands in a sentence are not run; that the program knows them, and their flags, is looked up in its own help.
 #[test]
-fn every_key_that_is_listed_as_there_is_taken_with_its_default() {
-    let tables = tables(&read("README.md"));
-    let [edge, worker, priority, conditions] = tables.as_slice() else { panic!("{} tables", tables.len()) };
-    assert!(edge.len() == 43 && worker.len() == 22, "{} and {} keys", edge.len(), worker.len());
-    assert!(priority.len() == 6 && conditions.len() == 5, "{} and {} keys", priority.len(), conditions.len());
-    for (key, default) in edge.iter().chain(&of_pools(priority)) {
-        let value = example(key, default);
-        edge_with(key, &value).unwrap_or_else(|mistakes| panic!("{key} = {value}\n{mistakes}"));
-    }
-    for (key, default) in worker {
-        let value = example(key, default);
-        worker_with(key, &value).unwrap_or_else(|mistakes| panic!("{key} = {value}\n{mistakes}"));
-    }
-    for (condition, example) in conditions {
-        rule_with(condition, example).unwrap_or_else(|mistakes| panic!("{condition} = {example}\n{mistakes}"));
-    }
-}
-
-/// The keys of the table on priority that stand alone in a pool; those of a rule need each other.
-fn of_pools(priority: &[(String, String)]) -> Vec<(String, String)> {
-    priority.iter().filter(|(key, _)| !key.starts_with("pool.rule.")).cloned().collect()
-}
-
-/// A pool with one rule of one condition. Its origins cover every host.
-fn rule_with(condition: &str, value: &str) -> Result<EdgeConfig, Mistakes> {
-    edge_with("pool.origins", &format!("[\"*\"]\nrule = [{{ urgency = 0, match = {{ {condition} = {value} }} }}]"))
-}
-
-#[test]
-fn no_key_is_left_out() {
-    let tables = tables(&read("README.md"));
-    let check = |mistakes: Mistakes, mut listed: Vec<&str>| {
-        listed.sort_unstable();
-        let mistakes = mistakes.to_string();
-        let (_, known) = mistakes.split_once("known are ").expect(&mistakes);
-        let known = known.lines().next().unwrap_or_default();
-        let mut known: Vec<&str> = known.split(", ").collect();
-        known.sort_unstable();
-        assert_eq!(listed, known);
-    };
-    for table in ["edge", "limits", "listen", "admin", "pool", "credential"] {
-        let keys = tables[0].iter().filter_map(|(key, _)| key.strip_prefix(table)?.strip_prefix('.'));
-        check(edge_with(&format!("{table}.qqqqqqqq"), "1").expect_err(table), keys.collect());
-    }
-    let keys_of =
-        |table: &'static str| tables[2].iter().filter_map(move |(key, _)| key.strip_prefix(table)).collect::<Vec<_>>();
-    check(edge_with("pool.priority", "{ qqqqqqqq = 1 }").expect_err("[pool.priority]"), keys_of("pool.priority."));
-    let rule = "[{ qqqqqqqq = 1, urgency = 0, match = { path = \"/\" } }]";
-    check(edge_with("pool.rule", rule).expect_err("[[pool.rule]]"), keys_of("pool.rule."));
-    let conditions = tables[3].iter().map(|(condition, _)| condition.as_str());
-    check(rule_with("qqqqqqqq", "1").expect_err("match"), conditions.collect());
-    let keys = tables[1].iter().map(|(key, _)| key.as_str());
-    check(worker_with("qqqqqqqq", "1").expect_err("worker.toml"), keys.collect());
-}
-
-#[test]
-fn a_default_in_the_tables_is_the_real_one() {
-    let tables = tables(&read("README.md"));
-    let plain = edge_with("pool.name", "\"app\"").expect("the smallest configuration");
-    for (key, default) in tables[0].iter().chain(&of_pools(&tables[2])) {
-        if example(key, default) == *default {
-            assert_eq!(edge_with(key, default).as_ref().ok(), Some(&plain), "{key} = {default}");
+fn every_command_in_a_sentence_is_one_that_the_program_knows() {
+    let mut seen = 0;
+    for page in pages::all() {
+        for span in pages::spans(&pages::read(&page)) {
+            let Some(rest) = span.strip_prefix("ptth ") else { continue };
+            let words: Vec<&str> = rest.split(' ').collect();
+            // `ptth status/drain --admin ADDR` would be two commands.
+            let depth = if words[0] == "credential" { 2 } else { 1 };
+            let mut arguments: Vec<&str> = words.iter().copied().take(depth).collect();
+            if arguments == ["--help"] {
+                continue;
+            }
+            arguments.push("--help");
+            let help = ptth(&arguments);
+            assert!(help.status.success(), "{page}: `{span}`");
+            let help = String::from_utf8(help.stdout).expect("text");
+            for flag in words.iter().filter(|word| word.starts_with("--")) {
+                let flag = flag.split('=').next().unwrap_or_default();
+                assert!(help.contains(flag), "{page}: `{span}`: no {flag}");
+            }
+            seen += 1;
         }
     }
-    let plain = worker_with("to", "\"http://127.0.0.1:3000\"").expect("the smallest configuration");
-    let adaptive = worker_with("adaptive", "true").expect("another one");
-    for (key, default) in &tables[1] {
-        if example(key, default) == *default {
-            let plain = if key.starts_with("concurrency_") { &adaptive } else { &plain };
-            assert_eq!(worker_with(key, default).as_ref().ok(), Some(plain), "{key} = {default}");
+    assert!(seen >= 5, "{seen}");
+}
+
+#[test]
+fn every_configuration_of_the_pages_is_good() {
+    let mut seen = 0;
+    for page in pages::all() {
+        for block in pages::blocks(&pages::read(&page)) {
+            let text = block.lines.join("\n") + "\n";
+            let missing = |preamble: &[(&str, &str)]| -> String {
+                let is_there = |name: &str| block.lines.iter().any(|line| line.split([' ', '=']).next() == Some(name));
+                preamble.iter().filter(|(name, _)| !is_there(name)).map(|(_, text)| *text).collect()
+            };
+            let whole = match block.info.as_str() {
+                "toml edge" | "toml worker" => text,
+                "toml edge fragment" => text + &missing(PREAMBLE),
+                // Keys of the top level come before any table.
+                "toml worker fragment" => missing(WORKER_PREAMBLE) + &text,
+                _ => continue,
+            };
+            Folder::new().check(&format!("{page}:{}", block.line), &whole);
+            seen += 1;
         }
     }
+    assert!(seen >= 6, "{seen}");
 }
 
 #[test]
 fn the_configuration_files_of_the_readme_are_good() {
-    let readme = read("README.md");
+    let readme = pages::read("README.md");
     let (start, end) = (readme.find("<<'EOF'\n").expect("edge.toml"), readme.find("\nEOF\n").expect("its end"));
-    let text = format!("{}\n[[credential]]\n{CREDENTIAL}", &readme[start + 8..end]);
-    let text = text.replace("app.example\"", "http://app.example.com\"");
-    EdgeConfig::parse("edge.toml", &text, 0).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+    let (_, credential) = PREAMBLE[2];
+    let credential = credential.replace("\"app.example.com\"", "\"http://app.example.com\"");
+    Folder::new().check("README.md", &format!("{}\n{credential}", &readme[start + 8..end]));
 }
 
 #[test]
-fn the_pools_that_the_readme_shows_are_good() {
-    let samples: Vec<String> = blocks(&read("README.md"))
-        .into_iter()
-        .filter(|(info, _)| info == "toml")
-        .map(|(_, lines)| lines.join("\n"))
-        .collect();
-    assert!(!samples.is_empty(), "no block of TOML");
-    for sample in samples {
-        let text = format!("[[listen]]\n{LISTEN}\n{sample}\n[[credential]]\n{CREDENTIAL}")
-            .replace("origins = [\"app.example\"]", "origins = [\"app.example.com\"]");
-        let (_, mistakes) =
-            EdgeConfig::parse("edge.toml", &text, 0).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
-        assert_eq!(mistakes.lines().count(), 0, "{text}\n{mistakes}");
+fn every_link_leads_somewhere() {
+    let mut seen = 0;
+    let mut names = pages::all();
+    names.extend(["ARCHITECTURE.md", "benches/README.md", "tests/README.md", "tuning/README.md"].map(str::to_owned));
+    for page in names {
+        for link in pages::links(&pages::read(&page)) {
+            let (file, anchor) = pages::target(&page, &link);
+            assert!(file.exists(), "{page}: {link}");
+            if let Some(anchor) = anchor {
+                let anchors = pages::anchors(&std::fs::read_to_string(&file).expect("a page"));
+                assert!(anchors.contains(&anchor), "{page}: {link}, there are {anchors:?}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "{seen}");
+}
+
+/// A page that nobody finds helps nobody.
+#[test]
+fn the_readme_links_to_every_page() {
+    let links = pages::links(&pages::read("README.md"));
+    for page in pages::all().iter().filter(|page| *page != "README.md") {
+        assert!(links.contains(page), "README.md does not link to {page}");
     }
 }
