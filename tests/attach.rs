@@ -153,7 +153,7 @@ fn without_such_a_credential_it_is_a_request_like_any_other() {
 struct Site {
     authority: Authority,
     workers: Authority,
-    _files: Files,
+    files: Files,
     edge: TestEdge,
 }
 
@@ -165,7 +165,7 @@ fn site(cores: u16, accept: &str, tables: &str) -> Site {
     let entry = files.entry("edge").replace(" }", &format!(", worker_ca = \"{}\" }}", files.path("workers.pem")));
     let more = format!("[[listen]]\naddress = \"127.0.0.1:3\"\naccept = {accept}\ntls = {entry}\n{tables}");
     let edge = setting().cores(cores).more(&more).start();
-    Site { authority, workers, _files: files, edge }
+    Site { authority, workers, files, edge }
 }
 
 /// `web-2` may serve the pool `app`, `web-3` has no whole origin, `old` is over.
@@ -379,14 +379,50 @@ fn a_credential_that_is_withdrawn_ends_its_inverted_links() {
     let more = format!("[[listen]]\naddress = \"127.0.0.1:3\"\naccept = [\"workers\"]\ntls = {entry}\n");
     let line = format!("credentials_dir = \"{}\"", files.path("credentials"));
     let edge = setting().edge(&line).more(&more).start();
-    let site = Site { authority, workers, _files: files, edge };
+    let site = Site { authority, workers, files, edge };
     let (mut link, _) = site.dial(site.named("web-2.internal"), &[b"ph1"]).unwrap();
     site.edge.until_links(1);
-    std::fs::remove_file(site._files.0.join("credentials/web-2.toml")).unwrap();
+    std::fs::remove_file(site.files.0.join("credentials/web-2.toml")).unwrap();
     site.edge.reload_files();
     assert_eq!(rest(&mut link), b"");
     site.edge.until_links(0);
     assert!(site.dial(site.named("web-2.internal"), &[b"ph1"]).is_err(), "nobody can turn a connection any more");
+}
+
+#[test]
+fn a_link_whose_authority_is_gone_hears_goaway_and_finishes_what_it_has() {
+    for cores in CORES {
+        let site = site(cores, "[\"workers\"]", NAMED);
+        let (mut link, _) = site.dial(site.named("web-2.internal"), &[b"ph2"]).unwrap();
+        assert_eq!(read_exact(&mut link, 24), PREFACE);
+        link.send(settings(10));
+        site.edge.until_credits(10);
+        let mut client = site.edge.sent(get("/running"));
+        let next = |link: &mut Stream, kind: u8| loop {
+            match read_frame(link) {
+                (own, _, stream, payload) if own == kind => break (stream, payload),
+                (frames::SETTINGS, 0, ..) => link.send(frame(frames::SETTINGS, frames::ACK, 0, &[])),
+                _ => {} // PING, too: who waits for something that never comes is not kept up by it
+            }
+        };
+        let (stream, _) = next(&mut link, frames::HEADERS);
+        site.files.write("workers.pem", &Authority::new().pem());
+        site.edge.reload_files();
+        let (_, goaway) = next(&mut link, frames::GOAWAY);
+        assert_eq!(goaway[4..8], frames::NO_ERROR.to_be_bytes());
+        let _waits = site.edge.sent(get("/not-for-it"));
+        site.edge.until_queued(1);
+        link.send(frame(frames::HEADERS, frames::END_HEADERS, stream, &[0x88])); // :status 200
+        link.send(frame(frames::DATA, frames::END_STREAM, stream, b"finished"));
+        assert_eq!(client.response().text(), "finished");
+        let said = rest(&mut link);
+        let mut left = &said[..];
+        while let [a, b, c, kind, ..] = *left {
+            assert_ne!(kind, frames::HEADERS, "it gets something new");
+            left = &left[9 + (usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c))..];
+        }
+        site.edge.until_links(0);
+    }
 }
 
 // ---- HAProxy's reverse HTTP ----

@@ -302,6 +302,13 @@ fn read_head(link: &mut Stream) -> String {
     String::from_utf8(seen).unwrap()
 }
 
+/// What comes until the edge ends the connection.
+fn rest(link: &mut Stream) -> Vec<u8> {
+    let mut said = Vec::new();
+    let _ = link.0.read_to_end(&mut said); // FIN without a word of TLS is an error here
+    said
+}
+
 #[test]
 fn a_certificate_with_the_credentials_name_is_enough() {
     let site = mutual("20s");
@@ -379,6 +386,77 @@ fn a_session_that_is_resumed_brings_no_certificate_whose_authority_is_gone() {
     site.edge.reload_files();
     let (link, status) = site.set_up(&client, None);
     assert_eq!((status, link.0.conn.handshake_kind()), (401, Some(rustls::HandshakeKind::Resumed)));
+}
+
+#[test]
+fn links_end_when_nobody_vouches_for_their_certificates_any_more() {
+    let site = mutual("20s");
+    let client = site.client(&["web-2.workers.internal"]);
+    let (link, status) = site.set_up(&client, None);
+    assert_eq!(status, 101);
+    let nameless = Client::new(&site.authority);
+    let (mut by_secret, status) = site.set_up(&nameless, Some(&basic("web-1", SECRET)));
+    assert_eq!(status, 101);
+    site.edge.until_links(2);
+    // One more authority takes nothing from anybody.
+    let other = Authority::new();
+    site.files.write("workers.pem", &(other.pem() + &site.workers.pem()));
+    site.edge.reload_files();
+    let (held, status) = site.set_up(&client, None);
+    assert_eq!(status, 101);
+    site.edge.until_links(3);
+    // Both have to go, the one that came before as well as the one that came after.
+    site.files.write("workers.pem", &other.pem());
+    site.edge.reload_files();
+    site.edge.until_links(1);
+    assert_eq!(workers(&site.edge), ["web-1"]);
+    for mut gone in [link, held] {
+        assert_eq!(rest(&mut gone), b"");
+    }
+    let mut asks = nameless.connect(&site.edge, HOST);
+    asks.send(get("/"));
+    assert!(read_head(&mut by_secret).starts_with("GET / "));
+    by_secret.send(ok("a secret needs no authority"));
+    assert_eq!(asks.answer().1, b"a secret needs no authority");
+}
+
+#[test]
+fn a_setup_on_an_old_connection_is_held_against_the_authorities_of_now() {
+    let site = mutual("20s");
+    let client = site.client(&["web-2.workers.internal"]);
+    let mut old: Vec<Stream> = (0..3).map(|_| client.connect(&site.edge, HOST)).collect();
+    let mut answer = |authorization: Option<&str>| {
+        let mut link = old.pop().expect("one more");
+        link.send(setup_as(authorization, ORIGIN, "http%2F1.1"));
+        let status = read_head(&mut link).split(' ').nth(1).unwrap().parse::<u16>().unwrap();
+        (status, link)
+    };
+    assert_eq!(answer(None).0, 101);
+    site.files.write("workers.pem", &Authority::new().pem());
+    site.edge.reload_files();
+    assert_eq!(answer(None).0, 401);
+    assert_eq!(answer(Some(&basic("web-1", SECRET))).0, 101);
+}
+
+#[test]
+fn an_address_that_loses_its_worker_ca_loses_the_links_that_came_by_it() {
+    let site = mutual("20s");
+    let client = site.client(&["web-2.workers.internal"]);
+    let (mut link, status) = site.set_up(&client, None);
+    assert_eq!(status, 101);
+    site.edge.until_links(1);
+    let mut old = client.connect(&site.edge, HOST);
+    site.edge.reload(|config| {
+        config.listens[0].tls[0].worker_ca = None;
+        config.credentials.retain(|credential| credential.id != "web-2");
+    });
+    old.send(setup_as(None, ORIGIN, "http%2F1.1"));
+    let answer = rest(&mut old); // none, where it is closed already
+    assert!(!answer.starts_with(b"HTTP/1.1 101"), "{:?}", String::from_utf8_lossy(&answer));
+    assert_eq!(rest(&mut link), b"");
+    site.edge.until_alone();
+    site.edge.until_links(0);
+    assert_eq!(site.set_up(&client, None).1, 401);
 }
 
 // ---- before it is known who somebody is ----

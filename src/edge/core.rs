@@ -95,7 +95,7 @@ pub enum Message {
     Adopted(Box<Adopted>),
     /// The last link of this pool, over all cores, has gone.
     NoLinks(PoolId),
-    /// The credentials have changed.
+    /// The credentials have changed, or who vouches for certificates.
     Credentials,
     /// All cores have started: take connections.
     Open,

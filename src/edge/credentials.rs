@@ -136,7 +136,8 @@ impl fmt::Display for Refusal {
 pub enum Standing {
     /// It is good, up to this second.
     Good(Option<u64>),
-    /// Its credential, its secret or its name was withdrawn, or may register other origins now.
+    /// Its credential, its secret or its name was withdrawn, may register other origins now, or nobody vouches for its
+    /// certificate any more.
     Withdrawn,
 }
 
@@ -253,9 +254,9 @@ impl Credentials {
         Badge { id, expires_unix: proved.expires_unix(), proved, origins, links_max, legacy: false, seats }
     }
 
-    /// What these credentials say about a badge that earlier ones gave.
+    /// What these credentials say about a badge that earlier ones gave, and about what its certificate says now.
     #[must_use]
-    pub fn standing(&self, badge: &Badge) -> Standing {
+    pub fn standing(&self, badge: &Badge, certificate: Option<&Vouched>) -> Standing {
         if let Proved::Token { key, expires_unix } = &badge.proved {
             let is_known = self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(key));
             return if is_known { Standing::Good(Some(*expires_unix)) } else { Standing::Withdrawn };
@@ -264,14 +265,17 @@ impl Credentials {
             return Standing::Withdrawn;
         };
         let own = &held.credential;
-        let is_proved = match (&badge.proved, &own.proof) {
-            (Proved::Secret(hash), Proof::Secrets(hashes)) => hashes.contains(hash),
-            (Proved::Certificate { name, .. }, Proof::Certificate(own)) => name == own,
-            (Proved::Listener, _) => true,
-            (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => false,
+        let proof_ends = match (&badge.proved, &own.proof) {
+            (Proved::Secret(hash), Proof::Secrets(hashes)) if hashes.contains(hash) => None,
+            (Proved::Certificate { name, .. }, Proof::Certificate(own)) if name == own => match certificate {
+                Some(said) if said.names.contains(name) => Some(said.not_after_unix),
+                _ => return Standing::Withdrawn,
+            },
+            (Proved::Listener, _) => None,
+            (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => return Standing::Withdrawn,
         };
-        if is_proved && are_same(&own.origins, &badge.origins) {
-            Standing::Good(earlier(own.expires_unix, badge.proved.expires_unix()))
+        if are_same(&own.origins, &badge.origins) {
+            Standing::Good(earlier(own.expires_unix, proof_ends))
         } else {
             Standing::Withdrawn
         }
@@ -319,6 +323,12 @@ impl Badge {
             Proved::Token { key, .. } => format!("token of key {}", key.name),
             Proved::Listener => "listener".into(),
         }
+    }
+
+    /// A certificate has proved it: so long as that is good, it is.
+    #[must_use]
+    pub fn is_by_certificate(&self) -> bool {
+        matches!(self.proved, Proved::Certificate { .. })
     }
 
     /// Whether its worker may register `origin`.
@@ -585,13 +595,13 @@ mod tests {
     fn a_badge_stands_as_long_as_what_it_was_given_for() {
         let old = held(sample());
         let secret = old.check(by(&bearer("third")), 0).ok().unwrap();
-        let certificate = vouched(&["web-4.workers.internal"], 5000);
-        let certificate = old.check(Shown { presented: None, certificate: Some(&certificate) }, 0).ok().unwrap();
+        let said = vouched(&["web-4.workers.internal"], 5000);
+        let certificate = old.check(Shown { presented: None, certificate: Some(&said) }, 0).ok().unwrap();
         let check = |what: &str, change: &dyn Fn(&mut Vec<Credential>), wants: [Standing; 2]| {
             let mut list = sample();
             change(&mut list);
             let new = held(list);
-            assert_eq!([new.standing(&secret), new.standing(&certificate)], wants, "{what}");
+            assert_eq!([new.standing(&secret, None), new.standing(&certificate, Some(&said))], wants, "{what}");
         };
         let (good, gone) = (Standing::Good(None), Standing::Withdrawn);
         let until = |unix| Standing::Good(Some(unix));
@@ -610,6 +620,15 @@ mod tests {
         check("an end", &|list| list[2].expires_unix = Some(7), [until(7), until(2000)]);
         check("a later end", &|list| list[3].expires_unix = Some(3000), [good, until(3000)]);
         check("no end but the certificate's", &|list| list[3].expires_unix = None, [good, until(5000)]);
+        // What becomes of the certificate itself.
+        for (said, want) in [
+            (None, gone),
+            (Some(vouched(&["web-4.workers.internal"], 1900)), until(1900)),
+            (Some(vouched(&["web-4.workers.internal"], 9000)), until(2000)),
+            (Some(vouched(&["web-5.workers.internal"], 5000)), gone),
+        ] {
+            assert_eq!(old.standing(&certificate, said.as_ref()), want, "{said:?}");
+        }
     }
 
     #[test]

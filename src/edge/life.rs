@@ -328,9 +328,9 @@ impl Life {
 
 /// The files that the configuration names. With a mistake among the certificates none of them changes.
 fn reload_files(shared: &Shared) -> Result<(), String> {
-    look_at_credentials(shared);
     let mut mistakes = Mistakes::new(&shared.config.file);
-    tls::reload(&shared.tls, &shared.config, clock::unix_seconds(), &mut mistakes);
+    let others_vouch = tls::reload(&shared.tls, &shared.config, clock::unix_seconds(), &mut mistakes);
+    look_at_credentials(shared, others_vouch);
     if mistakes.has_errors() {
         return Err(mistakes.to_string());
     }

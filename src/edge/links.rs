@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::HeaderMap;
@@ -12,7 +13,7 @@ use slab::Slab;
 
 use super::core::{Core, Counted, Line, LinkAbout, Message, Shared};
 use super::credentials::{Badge, Refusal, Shown, Standing};
-use super::tls::Vouched;
+use super::tls::Certificate;
 use super::welcome::Devices;
 use super::{until_over, wait_for};
 use crate::client::h1::{TakenOver, refuse};
@@ -21,7 +22,7 @@ use crate::exchange::Latch;
 use crate::fault::Fault;
 use crate::ids::{LinkId, PoolId};
 use crate::io::{self, Conn, Detached, Pulse};
-use crate::limits::{DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX};
+use crate::limits::{CERTIFICATES_LOOK_MAX, DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX, TICK_MS};
 use crate::link::h2::{H2Link, News, Preface};
 use crate::wire::{self, About, ChannelVersion, OldSetup, Origin, Presented, RequestHead, Scope, Setup};
 use crate::xcore::{Placement, Seat};
@@ -50,6 +51,8 @@ pub struct Turned {
     said: About,
     address: SocketAddr,
     badge: Badge,
+    /// What has proved the badge, if a certificate has.
+    certificate: Option<Arc<Certificate>>,
     seat: Seat,
     /// Counts on the board as long as it lives.
     placement: Placement,
@@ -59,8 +62,8 @@ pub struct Turned {
 pub struct Visitor {
     /// Its address takes workers.
     pub accepts_workers: bool,
-    /// What its TLS certificate says.
-    pub certificate: Option<Box<Vouched>>,
+    /// What it has shown in its TLS handshake. Each setup looks anew what that is worth.
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 /// Answers a setup and, if it is accepted, turns the connection into a link. Until then it is one more client's.
@@ -102,7 +105,7 @@ pub async fn invert(core: Rc<Core>, conn: Conn, version: ChannelVersion, visitor
     let accepted = admit(&core, conn.peer_addr(), || {
         let badge = authenticate(&core.shared, None, &visitor)?;
         let pools = pools_of(&core.shared, &badge, None)?;
-        accept(&core, badge, pools, version.into())
+        accept(&core, &visitor, badge, pools, version.into())
     });
     match accepted {
         Ok(accepted) => turn(core, conn, accepted, counted).await,
@@ -124,7 +127,7 @@ pub async fn attach(core: Rc<Core>, mut conn: Conn, devices: Devices, visitor: V
             None => authenticate(&core.shared, None, &visitor)?,
         };
         let pools = pools_of(&core.shared, &badge, None)?;
-        accept(&core, badge, pools, Channel::H2(Preface::Theirs))
+        accept(&core, &visitor, badge, pools, Channel::H2(Preface::Theirs))
     });
     match accepted {
         Ok(accepted) => turn(core, conn, accepted, counted).await,
@@ -165,10 +168,10 @@ async fn turn(core: Rc<Core>, conn: Conn, accepted: Accepted, counted: Counted) 
 
 /// A link begins its life on the core that has the fewest credits of its pools.
 pub fn place(core: &Rc<Core>, conn: Detached, address: SocketAddr, accepted: Accepted) {
-    let Accepted { channel, pools, said, badge, seat } = accepted;
+    let Accepted { channel, pools, said, badge, certificate, seat } = accepted;
     let placement = core.shared.dispatch.board.place(&pools, core.id);
     let home = placement.core();
-    let turned = Turned { conn, channel, pools, said, address, badge, seat, placement };
+    let turned = Turned { conn, channel, pools, said, address, badge, certificate, seat, placement };
     if home == core.id {
         move_in(core, turned);
     } else if core.shared.posts[usize::from(home.0)].send(Message::Turned(Box::new(turned))).is_err() {
@@ -182,6 +185,7 @@ pub struct Accepted {
     pools: Vec<PoolId>,
     said: About,
     badge: Badge,
+    certificate: Option<Arc<Certificate>>,
     seat: Seat,
 }
 
@@ -251,7 +255,7 @@ fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<(Answ
         return Err(Fault::SetupForbidden);
     }
     let pools = pools_of(shared, &badge, None)?;
-    Ok((Answer::Old, accept(core, badge, pools, Channel::H1)?))
+    Ok((Answer::Old, accept(core, visitor, badge, pools, Channel::H1)?))
 }
 
 /// The checks of a draft's setup, over either version of HTTP.
@@ -270,7 +274,7 @@ pub fn check_setup(
     let badge = authenticate(shared, presented.as_ref(), visitor)?;
     let pools = pools_of(shared, &badge, scope.as_ref())?;
     let version = preferred(&versions)?;
-    let accepted = accept(core, badge, pools, version.into())?;
+    let accepted = accept(core, visitor, badge, pools, version.into())?;
     Ok((Answer::Draft(dialect, version), Accepted { said, ..accepted }))
 }
 
@@ -284,8 +288,11 @@ fn preferred(versions: &[ChannelVersion]) -> Result<ChannelVersion, Fault> {
 
 /// Who a worker is.
 fn authenticate(shared: &Shared, presented: Option<&Presented>, visitor: &Visitor) -> Result<Badge, Fault> {
-    let shown = Shown { presented, certificate: visitor.certificate.as_deref() };
-    known(shared.register.now().check(shown, clock::unix_seconds()))
+    let now_unix = clock::unix_seconds();
+    // A worker that presents a secret is judged by it alone.
+    let certificate = visitor.certificate.as_ref().filter(|_| presented.is_none());
+    let vouched = certificate.and_then(|certificate| certificate.vouched(now_unix));
+    known(shared.register.now().check(Shown { presented, certificate: vouched.as_ref() }, now_unix))
 }
 
 /// The worker never learns what was wrong.
@@ -297,12 +304,19 @@ fn known(checked: Result<Badge, Refusal>) -> Result<Badge, Fault> {
 }
 
 /// The last checks: whether another link may come now.
-fn accept(core: &Core, badge: Badge, pools: Vec<PoolId>, channel: Channel) -> Result<Accepted, Fault> {
+fn accept(
+    core: &Core,
+    visitor: &Visitor,
+    badge: Badge,
+    pools: Vec<PoolId>,
+    channel: Channel,
+) -> Result<Accepted, Fault> {
     if core.leave.is_set() {
         return Err(Fault::Draining);
     }
     let seat = badge.take_seat().ok_or(Fault::SetupLimit)?;
-    Ok(Accepted { channel, pools, said: About::default(), badge, seat })
+    let certificate = visitor.certificate.clone().filter(|_| badge.is_by_certificate());
+    Ok(Accepted { channel, pools, said: About::default(), badge, certificate, seat })
 }
 
 /// The pools that this worker will serve. Every origin must be covered by the credential and by a pool. Without a scope they are
@@ -335,7 +349,7 @@ fn pools_of(shared: &Shared, badge: &Badge, scope: Option<&Scope>) -> Result<Vec
 
 /// A link's life on its own core.
 pub async fn live(core: Rc<Core>, turned: Turned) {
-    let Turned { conn, channel, pools, said, address, badge, seat, placement } = turned;
+    let Turned { conn, channel, pools, said, address, badge, certificate, seat, placement } = turned;
     let conn = match Conn::attach(conn) {
         Ok(conn) => conn,
         Err(error) => return tracing::warn!(%error, "a link could not be taken over"),
@@ -355,7 +369,7 @@ pub async fn live(core: Rc<Core>, turned: Turned) {
     let (id, labels) = (about.said.id.clone().unwrap_or_default(), about.said.shown());
     let proof = badge.proof();
     tracing::info!(worker, id, labels, %address, core = core.id.0, protocol = about.protocol, proof, "link up");
-    let holder = Rc::new(Holder::new(badge));
+    let holder = Rc::new(Holder::new(badge, certificate));
     let _place = core.holders.enter(&holder);
     // Between its setup and its place here the credential may have been withdrawn; from now on this core hears of it.
     holder.look(&core.shared);
@@ -396,6 +410,8 @@ pub struct Holders(RefCell<Slab<Rc<Holder>>>);
 /// A link's worker, as long as the link lives.
 struct Holder {
     badge: Badge,
+    /// What has proved it, if a certificate has.
+    certificate: Option<Arc<Certificate>>,
     expires_unix: Cell<Option<u64>>,
     /// Set when `expires_unix` moves, and another one is put in its place.
     moved: RefCell<Rc<Latch>>,
@@ -421,22 +437,33 @@ impl Drop for HolderPlace<'_> {
     }
 }
 
-/// The credentials have changed: each link of this core looks whether its own is still there.
-pub fn look_at_credentials(core: &Core) {
+/// The credentials have changed, or who vouches for certificates: each link of this core looks whether its own is still good.
+pub fn look_at_credentials(core: &Rc<Core>) {
     let all: Vec<Rc<Holder>> = core.holders.0.borrow().iter().map(|(_, holder)| holder.clone()).collect();
-    for holder in all {
-        holder.look(&core.shared);
+    let (slow, quick): (Vec<_>, Vec<_>) = all.into_iter().partition(|holder| holder.certificate.is_some());
+    quick.iter().for_each(|holder| holder.look(&core.shared));
+    if !slow.is_empty() {
+        io::spawn(until_over(core.clone(), look_at_certificates(core.clone(), slow)));
+    }
+}
+
+/// A few in each turn: a signature takes as long as some requests, which would have to wait for all of them.
+async fn look_at_certificates(core: Rc<Core>, holders: Vec<Rc<Holder>>) {
+    for some in holders.chunks(CERTIFICATES_LOOK_MAX) {
+        some.iter().for_each(|holder| holder.look(&core.shared));
+        io::sleep_ms(TICK_MS).await;
     }
 }
 
 impl Holder {
-    fn new(badge: Badge) -> Holder {
+    fn new(badge: Badge, certificate: Option<Arc<Certificate>>) -> Holder {
         let expires_unix = Cell::new(badge.expires_unix);
-        Holder { badge, expires_unix, moved: RefCell::default(), ends: Rc::default() }
+        Holder { badge, certificate, expires_unix, moved: RefCell::default(), ends: Rc::default() }
     }
 
     fn look(&self, shared: &Shared) {
-        match shared.register.now().standing(&self.badge) {
+        let vouched = self.certificate.as_ref().and_then(|certificate| certificate.vouched(clock::unix_seconds()));
+        match shared.register.now().standing(&self.badge, vouched.as_ref()) {
             Standing::Good(expires_unix) if expires_unix == self.expires_unix.get() => {}
             Standing::Good(expires_unix) => {
                 self.expires_unix.set(expires_unix);
@@ -444,7 +471,10 @@ impl Holder {
             }
             Standing::Withdrawn if self.ends.is_set() => {}
             Standing::Withdrawn => {
-                tracing::info!(worker = self.badge.id, "a link ends: its credential was withdrawn or changed");
+                tracing::info!(
+                    worker = self.badge.id,
+                    "a link ends: its credential was withdrawn or changed, or nobody vouches for its certificate"
+                );
                 self.ends.set();
             }
         }

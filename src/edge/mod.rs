@@ -156,9 +156,11 @@ impl Generation {
             memory::watch(shared.memory.clone(), bytes_max, cores)?;
         }
         let (reads, readers) = mpsc::channel();
-        if shared.config.credentials_dir.is_some() || shared.config.tokens.is_some() {
+        // With authorities there is no file to look at, but a core whose box was full has to hear of them later.
+        let may_change = shared.config.credentials_dir.is_some() || shared.config.tokens.is_some();
+        if may_change || shared.tls.iter().flatten().any(|tls| tls.has_authorities()) {
             let looked = shared.clone();
-            Register::watch(readers, move || look_at_credentials(&looked))?;
+            Register::watch(readers, move || look_at_credentials(&looked, false))?;
         }
         let (started, starts) = mpsc::channel();
         let mut threads = Vec::new();
@@ -635,8 +637,8 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
     }
 }
 
-/// Reads the files of credentials again, and tells all cores if something has changed.
-fn look_at_credentials(shared: &Shared) {
+/// Reads the files of credentials again, and tells all cores if something has changed, or others vouch for certificates now.
+fn look_at_credentials(shared: &Shared, others_vouch: bool) {
     let tell = |core: usize| shared.posts[core].send(Message::Credentials).is_ok();
-    shared.register.look(&shared.config, clock::unix_seconds(), shared.posts.len(), tell);
+    shared.register.look(&shared.config, clock::unix_seconds(), others_vouch, shared.posts.len(), tell);
 }

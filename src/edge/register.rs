@@ -73,10 +73,18 @@ impl Register {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the files again, and tells each of so many cores if something has changed. `tell` says whether a core heard
-    /// it; one that did not is told by a later look. What is wrong with a file goes to the log, once, and its last good content
-    /// stays; so does everything while the folder cannot be read.
-    pub fn look(&self, config: &EdgeConfig, now_unix: u64, cores: usize, mut tell: impl FnMut(usize) -> bool) {
+    /// Looks at the files again, and tells each of so many cores if something has changed, here or with those who vouch for
+    /// certificates (`others_vouch`). `tell` says whether a core heard it; one that did not is told by a later look. What is
+    /// wrong with a file goes to the log, once, and its last good content stays; so does everything while the folder cannot
+    /// be read.
+    pub fn look(
+        &self,
+        config: &EdgeConfig,
+        now_unix: u64,
+        others_vouch: bool,
+        cores: usize,
+        mut tell: impl FnMut(usize) -> bool,
+    ) {
         let desk = &mut *self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_news = false;
         match desk.folder.read(config, now_unix) {
@@ -94,8 +102,13 @@ impl Register {
         if is_news {
             let fresh = Arc::new(desk.credentials());
             *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-            desk.owed = (0..cores).collect();
             tracing::info!(credentials = desk.list.len(), keys = ?desk.key_file.good, "the credentials have changed");
+        }
+        if others_vouch {
+            tracing::info!("the authorities of workers' certificates have changed");
+        }
+        if is_news || others_vouch {
+            desk.owed = (0..cores).collect();
         }
         desk.owed.retain(|core| !tell(*core));
     }
@@ -509,7 +522,7 @@ mod tests {
         /// Looks, and says which of two cores heard of a change.
         fn look(&self, register: &Register) -> Vec<usize> {
             let mut told = Vec::new();
-            register.look(&self.config, self.now_unix, 2, |core| {
+            register.look(&self.config, self.now_unix, false, 2, |core| {
                 told.push(core);
                 true
             });
@@ -560,12 +573,12 @@ mod tests {
             site.put("web-1.toml", &file("web-1", &["one", "next"], "app.example"));
             assert_eq!(site.look(&register), [0, 1]);
             check(&register, &[("one", Some("web-1")), ("next", Some("web-1"))]);
-            assert_eq!(register.now().standing(&old), Standing::Good(None));
+            assert_eq!(register.now().standing(&old, None), Standing::Good(None));
 
             site.put("web-1.toml", &file("web-1", &["next"], "app.example"));
             site.look(&register);
             check(&register, &[("one", None), ("next", Some("web-1"))]);
-            assert_eq!(register.now().standing(&old), Standing::Withdrawn);
+            assert_eq!(register.now().standing(&old, None), Standing::Withdrawn);
 
             site.remove("web-2.toml");
             assert_eq!(site.look(&register), [0, 1]);
@@ -705,7 +718,7 @@ mod tests {
         site.put("web-1.toml", &file("web-1", &["one"], "app.example"));
         let mut told = Vec::new();
         for is_full in [true, true, false, false] {
-            register.look(&site.config, NOW_UNIX, 3, |core| {
+            register.look(&site.config, NOW_UNIX, false, 3, |core| {
                 told.push((core, is_full));
                 core != 1 || !is_full
             });

@@ -36,8 +36,43 @@ struct Served {
     server: Arc<ServerConfig>,
     /// As `server`, for an address where workers may turn the roles by the handshake (inverted HTTP).
     inverting: Option<Arc<ServerConfig>>,
-    /// Of certificates that workers show.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Who vouches for the certificates that workers show.
+    authorities: Option<Arc<Authorities>>,
+}
+
+/// `worker_ca`: the authorities of an address.
+struct Authorities {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// What it was made of.
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+/// A certificate that a peer has shown, and where. As long as its connection lives, others may come to vouch for it, or nobody.
+pub struct Certificate {
+    /// The peer's own first. Not empty.
+    chain: Vec<CertificateDer<'static>>,
+    tls: Arc<Tls>,
+}
+
+impl Certificate {
+    /// What a handshake at this address has brought. `None`: nothing was shown.
+    #[must_use]
+    pub fn shown(chain: Vec<CertificateDer<'static>>, tls: &Arc<Tls>) -> Option<Certificate> {
+        (!chain.is_empty()).then(|| Certificate { chain, tls: tls.clone() })
+    }
+
+    /// What it says. It was checked in its handshake; but since then its authority may be gone, or it may have expired, and a
+    /// session that is taken up again brings the certificate of its first one. `None`: nobody vouches for it now.
+    ///
+    /// Costs a signature or two, some 100 us: for a setup, and for a link when authorities change.
+    #[must_use]
+    pub fn vouched(&self, now_unix: u64) -> Option<Vouched> {
+        let (own, authorities) = self.chain.split_first()?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now_unix));
+        self.tls.now().authorities.as_ref()?.verifier.verify_client_cert(own, authorities, now).ok()?;
+        let said = Said::of(own)?;
+        Some(Vouched { names: said.names, not_after_unix: u64::try_from(said.not_after).unwrap_or(0) })
+    }
 }
 
 /// What a peer's certificate says that `worker_ca` vouches for.
@@ -57,16 +92,10 @@ impl Tls {
         ServerConnection::new(server.clone()).map(Connection::Server)
     }
 
-    /// What the certificate says that a peer has shown. It was checked in the handshake; but a session that is taken up again
-    /// brings the certificate of its first one, which may have expired since, or its authority may be gone. `None`: nobody
-    /// vouches for it now.
+    /// Somebody vouches for workers' certificates here.
     #[must_use]
-    pub fn vouched(&self, certificates: &[CertificateDer<'_>], now_unix: u64) -> Option<Vouched> {
-        let (own, authorities) = certificates.split_first()?;
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(now_unix));
-        self.now().verifier.as_ref()?.verify_client_cert(own, authorities, now).ok()?;
-        let said = Said::of(own)?;
-        Some(Vouched { names: said.names, not_after_unix: u64::try_from(said.not_after).unwrap_or(0) })
+    pub fn has_authorities(&self) -> bool {
+        self.now().authorities.is_some()
     }
 
     fn now(&self) -> Arc<Served> {
@@ -86,8 +115,8 @@ pub fn load(config: &EdgeConfig, now_unix: u64, mistakes: &mut Mistakes) -> Addr
     addresses
 }
 
-/// Reads them again. With a mistake nothing changes.
-pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistakes: &mut Mistakes) {
+/// Reads them again. With a mistake nothing changes. True: others vouch for workers' certificates now.
+pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistakes: &mut Mistakes) -> bool {
     let mut fresh = Vec::new();
     for (tls, listen) in addresses.iter().zip(&config.listens) {
         let Some(tls) = tls else { continue };
@@ -98,11 +127,15 @@ pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistake
         fresh.extend(server.map(|server| (tls, server)));
     }
     if mistakes.has_errors() {
-        return;
+        return false;
     }
+    let certificates = |served: &Served| served.authorities.as_ref().map(|own| own.certificates.clone());
+    let mut are_others = false;
     for (tls, server) in fresh {
+        are_others |= certificates(&tls.now()) != certificates(&server);
         *tls.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(server);
     }
+    are_others
 }
 
 /// Tickets that an address gave out under another configuration are good under this one, too.
@@ -117,7 +150,7 @@ pub fn keep_tickets(addresses: &Addresses, listens: &[Listen], before: &Addresse
             Arc::new(server)
         };
         let (server, inverting) = (with_tickets(&now.server), now.inverting.as_ref().map(with_tickets));
-        let served = Served { server, inverting, verifier: now.verifier.clone() };
+        let served = Served { server, inverting, authorities: now.authorities.clone() };
         *tls.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
     }
 }
@@ -130,13 +163,13 @@ fn server_config(
     mistakes: &mut Mistakes,
 ) -> Option<Served> {
     let names = Names::load(&listen.tls, provider, now_unix, mistakes);
-    let workers = verifier(&listen.tls, provider, mistakes);
+    let workers = authorities(&listen.tls, provider, mistakes);
     let (names, workers) = (names?, workers?);
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
     let builder = builder.expect("the provider has suites for both versions");
     let builder = match &workers {
-        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+        Some(authorities) => builder.with_client_cert_verifier(authorities.verifier.clone()),
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(names));
@@ -164,21 +197,22 @@ fn server_config(
         inverting.alpn_protocols = ids.chain(server.alpn_protocols.iter().cloned()).collect();
         Arc::new(inverting)
     });
-    Some(Served { server: Arc::new(server), inverting, verifier: workers })
+    Some(Served { server: Arc::new(server), inverting, authorities: workers.map(Arc::new) })
 }
 
 /// Who may show a certificate of his own. It is asked of everybody and demanded of nobody.
-#[allow(clippy::type_complexity)] // a mistake, or nobody, or somebody
-fn verifier(
+fn authorities(
     files: &[CertificateFiles],
     provider: &Arc<CryptoProvider>,
     mistakes: &mut Mistakes,
-) -> Option<Option<Arc<dyn ClientCertVerifier>>> {
+) -> Option<Option<Authorities>> {
     let mut roots = RootCertStore::empty();
+    let mut all = Vec::new();
     let mut place = None;
     for path in files.iter().filter_map(|files| files.worker_ca.as_ref()) {
         place = Some(path.place);
         for certificate in certificates(path, mistakes)? {
+            all.push(certificate.clone());
             if let Err(error) = roots.add(certificate) {
                 let what = format!("{}: not a certificate of an authority: {error}", shown(&path.value));
                 mistakes.error(path.place, what, "put the authority's own certificate there");
@@ -189,7 +223,7 @@ fn verifier(
     let Some(place) = place else { return Some(None) };
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     match builder.allow_unauthenticated().build() {
-        Ok(verifier) => Some(Some(verifier)),
+        Ok(verifier) => Some(Some(Authorities { verifier, certificates: all })),
         Err(error) => {
             mistakes.error(place, format_args!("`worker_ca` cannot be used: {error}"), "look at the file");
             None

@@ -10,10 +10,9 @@ use std::task::Poll;
 use super::core::{Core, Counted};
 use super::links;
 use super::service::EdgeService;
-use super::tls::Tls;
+use super::tls::{Certificate, Tls};
 use super::until_over;
 use crate::client;
-use crate::clock;
 use crate::events::{Handshake, Introduction};
 use crate::exchange::Latch;
 use crate::io::{self, Conn, Secured};
@@ -77,8 +76,7 @@ pub async fn welcome(core: Rc<Core>, mut conn: Conn, mut peer: SocketAddr, door:
             speaks = Speaks::H2;
         }
         if door.workers || door.devices.is_some() {
-            let vouched = tls.vouched(&secured.certificates, clock::unix_seconds());
-            visitor.certificate = vouched.map(Box::new);
+            visitor.certificate = Certificate::shown(secured.certificates, tls).map(Arc::new);
         }
         if let Some(version) = secured.protocol.as_deref().and_then(wire::inverted) {
             io::spawn(links::invert(core, conn, version, visitor, counted));
