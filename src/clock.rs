@@ -11,6 +11,11 @@ impl Now {
         Now(self.0.saturating_add(ms.saturating_mul(1_000_000)))
     }
 
+    #[must_use]
+    pub fn plus_ns(self, ns: u64) -> Now {
+        Now(self.0.saturating_add(ns))
+    }
+
     /// Whole milliseconds from `earlier` to this moment; 0 if it was later.
     #[must_use]
     pub fn ms_since(self, earlier: Now) -> u64 {

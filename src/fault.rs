@@ -49,6 +49,8 @@ pub enum Fault {
     MemoryFull,
     /// `wait_max` passed; 503.
     WaitedTooLong,
+    /// Its client would not wait for as long as it takes (RFC 7240 §4.3), and hears so at once; 503.
+    WouldWaitTooLong,
     /// No link, and the pool does not hold requests; 503.
     NoWorker,
     /// The edge drains; 503.
@@ -98,7 +100,9 @@ impl Fault {
         match self {
             ClientMalformed(_) | LineTooLong | HeadTooLarge | HeadTimeout | BodyTimeout | BodyTooSlow
             | UnknownCoding | UnknownVersion | MethodRefused | UnknownExpectation | ClientGone => Blame::Client,
-            NoPool | Misdirected | QueueFull | MemoryFull | WaitedTooLong | NoWorker | Draining => Blame::Edge,
+            NoPool | Misdirected | QueueFull | MemoryFull | WaitedTooLong | WouldWaitTooLong | NoWorker | Draining => {
+                Blame::Edge
+            }
             LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | ResponseTimeout
             | NoUpgrade | OriginUnreachable => Blame::Worker,
             SetupMalformed(_)
@@ -134,7 +138,7 @@ impl Fault {
             UnknownCoding => 501,
             LinkLost | NotProcessed | WorkerReset | WorkerMalformed(_) | WorkerStalled | NoUpgrade
             | OriginUnreachable => 502,
-            QueueFull | MemoryFull | WaitedTooLong | NoWorker | Draining => 503,
+            QueueFull | MemoryFull | WaitedTooLong | WouldWaitTooLong | NoWorker | Draining => 503,
             ResponseTimeout => 504,
             UnknownVersion => 505,
         }
@@ -149,7 +153,7 @@ impl Fault {
             | UnknownCoding | UnknownVersion | MethodRefused | UnknownExpectation => "http_request_error",
             NoPool | Misdirected => "destination_not_found",
             QueueFull | MemoryFull => "connection_limit_reached",
-            WaitedTooLong => "connection_timeout",
+            WaitedTooLong | WouldWaitTooLong => "connection_timeout",
             NoWorker | Draining => "destination_unavailable",
             LinkLost | NotProcessed | WorkerReset => "connection_terminated",
             OriginUnreachable => "connection_refused",
@@ -188,6 +192,7 @@ impl Fault {
             QueueFull => "the queue is full",
             MemoryFull => "the edge has no memory left for another request",
             WaitedTooLong => "no worker took the request in time",
+            WouldWaitTooLong => "no worker would take the request within the time that it prefers to wait",
             NoWorker => "no worker is connected",
             Draining => "the edge is shutting down",
             LinkLost => "the connection to the worker was lost",
@@ -207,8 +212,8 @@ impl Fault {
         }
     }
 
-    /// What belongs into the answer as `Retry-After`, in seconds. Until the queue's real pace is known it is one: long against a
-    /// round trip, short against `wait_max`.
+    /// What belongs into the answer as `Retry-After`, in seconds, where nobody knows better: long against a round trip, short
+    /// against `wait_max`.
     #[must_use]
     pub fn retry_after_s(self) -> Option<u16> {
         match self {

@@ -209,6 +209,10 @@ pub const QUEUE_WAIT_MS_MAX: u64 = 30_000;
 pub const UNBOOKED_REQUESTS_MAX: usize = 64;
 /// How long the admin address waits for a core's part of a report.
 pub const REPORT_MS_MAX: u64 = 1_000;
+/// Longest `Retry-After` of a request's answer, before its jitter: what is known of a queue is not known for longer.
+pub const RETRY_AFTER_S_MAX: u64 = 300;
+/// How often each core tells of its links' work, from which a queue's wait is foretold.
+pub const RATE_LOOK_MS: u64 = 1_000;
 /// How often a waiting client is looked at whose bytes fill the read-ahead, so that no read can tell that it left.
 pub const GONE_LOOK_MS: u64 = 1_000;
 /// Default of `per_link_max`.

@@ -35,6 +35,58 @@ fn without_a_worker_a_request_waits_for_one() {
     }
 }
 
+fn asking(path: &str, wait: &str) -> String {
+    start("GET", path) + &format!("Prefer: wait={wait}\r\n\r\n")
+}
+
+fn retry_after_s(answer: &Message) -> u64 {
+    answer.field("retry-after").expect("a field").parse().expect("seconds")
+}
+
+#[test]
+fn a_client_that_would_wait_in_vain_hears_so_at_once_and_one_that_has_time_waits() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("queue = { wait_max = \"10m\" }").start();
+        // Nobody knows anything yet: its own time is its bound.
+        assert_own(&edge.sent(asking("/", "0")).response(), 503, "connection_timeout");
+        assert_own(&edge.sent(asking("/", "1")).response(), 503, "connection_timeout");
+
+        let worker = H2Worker::dial(&edge, 1);
+        for _ in 0..2 {
+            let mut client = edge.sent(asking("/", "0"));
+            let asked = worker.accept();
+            std::thread::sleep(Duration::from_millis(1_100));
+            asked.ok("a credit was free");
+            assert_eq!(client.response().text(), "a credit was free");
+        }
+        let mut held = edge.sent(get("/held"));
+        let asked = worker.accept();
+        let status = edge.until(|status| status["pools"][0]["service_seconds"].as_f64().expect("seconds") > 0.5);
+        assert!(status["pools"][0]["wait_seconds"].as_f64().expect("seconds") > 0.0, "{status}");
+        let mut waiting: Vec<Peer> = (0..20).map(|n| edge.sent(get(&format!("/{n}")))).collect();
+        edge.until_queued(20);
+        // 20 wait, and each takes about a second or more.
+        let answer = edge.sent(asking("/", "3")).response();
+        assert_own(&answer, 503, "connection_timeout");
+        assert!(answer.text().contains("prefers to wait"), "{answer:?}");
+        assert!((2..=375).contains(&retry_after_s(&answer)), "{answer:?}");
+        let mut patient = edge.sent(asking("/patient", "100000"));
+        let urgent = start("GET", "/urgent") + "Priority: u=0\r\nPrefer: wait=100000\r\n\r\n";
+        let mut urgent = edge.sent(urgent);
+        edge.until_queued(22);
+        asked.ok("held");
+        assert_eq!(held.response().text(), "held");
+        worker.serve_all(|head| head.uri.path().to_owned());
+        for (n, client) in waiting.iter_mut().enumerate() {
+            assert_eq!(client.response().text(), format!("/{n}"));
+        }
+        assert_eq!(patient.response().text(), "/patient");
+        assert_eq!(urgent.response().text(), "/urgent");
+        let refused = &edge.status()["counters"]["refusals"];
+        assert_eq!((&refused["would_wait_too_long"], &refused["waited_too_long"]), (&1.into(), &2.into()));
+    }
+}
+
 #[test]
 fn a_pool_that_does_not_hold_answers_at_once() {
     for cores in CORES {

@@ -177,7 +177,7 @@ pub async fn refuse(writer: &mut Writer, fault: Fault, is_head: bool, timer: &mu
     if fault == Fault::ClientGone {
         return;
     }
-    let FaultAnswer { reply, body } = fault_answer(fault);
+    let FaultAnswer { reply, body } = fault_answer(fault, None);
     let framing = Framing::ContentLength(body.len() as u64);
     let persistence = match reply.headers.get(UPGRADE) {
         Some(protocol) => Persistence::UpgradeNext(protocol), // a 426
@@ -285,6 +285,7 @@ async fn serve_one<S: Service>(
         owes_continue: head.expect_continue && plan != BodyPlan::Empty,
         has_begun: false,
         id: None,
+        retry_after_s: None,
         drain,
     };
     let mut body = H1Body { source: H1Source::new(reader, plan, Side::Request) };
@@ -300,7 +301,7 @@ async fn serve_one<S: Service>(
         if fault.blame() == crate::fault::Blame::Client {
             answer.keeps_alive = false;
         }
-        let FaultAnswer { reply, body: text } = fault_answer(fault);
+        let FaultAnswer { reply, body: text } = fault_answer(fault, answer.retry_after_s);
         let put = answer.head(reply);
         debug_assert!(put.is_ok(), "nothing was put before");
         if !answer.is_head {
@@ -437,6 +438,7 @@ struct H1Answer<'a> {
     has_begun: bool,
     /// What the request is called.
     id: Option<HeaderValue>,
+    retry_after_s: Option<u16>,
     drain: &'a Latch,
 }
 
@@ -494,6 +496,10 @@ impl Answer for H1Answer<'_> {
 
     fn tells_id(&mut self, id: HeaderValue) {
         self.id = Some(id);
+    }
+
+    fn tells_retry_after(&mut self, seconds: u16) {
+        self.retry_after_s = Some(seconds);
     }
 }
 

@@ -512,7 +512,8 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     let source = H2Source::new(stream, Side::Request);
     let ask = ask_of(head, source.has_ended_with_its_head(), shared.peer, &mut shared.hosts.borrow_mut());
     let mut body = H2Body { source: RefCell::new(source), send: send.clone() };
-    let mut answer = H2Answer { watch: &shared.watch, send, is_head, is_tunnel, has_begun: false, id: None };
+    let mut answer =
+        H2Answer { watch: &shared.watch, send, is_head, is_tunnel, has_begun: false, id: None, retry_after_s: None };
     let fault = match ask {
         Ok(ask) => shared.service.serve(ask, &mut body, &mut answer, &mut timer).await.err(),
         Err(fault) => {
@@ -548,7 +549,7 @@ async fn refuse<S>(fault: Fault, answer: &mut H2Answer<'_>, shared: &Shared<S>, 
             return false;
         }
     }
-    let FaultAnswer { reply, body } = fault_answer(fault);
+    let FaultAnswer { reply, body } = fault_answer(fault, answer.retry_after_s);
     if answer.head(reply).is_err() {
         return false;
     }
@@ -839,6 +840,7 @@ struct H2Answer<'a> {
     has_begun: bool,
     /// What the request is called.
     id: Option<HeaderValue>,
+    retry_after_s: Option<u16>,
 }
 
 impl Answer for H2Answer<'_> {
@@ -879,6 +881,10 @@ impl Answer for H2Answer<'_> {
 
     fn tells_id(&mut self, id: HeaderValue) {
         self.id = Some(id);
+    }
+
+    fn tells_retry_after(&mut self, seconds: u16) {
+        self.retry_after_s = Some(seconds);
     }
 }
 

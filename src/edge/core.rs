@@ -16,6 +16,7 @@ use super::far::{self, Adopted, Away, FarAsk, FarBack, FarEnds};
 use super::lineage::{Heirs, Lineage};
 use super::links::{H1Slot, Holders, Turned};
 use super::priority::Classifier;
+use super::rates::Rates;
 use super::register::Register;
 use super::report::{CorePart, LinkPart, PoolPart};
 use super::routes::Routes;
@@ -26,13 +27,13 @@ use crate::clock::{self, Now};
 use crate::dispatch::{self, Dispatcher, Grant, Granted, Host};
 use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
-use crate::ids::{CoreId, LinkId, PoolId, RequestId};
+use crate::ids::{Class, CoreId, LinkId, PoolId, RequestId};
 use crate::io;
 use crate::limits::{MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::wire::{About, RequestIds};
 use crate::xcore::{
-    Attempts, Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, Portable, Post, Source,
+    Attempts, Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, PoolFlow, Portable, Post, Source,
 };
 
 /// What all cores share. Nothing here is written on the way of a request that finds a credit on its own core.
@@ -46,6 +47,8 @@ pub struct Shared {
     pub dispatch: Arc<dispatch::Shared<FarAsk>>,
     /// Waiting requests and their bytes, over all cores; one for each pool.
     pub books: Vec<Arc<PoolBooks>>,
+    /// Who waits in which class, and how long requests take; one for each pool.
+    pub flows: Vec<Arc<PoolFlow>>,
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
     pub tls: tls::Addresses,
@@ -183,6 +186,7 @@ pub struct Core {
     pub request_ids: RefCell<RequestIds>,
     dispatcher: RefCell<Dispatcher<FarAsk, Rc<Ticket>>>,
     links: RefCell<HashMap<LinkId, LinkEntry>>,
+    rates: RefCell<Rates>,
     /// This core looks for work because it was woken for that.
     was_asleep: Cell<bool>,
 }
@@ -231,6 +235,7 @@ impl Core {
     pub fn new(id: CoreId, cpu: Option<usize>, shared: Arc<Shared>, home: HomeWakers) -> Rc<Core> {
         let counters = Counters::new(shared.config.pools.len());
         let dispatcher = Dispatcher::new(id, shared.dispatch.clone());
+        let rates = Rates::new(id, &shared.flows);
         Rc::new(Core {
             id,
             cpu,
@@ -256,6 +261,7 @@ impl Core {
             request_ids: RefCell::new(RequestIds::new(random_keys(id))),
             dispatcher: RefCell::new(dispatcher),
             links: RefCell::new(HashMap::new()),
+            rates: RefCell::new(rates),
             was_asleep: Cell::new(false),
         })
     }
@@ -336,6 +342,19 @@ impl Core {
     /// Waiting makes requests more urgent, where the pool wants it so.
     pub fn age(self: &Rc<Self>) {
         self.dispatcher.borrow_mut().age(clock::now(), &mut Hands(self));
+    }
+
+    /// How long a request of the pool waits with so many ahead of it, should all links be busy; `None`: nobody knows.
+    #[must_use]
+    pub fn wait_ns(&self, pool: PoolId, ahead: u64) -> Option<u64> {
+        let concurrency_max = self.shared.config.pools[usize::from(pool.0)].concurrency_max;
+        self.shared.flows[usize::from(pool.0)].wait_ns(ahead, u64::from(concurrency_max))
+    }
+
+    /// Others may know what this core's links do.
+    pub fn tell_rates(&self) {
+        let (dispatcher, counters) = (self.dispatcher.borrow(), self.counters.borrow());
+        self.rates.borrow_mut().look(dispatcher.sched(), &counters, &self.shared.flows, clock::now());
     }
 
     /// A request goes to its link now.
@@ -552,9 +571,13 @@ impl Core {
         }
         // What waits is counted once for all cores; one of them tells it.
         if self.id == CoreId(0) {
-            for (part, books) in pools.iter_mut().zip(&self.shared.books) {
+            for (pool, part) in (0..).map(PoolId).zip(&mut pools) {
+                let at = usize::from(pool.0);
+                let (books, flow) = (&self.shared.books[at], &self.shared.flows[at]);
                 part.queued = books.requests() as u64;
                 part.queued_bytes = books.bytes() as u64;
+                part.service_ns = flow.service_ns();
+                part.wait_ns = self.wait_ns(pool, flow.ahead_of(Class::of(u8::MAX))).unwrap_or_default();
             }
         }
         let mut counters = self.counters.borrow().clone();

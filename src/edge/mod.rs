@@ -21,6 +21,7 @@ mod lineage;
 mod links;
 mod memory;
 mod over;
+mod rates;
 mod service;
 mod silence;
 mod sockets;
@@ -57,10 +58,10 @@ use crate::ids::{Class, CoreId, PoolId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
     ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LEAVE_IDLE_MS, MAILBOX_MESSAGES_MAX,
-    OVER_MS_MAX, TICK_MS, WORKERS_RETURN_MS,
+    OVER_MS_MAX, RATE_LOOK_MS, TICK_MS, WORKERS_RETURN_MS,
 };
 use crate::settings::Mistakes;
-use crate::xcore::{Attempts, Fill, MemoryGauge, PoolBooks, Post};
+use crate::xcore::{Attempts, Fill, MemoryGauge, PoolBooks, PoolFlow, Post};
 
 /// A running set of cores with one configuration.
 struct Generation {
@@ -136,6 +137,7 @@ impl Generation {
             register,
             dispatch: Arc::new(dispatch),
             books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
+            flows: flows_of(&config, before.as_deref()),
             posts,
             tls,
             clocks: clocks_of(&config.limits),
@@ -207,6 +209,18 @@ impl Generation {
         }
         all
     }
+}
+
+/// A pool that was there before keeps what is known of it.
+fn flows_of(config: &EdgeConfig, before: Option<&Shared>) -> Vec<Arc<PoolFlow>> {
+    let flow = |pool: &config::Pool| {
+        let flow = PoolFlow::new();
+        if let Some((before, theirs)) = before.and_then(|before| Some((before, before.pool_like(&pool.name)?))) {
+            flow.set_service_ns(before.flows[usize::from(theirs.0)].service_ns());
+        }
+        flow
+    };
+    config.pools.iter().map(flow).collect()
 }
 
 /// What the pools mean for dispatch.
@@ -362,6 +376,7 @@ async fn live(core: &Rc<Core>, listeners: Vec<Given>) -> bool {
     if core.shared.dispatch.rules.iter().any(|rules| rules.ageing.is_some()) {
         io::spawn(until_over(core.clone(), age(core.clone())));
     }
+    io::spawn(until_over(core.clone(), tell_rates(core.clone())));
     if core.shared.dispatch.has_permits() {
         io::spawn(until_over(core.clone(), look_for_permits(core.clone())));
     }
@@ -579,6 +594,14 @@ async fn age(core: Rc<Core>) {
     loop {
         io::sleep_ms(AGE_LOOK_MS).await;
         core.age();
+    }
+}
+
+/// Tells what this core's links do, as long as the core lives.
+async fn tell_rates(core: Rc<Core>) {
+    loop {
+        io::sleep_ms(RATE_LOOK_MS).await;
+        core.tell_rates();
     }
 }
 

@@ -84,6 +84,10 @@ pub struct PoolReport {
     /// Requests that the links would take now.
     pub credits: u64,
     pub in_flight: u64,
+    /// How long a request is with a worker, as of late; 0: nobody knows yet.
+    pub service_seconds: f64,
+    /// How long one of the least urgent class that came now would wait, should all links be busy; 0: nobody knows.
+    pub wait_seconds: f64,
     pub cores: Vec<PoolCoreReport>,
     /// All cores together, by `Family::field`.
     pub counters: BTreeMap<String, Amount>,
@@ -226,6 +230,8 @@ impl CorePart {
         for (own, other) in self.pools.iter_mut().zip(other.pools) {
             own.queued += other.queued;
             own.queued_bytes += other.queued_bytes;
+            own.service_ns = own.service_ns.max(other.service_ns);
+            own.wait_ns = own.wait_ns.max(other.wait_ns);
             own.links += other.links;
             own.credits += other.credits;
             own.in_flight += other.in_flight;
@@ -241,6 +247,9 @@ pub struct PoolPart {
     pub links: u64,
     pub credits: u64,
     pub in_flight: u64,
+    /// Of the whole pool, too.
+    pub service_ns: u64,
+    pub wait_ns: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -394,6 +403,8 @@ fn pool_report(name: &str, index: usize, parts: &[CorePart], counters: BTreeMap<
         let Some(own) = part.pools.get(index) else { continue };
         report.queued += own.queued;
         report.queued_bytes += own.queued_bytes;
+        report.service_seconds = report.service_seconds.max(seconds(own.service_ns));
+        report.wait_seconds = report.wait_seconds.max(seconds(own.wait_ns));
         report.links += own.links;
         report.credits += own.credits;
         report.in_flight += own.in_flight;
@@ -627,7 +638,17 @@ mod tests {
                 connections: 3,
                 loops: None,
                 counters,
-                pools: vec![PoolPart { queued: 1, queued_bytes: 500, links: 1, credits: 4, in_flight: 2 }; 2],
+                pools: vec![
+                    PoolPart {
+                        queued: 1,
+                        queued_bytes: 500,
+                        links: 1,
+                        credits: 4,
+                        in_flight: 2,
+                        ..PoolPart::default()
+                    };
+                    2
+                ],
                 links: vec![LinkPart {
                     id: LinkId(7),
                     worker: "web-1".into(),

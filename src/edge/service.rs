@@ -25,7 +25,7 @@ use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Rep
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
 use crate::io::Timer;
-use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, TICK_MS};
+use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, RETRY_AFTER_S_MAX, TICK_MS};
 use crate::sched::{Facts, Needs};
 use crate::wire::{self, ForwardedFor, RequestHead, Scheme, Told};
 
@@ -55,6 +55,31 @@ struct Request<'a> {
     facts: Facts,
     /// How long it may wait for a link. The time that a worker had it does not count.
     until: Now,
+    wish: Wish,
+}
+
+/// For how long its client would wait (`Prefer: wait`), looked at when it has to.
+#[derive(Clone, Copy)]
+enum Wish {
+    Unread,
+    Nothing,
+    Seconds(u32),
+}
+
+impl Request<'_> {
+    /// Its client's wish, if it has one, is a bound from now on. True: it has.
+    fn heed(&mut self) -> bool {
+        if let Wish::Unread = self.wish {
+            self.wish = match wire::preferred_wait_s(&self.ask.headers) {
+                Some(seconds) => {
+                    self.until = self.until.min(self.facts.stamp.plus_ms(u64::from(seconds) * 1_000));
+                    Wish::Seconds(seconds)
+                }
+                None => Wish::Nothing,
+            };
+        }
+        matches!(self.wish, Wish::Seconds(_))
+    }
 }
 
 /// A head that its client's task owns, until it waits and other cores may read it.
@@ -169,13 +194,20 @@ impl Service for EdgeService {
                 }
             };
             let config = &self.core.shared.config.pools[usize::from(facts.pool.0)];
-            let mut request = Request { ask: &mut ask, facts, until: stamp.plus_ms(config.queue.wait_ms_max) };
-            let mut answer = Timed { answer, shows: config.server_timing, queued_ns: 0 };
+            let until = stamp.plus_ms(config.queue.wait_ms_max);
+            let mut request = Request { ask: &mut ask, facts, until, wish: Wish::Unread };
+            let mut answer = Timed { answer: &mut *answer, shows: config.server_timing, queued_ns: 0 };
             let mut served = self.exchange(&mut request, body, &mut answer, timer).await;
             if served.is_ok()
                 && let Err(fault) = flush(&mut answer, timer, self.core.shared.clocks.stall_ms).await
             {
                 served = Err(fault);
+            }
+            let wish = request.wish;
+            if let Err(fault) = served
+                && fault.status() == 503
+            {
+                answer.answer.tells_retry_after(self.retry_after_s(fault, facts, wish));
             }
             self.count(&ask, client, Some(facts.pool), stamp, &served);
             served.map(|_| ())
@@ -311,9 +343,20 @@ impl EdgeService {
         let mut waiting = core.wait(request.facts, ask);
         let mut drained = core.drain.wait();
         let mut left = core.leave.wait();
+        let place = core.shared.flows[usize::from(pool.0)].line_up(request.facts.class);
+        let wishes = request.heed();
         let until = request.until;
+        let would_wait_too_long = || {
+            let is_idle = || core.is_idle_somewhere(pool, needs);
+            let ns = core.wait_ns(pool, place.ahead());
+            wishes && ns.is_some_and(|ns| clock::now().plus_ns(ns) > until) && !is_idle()
+        };
+        if would_wait_too_long() {
+            return Err(Fault::WouldWaitTooLong);
+        }
         // Most requests have nothing to look at while they wait: thousands of them would keep their core busy with looking.
-        let mut looks = needs == Needs::Upgrade || !core.shared.config.pools[usize::from(pool.0)].hold_without_workers;
+        let mut looks =
+            wishes || needs == Needs::Upgrade || !core.shared.config.pools[usize::from(pool.0)].hold_without_workers;
         timer.set(match (&held, looks) {
             (None, _) => until.min(clock::now().plus_ms(TICK_MS)),
             (Some(_), true) => until.min(clock::now().plus_ms(GONE_LOOK_MS)),
@@ -337,6 +380,9 @@ impl EdgeService {
                 let now = clock::now();
                 if now >= until {
                     return Poll::Ready(Err(Fault::WaitedTooLong));
+                }
+                if would_wait_too_long() {
+                    return Poll::Ready(Err(Fault::WouldWaitTooLong));
                 }
                 if held.is_none() {
                     held = books.try_take(counted, queue.requests_max, queue.bytes_max);
@@ -417,6 +463,27 @@ impl EdgeService {
         .await;
         timer.clear();
         got
+    }
+
+    /// When a client that hears `fault` may ask again. Spread out, so that those who hear it together do not come together.
+    #[cold]
+    fn retry_after_s(&self, fault: Fault, facts: Facts, wish: Wish) -> u16 {
+        let wait_ns = match fault {
+            Fault::QueueFull | Fault::WaitedTooLong | Fault::WouldWaitTooLong => {
+                let ahead = self.core.shared.flows[usize::from(facts.pool.0)].ahead_of(facts.class);
+                self.core.wait_ns(facts.pool, ahead)
+            }
+            _ => None, // nobody knows when a worker comes, or memory is free
+        };
+        let wait_s = wait_ns.unwrap_or_default().div_ceil(1_000_000_000);
+        let wait_s = match (fault, wish) {
+            // Then its turn would come in the time that it gives.
+            (Fault::WouldWaitTooLong, Wish::Seconds(seconds)) => wait_s.saturating_sub(u64::from(seconds)),
+            _ => wait_s,
+        };
+        let least_s = wait_s.clamp(1, RETRY_AFTER_S_MAX);
+        let spread_s = clock::now().0 / 1_000 % (least_s / 4 + 2); // microseconds are as good as chance here
+        u16::try_from(least_s + spread_s).unwrap_or(u16::MAX)
     }
 
     /// One line and one count for each exchange, at its end.

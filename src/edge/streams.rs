@@ -80,7 +80,7 @@ async fn carry(mut near: Conn, body: RecvStream, mut down: H2Sink) {
 
 /// As over HTTP/1.1, but for what belongs to a connection.
 fn refuse(respond: &mut SendResponse<Bytes>, fault: Fault) {
-    let FaultAnswer { reply, body } = fault_answer(fault);
+    let FaultAnswer { reply, body } = fault_answer(fault, None);
     let mut response = Response::new(());
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;

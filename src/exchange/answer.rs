@@ -16,9 +16,10 @@ pub struct FaultAnswer {
     pub body: Bytes,
 }
 
-/// What whoever asked sees of `fault`. The caller frames it and decides whether the connection stays.
+/// What whoever asked sees of `fault`. The caller frames it and decides whether the connection stays. `retry_after_s`: where
+/// somebody knows better than the fault itself.
 #[must_use]
-pub fn fault_answer(fault: Fault) -> FaultAnswer {
+pub fn fault_answer(fault: Fault, retry_after_s: Option<u16>) -> FaultAnswer {
     let status = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = Bytes::from(format!("{} {}: {}\n", status.as_u16(), status.canonical_reason().unwrap_or(""), fault));
     let mut headers = HeaderMap::with_capacity(4);
@@ -28,7 +29,7 @@ pub fn fault_answer(fault: Fault) -> FaultAnswer {
         let value = HeaderValue::from_str(&format!("ptth; error={error}"));
         headers.insert(PROXY_STATUS, value.expect("a token from our own table"));
     }
-    if let Some(seconds) = fault.retry_after_s() {
+    if let Some(seconds) = fault.retry_after_s().map(|own| retry_after_s.unwrap_or(own)) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if fault == Fault::SetupUnauthorized {

@@ -139,6 +139,8 @@ pub trait Answer: Sink {
     }
     /// What the request is called: the final head tells it (`X-Request-Id`), whoever makes it. Called before it, or never.
     fn tells_id(&mut self, _id: HeaderValue) {}
+    /// When it makes sense to ask again, in seconds, should the request be answered by the fault that it is about to end in.
+    fn tells_retry_after(&mut self, _seconds: u16) {}
 }
 
 /// What a link says before the body of a response.

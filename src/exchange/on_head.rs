@@ -34,6 +34,10 @@ impl<A: Answer, F: FnMut(&mut Reply)> Answer for OnHead<'_, A, F> {
     fn tells_id(&mut self, id: HeaderValue) {
         self.answer.tells_id(id);
     }
+
+    fn tells_retry_after(&mut self, seconds: u16) {
+        self.answer.tells_retry_after(seconds);
+    }
 }
 
 impl<A: Answer, F> Sink for OnHead<'_, A, F> {

@@ -8,6 +8,7 @@
 mod bench;
 mod link;
 mod queue;
+mod service_time;
 mod slots;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use bench::{Bench, Benched, STANDING};
 use link::{Link, Membership};
 pub use link::{LinkFacts, LinkState, Voice};
 use queue::{Queue, Waiting};
+pub use service_time::ServiceTime;
 use slots::Slots;
 use std::rc::Rc;
 
@@ -446,6 +448,15 @@ impl<W> Sched<W> {
     pub fn pool_capacity(&self, pool: PoolId) -> u32 {
         let per_link_max = self.pool(pool).bounds.per_link_max;
         self.links_of(pool).map(|link| link.streams_max.min(per_link_max)).sum()
+    }
+
+    /// Every link's seat in every pool that it serves: the pool, its requests in flight there, and what it takes of it now.
+    pub fn each_seat(&self, mut each: impl FnMut(PoolId, u32, u32)) {
+        for (_, link) in self.links.iter() {
+            for membership in &link.memberships {
+                each(membership.pool, membership.in_flight, self.free(link, membership.pool, membership.in_flight));
+            }
+        }
     }
 
     /// The links of this core that are not gone, in no order; for status pages.

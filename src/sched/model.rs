@@ -417,6 +417,15 @@ impl Walk {
             let capacity = open.iter().map(|link| link.streams_max.min(per_link_max)).sum::<u32>();
             assert_eq!(self.sched.pool_capacity(pool), capacity);
         }
+        let mut seats = Vec::new();
+        self.sched.each_seat(|pool, in_flight, free| seats.push((pool, in_flight, free)));
+        let plain = self.plain.links.iter();
+        let mut want: Vec<_> = plain
+            .flat_map(|link| link.pools.iter().map(|&pool| (pool, link.serves_of(pool), self.plain.free(link, pool))))
+            .collect();
+        seats.sort_unstable();
+        want.sort_unstable();
+        assert_eq!(seats, want);
         for link in &self.plain.links {
             let frees = link.pools.iter().map(|&pool| self.plain.free(link, pool));
             assert_eq!(self.sched.credits(link.id), frees.max().expect("a pool"));

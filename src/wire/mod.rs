@@ -12,6 +12,7 @@ pub mod head;
 pub mod hop;
 pub mod inverted;
 pub mod origin;
+pub mod prefer;
 pub mod priority;
 pub mod proxy;
 pub mod request_id;
@@ -32,6 +33,7 @@ pub use head::{Asked, BodyPlan, RequestHead, ResponseHead, Version, parse_reques
 pub use hop::{ForwardedFor, Forwarding, set_forwarding, strip_hop_by_hop};
 pub use inverted::{INVERTED, inverted};
 pub use origin::{Origin, OriginPattern};
+pub use prefer::preferred_wait_s;
 pub use proxy::{Introduced, parse_proxy};
 pub use request_id::{RequestIds, X_REQUEST_ID, kept_request_id, request_id};
 pub use scan::{HeadScan, PREFACE, Side, is_h2_preface};

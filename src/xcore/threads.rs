@@ -282,6 +282,7 @@ fn what_crosses_cores_may_cross() {
     is_shared::<Post<Cell<u8>>>();
     is_shared::<super::Board>();
     is_shared::<super::PoolBooks>();
+    is_shared::<super::PoolFlow>();
     is_shared::<super::Crowd>();
     is_shared::<super::MemoryGauge>();
 }
