@@ -36,6 +36,15 @@ pub fn now() -> Now {
     Now(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
+/// Milliseconds since 1970, for the moments in log lines; never for measuring.
+#[must_use]
+#[allow(clippy::disallowed_methods)] // this is the file that the rule sends everybody to
+pub fn unix_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Seconds since 1970, for expiry dates and log lines; never for measuring.
 #[must_use]
 #[allow(clippy::disallowed_methods)] // this is the file that the rule sends everybody to

@@ -79,6 +79,7 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
         }],
         credentials_dir: None,
         tokens: None,
+        access_log: None,
     }
 }
 

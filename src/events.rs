@@ -409,6 +409,62 @@ label! {
     }
 }
 
+impl RefusalReason {
+    /// `None`: the edge had nobody to answer, or answered a setup.
+    #[must_use]
+    pub fn of(fault: Fault) -> Option<RefusalReason> {
+        use RefusalReason as R;
+        Some(match fault {
+            Fault::ClientMalformed(_) => R::ClientMalformed,
+            Fault::LineTooLong => R::LineTooLong,
+            Fault::HeadTooLarge => R::HeadTooLarge,
+            Fault::HeadTimeout => R::HeadTimeout,
+            Fault::BodyTimeout => R::BodyTimeout,
+            Fault::BodyTooSlow => R::BodyTooSlow,
+            Fault::UnknownCoding => R::UnknownCoding,
+            Fault::UnknownVersion => R::UnknownVersion,
+            Fault::MethodRefused => R::MethodRefused,
+            Fault::UnknownExpectation => R::UnknownExpectation,
+            Fault::NoPool => R::NoPool,
+            Fault::Misdirected => R::Misdirected,
+            Fault::QueueFull => R::QueueFull,
+            Fault::MemoryFull => R::MemoryFull,
+            Fault::WaitedTooLong => R::WaitedTooLong,
+            Fault::WouldWaitTooLong => R::WouldWaitTooLong,
+            Fault::NoWorker => R::NoWorker,
+            Fault::Draining => R::Draining,
+            Fault::LinkLost => R::LinkLost,
+            Fault::NotProcessed => R::NotProcessed,
+            Fault::WorkerReset => R::WorkerReset,
+            Fault::WorkerMalformed(_) => R::WorkerMalformed,
+            Fault::WorkerStalled => R::WorkerStalled,
+            Fault::ResponseTimeout => R::ResponseTimeout,
+            Fault::NoUpgrade => R::NoUpgrade,
+            Fault::ClientGone
+            | Fault::OriginUnreachable
+            | Fault::SetupMalformed(_)
+            | Fault::SetupUnauthorized
+            | Fault::SetupForbidden
+            | Fault::SetupMethod
+            | Fault::SetupUpgradeRequired
+            | Fault::SetupVersions
+            | Fault::SetupLimit
+            | Fault::SetupsTooMany { .. } => return None,
+        })
+    }
+
+    /// What a fault is called in log lines: its reason, where it has one.
+    #[must_use]
+    pub fn word(fault: Fault) -> &'static str {
+        match (RefusalReason::of(fault), fault) {
+            (Some(reason), _) => RefusalReason::NAMES[reason.index()],
+            (None, Fault::ClientGone) => "client_gone",
+            (None, Fault::OriginUnreachable) => "origin_unreachable",
+            (None, _) => "setup",
+        }
+    }
+}
+
 label! {
     /// Why a worker's setup was refused; one for each [`Fault`] of a setup.
     SetupRefusal "reason" {
@@ -479,6 +535,16 @@ label! {
 }
 
 label! {
+    /// Why a line of the access log was lost.
+    LostLine "reason" {
+        /// The disk, or whoever reads the log, is slower than the requests.
+        Slow "slow",
+        /// The system refused it: a full disk, a reader that went away.
+        Failed "failed",
+    }
+}
+
+label! {
     /// Frames that a client sent too many of, over HTTP/2.
     Flood "frame" {
         EmptyData "empty_data",
@@ -508,9 +574,11 @@ counters! {
         client_floods: Tally<Flood>, "ptth_client_floods_total", "HTTP/2 connections of clients that were ended for too many frames of a kind.";
         connection_panics: u64, "ptth_connection_panics_total", "Connections that ended by a defect of the edge.";
         clients_gone: u64, "ptth_clients_gone_total", "Clients that left before their answer was complete.";
-        bytes: Tally<Direction>, "ptth_bytes_total", "Bytes of heads and bodies that were passed on.";
+        bytes: Tally<Direction>, "ptth_bytes_total", "Bytes of bodies, and of what was upgraded, that came from one side and were passed on to the other.";
         requeues: Tally<Requeue>, "ptth_requeues_total", "Requests that went back to their queue.";
         refusals: Tally<RefusalReason>, "ptth_refusals_total", "Requests that the edge answered itself.";
+        access_log_lines: u64, "ptth_access_log_lines_total", "Lines of the access log that were written.";
+        access_log_dropped_lines: Tally<LostLine>, "ptth_access_log_dropped_lines_total", "Lines of the access log that were lost.";
         setups: u64, "ptth_setups_total", "Setups of workers that were accepted.";
         links_mute: u64, "ptth_links_mute_total", "Links whose workers took requests and answered none for as long as their pool waits.";
         setups_refused: Tally<SetupRefusal>, "ptth_setups_refused_total", "Setups of workers that were refused.";
@@ -571,49 +639,13 @@ impl Counters {
 
     /// Counts a fault of a request where its reason belongs. Call it once for each answer that the edge makes up.
     pub fn refused(&mut self, fault: Fault) {
-        use RefusalReason as R;
-        let reason = match fault {
-            Fault::ClientMalformed(_) => R::ClientMalformed,
-            Fault::LineTooLong => R::LineTooLong,
-            Fault::HeadTooLarge => R::HeadTooLarge,
-            Fault::HeadTimeout => R::HeadTimeout,
-            Fault::BodyTimeout => R::BodyTimeout,
-            Fault::BodyTooSlow => R::BodyTooSlow,
-            Fault::UnknownCoding => R::UnknownCoding,
-            Fault::UnknownVersion => R::UnknownVersion,
-            Fault::MethodRefused => R::MethodRefused,
-            Fault::UnknownExpectation => R::UnknownExpectation,
-            Fault::NoPool => R::NoPool,
-            Fault::Misdirected => R::Misdirected,
-            Fault::QueueFull => R::QueueFull,
-            Fault::MemoryFull => R::MemoryFull,
-            Fault::WaitedTooLong => R::WaitedTooLong,
-            Fault::WouldWaitTooLong => R::WouldWaitTooLong,
-            Fault::NoWorker => R::NoWorker,
-            Fault::Draining => R::Draining,
-            Fault::LinkLost => R::LinkLost,
-            Fault::NotProcessed => R::NotProcessed,
-            Fault::WorkerReset => R::WorkerReset,
-            Fault::WorkerMalformed(_) => R::WorkerMalformed,
-            Fault::WorkerStalled => R::WorkerStalled,
-            Fault::ResponseTimeout => R::ResponseTimeout,
-            Fault::NoUpgrade => R::NoUpgrade,
-            Fault::ClientGone => {
-                self.core.clients_gone += 1;
-                return;
-            }
+        match RefusalReason::of(fault) {
+            Some(reason) => self.core.refusals.one(reason),
+            None if fault == Fault::ClientGone => self.core.clients_gone += 1,
             // A worker's own answer; an edge passes it through.
-            Fault::OriginUnreachable => return,
-            Fault::SetupMalformed(_)
-            | Fault::SetupUnauthorized
-            | Fault::SetupForbidden
-            | Fault::SetupMethod
-            | Fault::SetupUpgradeRequired
-            | Fault::SetupVersions
-            | Fault::SetupLimit
-            | Fault::SetupsTooMany { .. } => return self.setup_refused(fault),
-        };
-        self.core.refusals.one(reason);
+            None if fault == Fault::OriginUnreachable => {}
+            None => self.setup_refused(fault),
+        }
     }
 
     /// Counts a fault of a setup. One that is no setup's own is the setup's bytes: a head too large, for example.

@@ -658,7 +658,7 @@ fn the_rule_tables() {
         (&format!("header = {{ x-plan = ¦\"{long}\" }}"), "`header` is longer than 1024 bytes"),
         ("¦methods = [\"GET\"]", "unknown key `methods` in match; did you mean `method`?"),
         ("¦paths = [\"/\"]", "unknown key `paths` in match; did you mean `path`? `paths` belongs in [[pool]]"),
-        ("¦query = \"a=b\"", "unknown key `query` in match; known are method, host, path, client, header"),
+        ("¦cookie = \"a=b\"", "unknown key `cookie` in match; known are method, host, path, client, header"),
     ] {
         edge_bad(&with(when), &[want]);
     }

@@ -21,6 +21,7 @@ const EDGE: &[(&str, &str)] = &[
     ("edge.tokens", "jwks_file = \"jwks.json\"\nissuer = \"https://issuer.example\"\naudience = \"ptth\""),
     ("[limits]", ""),
     ("[admin]", "address = \"127.0.0.1:9090\""),
+    ("[access_log]", "file = \"access.log\""),
     ("[[listen]]", "address = \"127.0.0.1:8080\"\naccept = [\"clients\", \"workers\"]"),
     ("listen.tls", "certificate = \"edge.pem\"\nkey = \"edge.key\"\nworker_ca = \"ca.pem\""),
     ("[[pool]]", "name = \"app\"\norigins = [\"*\"]"),
@@ -444,6 +445,7 @@ fn bounds_that_stand_in_sentences_are_the_real_ones() {
     read(true, &format!("{rest}{}", pools(limits::POOLS_MAX - 1))).expect("as many pools as there may be");
     read(true, &format!("{rest}{}", pools(limits::POOLS_MAX))).expect_err("one too many");
 
+    says(format!("A `format` has at most {} bytes", limits::ACCESS_LOG_FORMAT_BYTES_MAX));
     says(format!("A rule has at most {} conditions", limits::RULE_CONDITIONS_MAX));
     says(format!("At most {}, those of `credentials_dir` among them", limits::CREDENTIALS_MAX));
     says(format!("a worker has at most {}", limits::WORKER_SERVICES_MAX));

@@ -3,7 +3,7 @@
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use ptth_loom::xcore::{Home, HomeWakers, PipeRx, PipeTx, PoolBooks, Post, Ring, SendError, at_once, pipe};
+use ptth_loom::xcore::{Home, HomeWakers, PipeRx, PipeTx, PoolBooks, Post, Ring, SendError, at_once, pipe, spool};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -347,6 +347,19 @@ fn a_piece_that_nobody_takes_is_dropped_by_one_of_the_two() {
         drop(rx);
         sender.join().unwrap();
         assert_eq!(Arc::strong_count(&piece), 1);
+    });
+}
+
+#[test]
+fn whoever_sees_that_a_core_has_left_its_spool_sees_all_that_is_in_it() {
+    loom::model(|| {
+        let (tx, rx) = spool(2);
+        let core = thread::spawn(move || assert!(tx.give(1) && tx.give(2)));
+        let is_left = rx.is_left();
+        let taken = Vec::from_iter(std::iter::from_fn(|| rx.take()));
+        assert!(taken.is_empty() || taken[0] == 1);
+        assert!(!is_left || taken == [1, 2]);
+        core.join().unwrap();
     });
 }
 

@@ -3,7 +3,7 @@
 use super::{Stop, complain};
 use crate::clock;
 use crate::edge::config::{EdgeConfig, is_edge_key};
-use crate::edge::{register, tls};
+use crate::edge::{log, register, tls};
 use crate::settings::{Document, Mistakes, Place, read_text};
 use crate::worker;
 use crate::worker::config::{WorkerConfig, WorkerFlags, is_worker_key};
@@ -40,6 +40,7 @@ fn mistakes(file: &Path) -> (Mistakes, Option<EdgeConfig>) {
         return match EdgeConfig::parse(&name, &text, now_unix) {
             Ok((config, mut warnings)) => {
                 tls::load(&config, now_unix, &mut warnings);
+                log::look(&config, &mut warnings);
                 (warnings, Some(config))
             }
             Err(mistakes) => (mistakes, None),

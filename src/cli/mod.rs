@@ -106,8 +106,9 @@ enum Command {
     Demo(DemoOptions),
     /// Run the reverse proxy that clients and workers connect to
     ///
-    /// SIGTERM finishes what runs and ends; a second SIGTERM ends at once. SIGHUP takes the configuration as it is now, SIGUSR2
-    /// the program's file; neither loses a connection, and if either does not work nothing changes.
+    /// SIGTERM finishes what runs and ends; a second SIGTERM ends at once. SIGHUP takes the configuration as it is now, and
+    /// opens the access log anew; SIGUSR2 takes the program's file. Neither loses a connection, and if either does not work
+    /// nothing changes.
     Edge {
         /// The configuration, such as edge.toml
         #[arg(long, value_name = "FILE")]
@@ -276,6 +277,7 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
             let now_unix = clock::unix_seconds();
             let read = EdgeConfig::read(&file, now_unix).and_then(|(config, mut mistakes)| {
                 tls::load(&config, now_unix, &mut mistakes);
+                crate::edge::log::look(&config, &mut mistakes);
                 if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
             });
             let config = read.and_then_warn()?;

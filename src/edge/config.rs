@@ -1,5 +1,6 @@
 //! `edge.toml`: what it may say, and every mistake in it. Opening a socket or reading a clock never enters.
 
+use super::log::rules as access_log;
 use super::patterns::{HostPattern, Network, NotNetwork, PathPattern, includes_hosts, meet};
 use crate::limits;
 use crate::settings::{At, Document, Entry, Mistakes, Place, Section, Shape, plain, read_text};
@@ -34,6 +35,8 @@ pub struct EdgeConfig {
     pub credentials_dir: Option<At<PathBuf>>,
     /// Whose signed tokens are credentials, too.
     pub tokens: Option<TokenRules>,
+    /// A line for each request, and where it goes. `None`: there is none.
+    pub access_log: Option<access_log::Rules>,
 }
 
 /// `tokens`: signed by a key of this file, and with these words in them.
@@ -343,7 +346,8 @@ impl Pool {
     }
 }
 
-const TOP: Shape = Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "pool", "credential"] };
+const TOP: Shape =
+    Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "access_log", "pool", "credential"] };
 const EDGE: Shape =
     Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies", "credentials_dir", "tokens"] };
 const TOKENS: Shape = Shape { name: "tokens", keys: &["jwks_file", "issuer", "audience"] };
@@ -397,7 +401,7 @@ const CREDENTIAL: Shape = Shape {
 const CREDENTIAL_FILE: Shape = Shape { name: "a credential's file", keys: CREDENTIAL.keys };
 const CREDENTIAL_TABLE: Shape = Shape { name: "a credential's file", keys: &["credential"] };
 const SHAPES: &[Shape] =
-    &[TOP, EDGE, TOKENS, LIMITS, LISTEN, TLS, ADMIN, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
+    &[TOP, EDGE, TOKENS, LIMITS, LISTEN, TLS, ADMIN, access_log::SHAPE, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -460,6 +464,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
         listens.iter().for_each(|listen| warn_of_any_proxy(listen, mistakes));
     }
     let admin = admin(root, &listens, mistakes);
+    let access_log = access_log::read(root, SHAPES, folder, mistakes);
     let schemes = Schemes::of(&listens, !trusted_proxies.is_empty());
     let (pools, pools_whole) = pools(root, schemes, mistakes);
     let terms = Terms {
@@ -482,6 +487,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
         credentials,
         credentials_dir,
         tokens,
+        access_log,
     }
 }
 

@@ -15,6 +15,8 @@ use super::config::EdgeConfig;
 use super::far::{self, Adopted, Away, FarAsk, FarBack, FarEnds};
 use super::lineage::{Heirs, Lineage};
 use super::links::{H1Slot, Holders, Turned};
+use super::log::Book;
+use super::log::record::{Grantor, LinkName};
 use super::priority::Classifier;
 use super::rates::Rates;
 use super::register::Register;
@@ -129,6 +131,8 @@ struct LinkEntry {
     line: Option<Line>,
     silence: Rc<Silence>,
     about: LinkAbout,
+    /// As lines of the access log have it.
+    name: Arc<LinkName>,
     /// Announced: its worker is to dial another one. Set: it ends as soon as nothing runs on it.
     ends: Rc<Latch>,
 }
@@ -178,6 +182,8 @@ pub struct Core {
     /// Whose the links are.
     pub holders: Holders,
     pub counters: RefCell<Counters>,
+    /// `None`: nobody wants an access log.
+    pub log: Option<Book>,
     pub connections: Cell<usize>,
     /// Requests that wait here for a generation that leaves.
     guests: Cell<usize>,
@@ -209,6 +215,8 @@ pub struct Credit {
     /// Since when both the request and the credit had been there. `None`: the request did not wait.
     pub ready_since: Option<Now>,
     pub is_inversion: bool,
+    /// In which it was taken.
+    pub class: Class,
     pool: PoolId,
     permit: Option<Permit>,
 }
@@ -232,7 +240,7 @@ pub enum Got {
 }
 
 impl Core {
-    pub fn new(id: CoreId, cpu: Option<usize>, shared: Arc<Shared>, home: HomeWakers) -> Rc<Core> {
+    pub fn new(id: CoreId, cpu: Option<usize>, shared: Arc<Shared>, home: HomeWakers, log: Option<Book>) -> Rc<Core> {
         let counters = Counters::new(shared.config.pools.len());
         let dispatcher = Dispatcher::new(id, shared.dispatch.clone());
         let rates = Rates::new(id, &shared.flows);
@@ -255,6 +263,7 @@ impl Core {
             idle_cores: Cell::new(0),
             holders: Holders::default(),
             counters: RefCell::new(counters),
+            log,
             connections: Cell::new(0),
             guests: Cell::new(0),
             unbooked: Cell::new(0),
@@ -372,8 +381,8 @@ impl Core {
     }
 
     fn credit(self: &Rc<Self>, grant: Grant) -> Credit {
-        let Grant { link, pool, permit, is_inversion, ready_since, class: _ } = grant;
-        Credit { core: self.clone(), link, ready_since, is_inversion, pool, permit }
+        let Grant { link, pool, permit, is_inversion, ready_since, class } = grant;
+        Credit { core: self.clone(), link, ready_since, is_inversion, class, pool, permit }
     }
 
     /// The pool has no link any more: what waits for one looks whether it may go on waiting.
@@ -392,11 +401,24 @@ impl Core {
         Some((entry.line.clone()?, entry.silence.clone()))
     }
 
+    /// Whose link the credit is for, for a line of the access log.
+    pub fn grantor(&self, credit: &Credit, kind: Dispatch) -> Grantor {
+        let link = self.links.borrow().get(&credit.link).map(|entry| entry.name.clone());
+        Grantor { link, kind, class: credit.class }
+    }
+
     /// A link begins its life here, without credits.
     pub fn link_up(self: &Rc<Self>, about: LinkAbout, carries_upgrades: bool, line: Line, ends: Rc<Latch>) -> LinkId {
         let facts = LinkFacts { pools: about.pools.clone(), carries_upgrades };
         let link = self.dispatcher.borrow_mut().link_up(facts, &mut Hands(self));
-        let entry = LinkEntry { line: Some(line), silence: Rc::default(), about, ends };
+        let name = Arc::new(LinkName {
+            generation: self.shared.generation,
+            core: self.id,
+            link,
+            worker: about.worker.clone(),
+            worker_id: about.said.id.clone().unwrap_or_default(),
+        });
+        let entry = LinkEntry { line: Some(line), silence: Rc::default(), about, name, ends };
         self.links.borrow_mut().insert(link, entry);
         self.counters.borrow_mut().core.setups += 1;
         link

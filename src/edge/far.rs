@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use http::{HeaderMap, StatusCode};
 
 use super::core::{Core, Credit, Got};
+use super::log::record::Grantor;
 use super::over::{Terms, send_over};
 use crate::clock;
 use crate::events::Dispatch;
@@ -34,6 +35,7 @@ pub struct FarAsk {
 pub struct FarEnds {
     up: PipeTx<Piece>,
     down: PipeRx<Down>,
+    grantor: Grantor,
 }
 
 /// What comes back.
@@ -49,6 +51,8 @@ enum Down {
 pub struct FarBack {
     up: FarUp,
     down: FarDown,
+    /// Who carries it, for the access log.
+    pub grantor: Grantor,
     was_told: bool,
 }
 
@@ -57,6 +61,7 @@ impl FarBack {
         FarBack {
             up: FarUp { pipe: ends.up, home: core.home.clone(), waiting: None },
             down: FarDown { pipe: ends.down, home: core.home.clone() },
+            grantor: ends.grantor,
             was_told: false,
         }
     }
@@ -65,7 +70,7 @@ impl FarBack {
 impl FarBack {
     /// For somebody else to look at.
     fn into_ends(self) -> FarEnds {
-        FarEnds { up: self.up.pipe, down: self.down.pipe }
+        FarEnds { up: self.up.pipe, down: self.down.pipe, grantor: self.grantor }
     }
 }
 
@@ -152,7 +157,8 @@ pub async fn serve_far(core: &Rc<Core>, what: &FarAsk, credit: Credit, kind: Dis
     let FarAsk { ask, facts, mail } = what;
     let (up_tx, up_rx) = pipe(PIPE_PIECES_MAX);
     let (down_tx, down_rx) = pipe(PIPE_PIECES_MAX);
-    if mail.put(FarEnds { up: up_tx, down: down_rx }).is_err() {
+    let grantor = core.grantor(&credit, kind);
+    if mail.put(FarEnds { up: up_tx, down: down_rx, grantor }).is_err() {
         return; // its client left in this moment
     }
     let mut answer = FarAnswer { pipe: down_tx, home: core.home.clone(), backlog: VecDeque::new(), has_begun: false };

@@ -97,10 +97,11 @@ impl Edge {
         self.life.reload(&mut self.life.present(), config)
     }
 
-    /// Reads the certificates again, and the files of credentials. With a mistake among the certificates none of them changes,
+    /// Opens the access log anew, and reads the certificates again, and the files of credentials. With a mistake among the certificates none of them changes,
     /// and the log says why.
     pub fn reload_files(&self) {
         let Some(present) = self.life.lineage.present() else { return };
+        self.life.lineage.log.reopen();
         if let Err(why) = reload_files(&present) {
             why.lines().for_each(|line| tracing::error!("{line}"));
         }
@@ -120,6 +121,7 @@ impl Edge {
                 break;
             }
         }
+        self.life.lineage.log.end();
         failure.map_or(Ok(all), Err)
     }
 }
@@ -200,6 +202,7 @@ impl Life {
     /// What SIGHUP asks for: the file is read again, and with a mistake in it nothing changes.
     fn hang_up(self: &Arc<Life>) {
         let Some(before) = self.lineage.present() else { return };
+        self.lineage.log.reopen(); // also where the file is bad: whoever has renamed a log waits for that
         self.lineage.supervisor.reloads();
         let result = match EdgeConfig::read(Path::new(&before.config.file), clock::unix_seconds()) {
             Ok((config, warnings)) => {

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::core::{Message, Shared};
+use super::log::AccessLog;
 use super::supervisor::Supervisor;
 use crate::clock::{self, Now};
-use crate::events::{Counters, Reload, Tally};
+use crate::events::{Counters, LostLine, Reload, Tally};
 use crate::ids::{CoreId, PoolId};
 use crate::limits::REPORT_MS_MAX;
 use crate::xcore::Crowd;
@@ -21,6 +22,7 @@ pub struct Lineage {
     /// The first generation has taken over from another process: its workers have been told to come.
     pub follows: bool,
     pub supervisor: Supervisor,
+    pub log: AccessLog,
     state: Mutex<State>,
 }
 
@@ -80,7 +82,8 @@ impl Heirs {
 impl Lineage {
     pub fn new(follows: bool, supervisor: Supervisor) -> Arc<Lineage> {
         let (crowd, started) = (Crowd::new(), clock::now());
-        Arc::new(Lineage { crowd, started, follows, supervisor, state: Mutex::default() })
+        let log = AccessLog::default();
+        Arc::new(Lineage { crowd, started, follows, supervisor, log, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -205,7 +208,10 @@ impl Lineage {
     /// `None` before the first generation and after the last one.
     pub fn look(&self) -> Option<Look> {
         let state = self.state();
-        let (living, past) = (state.living.clone(), state.past.clone());
+        let (living, mut past) = (state.living.clone(), state.past.clone());
+        let told = self.log.tally();
+        past.counters.core.access_log_lines += told.written;
+        past.counters.core.access_log_dropped_lines.many(LostLine::Failed, told.failed);
         (!living.is_empty()).then(|| Look { living, past, drains: state.drains, reloads: state.reloads.clone() })
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod credentials;
+pub mod log;
 pub mod patterns;
 pub mod priority;
 pub mod register;
@@ -102,6 +103,8 @@ struct Plan {
     cpu: Option<usize>,
     listeners: Vec<Given>,
     bell: Doorbell,
+    /// Its way to the access log.
+    book: Option<log::Book>,
 }
 
 impl Generation {
@@ -121,7 +124,13 @@ impl Generation {
             None => Register::open(&config, clock::unix_seconds()),
         };
         let register = register.map_err(|mistakes| mistakes.to_string())?;
-        let (plans, posts) = plan(cpus, listeners)?;
+        let (mut plans, posts) = plan(cpus, listeners)?;
+        let generation = lineage.next_number();
+        if let Some(opened) = log::open(&config)? {
+            let pools = config.pools.iter().map(|pool| pool.name.clone()).collect();
+            let books = lineage.log.begin(opened, generation, pools, plans.len())?;
+            plans.iter_mut().zip(books).for_each(|(plan, book)| plan.book = Some(book));
+        }
         let memory_max = memory::bytes_max(config.limits.memory_max);
         let mut dispatch = dispatch::Shared::new(rules_of(&config), cpus.len());
         if let Some(before) = &before {
@@ -147,7 +156,7 @@ impl Generation {
             memory: MemoryGauge::new(),
             memory_max,
             lineage: lineage.clone(),
-            generation: lineage.next_number(),
+            generation,
             workers_due: (before.is_some() || lineage.follows).then(|| clock::now().plus_ms(WORKERS_RETURN_MS)),
             heirs: std::sync::OnceLock::new(),
             config,
@@ -315,7 +324,7 @@ fn plan(cpus: &[Option<usize>], listeners: Vec<Vec<Given>>) -> Result<(Vec<Plan>
         let (bell, ring) = io::doorbell().map_err(|error| format!("eventfd: {error}"))?;
         posts.push(Post::new(MAILBOX_MESSAGES_MAX, Arc::new(move || ring.ring()), io::at_turn_end));
         let id = CoreId(u16::try_from(index).map_err(|_| "too many cores")?);
-        plans.push(Plan { id, cpu, listeners, bell });
+        plans.push(Plan { id, cpu, listeners, bell, book: None });
     }
     Ok((plans, posts))
 }
@@ -340,10 +349,10 @@ fn core_main(plan: Plan, shared: Arc<Shared>, started: &mpsc::Sender<Result<(), 
 }
 
 async fn core_life(plan: Plan, shared: Arc<Shared>, started: mpsc::Sender<Result<(), String>>) -> Result<bool, String> {
-    let Plan { id, cpu, listeners, bell } = plan;
+    let Plan { id, cpu, listeners, bell, book } = plan;
     let home = shared.posts[usize::from(id.0)].move_in();
     shared.memory.settle();
-    let core = Core::new(id, cpu, shared, home.wakers().clone());
+    let core = Core::new(id, cpu, shared, home.wakers().clone(), book);
     io::spawn(read_messages(core.clone(), home, bell.hang()));
     let _ = started.send(Ok(()));
     drop(started);

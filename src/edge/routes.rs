@@ -189,6 +189,7 @@ mod tests {
             credentials: Vec::new(),
             credentials_dir: None,
             tokens: None,
+            access_log: None,
         }
     }
 

@@ -14,13 +14,14 @@ use super::core::{Core, Counted, Credit, Got};
 use super::far::{Away, FarBack};
 use super::gate;
 use super::links::Visitor;
+use super::log::record::{Course, Record, Routed, texts_of};
 use super::over::{Terms, carry, send_over};
 use super::priority::Classified;
 use super::streams;
 use crate::client::Service;
 use crate::client::h2::TakenStream;
 use crate::clock::{self, Now};
-use crate::events::{Direction, Dispatch, Flood, Requeue, StatusClass};
+use crate::events::{Direction, Dispatch, Flood, LostLine, Requeue, StatusClass};
 use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink, flush};
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
@@ -53,6 +54,8 @@ pub struct EdgeService {
 struct Request<'a> {
     ask: &'a mut HeldAsk,
     facts: Facts,
+    /// When it began to wait, the first time; for the access log.
+    queued: Option<Now>,
     /// How long it may wait for a link. The time that a worker had it does not count.
     until: Now,
     wish: Wish,
@@ -143,6 +146,11 @@ impl Service for EdgeService {
         let mut counters = self.core.counters.borrow_mut();
         counters.unrouted.one(StatusClass::of(fault.status()));
         counters.refused(fault);
+        drop(counters);
+        let served = Err(fault);
+        let now = if self.core.log.is_some() { clock::now() } else { Now::default() };
+        let ended = Ended { ask: None, client: self.address, routed: None, stamp: now, served: &served, bytes: [0; 2] };
+        self.log(&ended, &Course::default());
     }
 
     fn flooded(&self, kind: Flood) {
@@ -177,27 +185,33 @@ impl Service for EdgeService {
                 let classified =
                     self.core.shared.classifiers[usize::from(pool.0)].classify(&ask, (!is_disputed).then_some(client));
                 self.stamp_headers(&mut ask, told.as_ref(), &id, classified);
-                Ok(Facts { pool, class: Class::of(classified.urgency), needs: gate::needs_of(&ask), stamp })
+                let (needs, class) = (gate::needs_of(&ask), Class::of(classified.urgency));
+                Ok((Facts { pool, class, needs, stamp }, classified.by))
             }
             Err(fault) => {
-                ask.headers.insert(&wire::X_REQUEST_ID, id); // for the log line
+                ask.headers.insert(&wire::X_REQUEST_ID, id); // for its line in the access log
                 Err(fault)
             }
         };
         let mut ask = HeldAsk::Own(ask);
         async move {
-            let facts = match routed {
-                Ok(facts) => facts,
+            let (facts, by) = match routed {
+                Ok(routed) => routed,
                 Err(fault) => {
-                    self.count(&ask, client, None, stamp, &Err(fault));
+                    let served = Err(fault);
+                    let (ask, bytes) = (Some(&*ask), [0; 2]);
+                    self.count(&Ended { ask, client, routed: None, stamp, served: &served, bytes }, &Course::default());
                     return Err(fault);
                 }
             };
             let config = &self.core.shared.config.pools[usize::from(facts.pool.0)];
             let until = stamp.plus_ms(config.queue.wait_ms_max);
-            let mut request = Request { ask: &mut ask, facts, until, wish: Wish::Unread };
-            let mut answer = Timed { answer: &mut *answer, shows: config.server_timing, queued_ns: 0 };
-            let mut served = self.exchange(&mut request, body, &mut answer, timer).await;
+            let mut request = Request { ask: &mut ask, facts, queued: None, until, wish: Wish::Unread };
+            let is_logged = self.core.log.is_some();
+            let (shows, course) = (config.server_timing, Course::default());
+            let mut answer = Timed { answer: &mut *answer, shows, queued_ns: 0, bytes: 0, is_logged, course };
+            let mut replay = Replay::new(body);
+            let mut served = self.exchange(&mut request, &mut replay, &mut answer, timer).await;
             if served.is_ok()
                 && let Err(fault) = flush(&mut answer, timer, self.core.shared.clocks.stall_ms).await
             {
@@ -209,7 +223,11 @@ impl Service for EdgeService {
             {
                 answer.answer.tells_retry_after(self.retry_after_s(fault, facts, wish));
             }
-            self.count(&ask, client, Some(facts.pool), stamp, &served);
+            let Timed { bytes, mut course, .. } = answer;
+            course.left = request.queued.or(course.left);
+            let routed = Some(Routed { pool: facts.pool, class: facts.class, by: Some(by) });
+            let bytes = [replay.received_bytes(), bytes];
+            self.count(&Ended { ask: Some(&*ask), client, routed, stamp, served: &served, bytes }, &course);
             served.map(|_| ())
         }
     }
@@ -248,7 +266,7 @@ impl EdgeService {
     async fn exchange(
         &self,
         request: &mut Request<'_>,
-        body: &mut impl RequestBody,
+        replay: &mut Replay<'_, impl RequestBody>,
         answer: &mut Timed<'_, impl Answer>,
         timer: &mut Timer,
     ) -> Result<Carried, Fault> {
@@ -256,22 +274,30 @@ impl EdgeService {
         let pool = request.facts.pool;
         let retries_max = core.shared.config.pools[usize::from(pool.0)].retries_max;
         let terms = Terms::of(core, pool, request.ask);
-        let mut replay = Replay::new(body);
         let mut dispatches = 0;
         loop {
-            let (granted, now) = self.wait(request, &mut replay, timer).await?;
+            let (granted, now) = self.wait(request, replay, timer).await?;
             dispatches += 1;
             answer.queued_ns = now.ns_since(request.facts.stamp);
+            if answer.is_logged {
+                let course = &mut answer.course;
+                course.left.get_or_insert(now);
+                (course.granted, course.attempts) = (Some(now), dispatches);
+                course.grantor = Some(match &granted {
+                    Granted::Here(credit) => core.grantor(credit, Dispatch::Local),
+                    Granted::There(back) => back.grantor.clone(),
+                });
+            }
             let carried = match granted {
                 Granted::Here(credit) => {
                     core.count_dispatch(&credit, &request.facts, Dispatch::Local, now);
-                    send_over(credit, core, request.ask, &mut replay, answer, timer, terms, now).await
+                    send_over(credit, core, request.ask, replay, answer, timer, terms, now).await
                 }
                 Granted::There(mut back) => {
                     // The worker's clock runs where the link is; the client's run here.
                     let bounds = CarryBounds { response_head_ms: 0, ..terms.bounds };
                     let terms = Terms { bounds, ..terms };
-                    carry(request.ask, &mut replay, answer, &mut *back, timer, terms, now).await
+                    carry(request.ask, replay, answer, &mut *back, timer, terms, now).await
                 }
             };
             let lost = match carried {
@@ -325,6 +351,9 @@ impl EdgeService {
     ) -> Result<Granted, Fault> {
         let core = &self.core;
         let Facts { pool, needs, .. } = request.facts;
+        if core.log.is_some() && request.queued.is_none() {
+            request.queued = Some(clock::now());
+        }
         gate::may_wait(core, pool, needs)?;
         let board = &core.shared.dispatch.board;
         let queue = &core.shared.config.pools[usize::from(pool.0)].queue;
@@ -487,42 +516,92 @@ impl EdgeService {
     }
 
     /// One line and one count for each exchange, at its end.
-    fn count(&self, ask: &Ask, client: IpAddr, pool: Option<PoolId>, stamp: Now, served: &Result<Carried, Fault>) {
-        let status = served.map_or_else(|fault| fault.status(), |carried| carried.status.as_u16());
+    fn count(&self, ended: &Ended<'_>, course: &Course) {
         let mut counters = self.core.counters.borrow_mut();
-        let class = StatusClass::of(status);
-        match pool {
-            Some(pool) => counters.pools[usize::from(pool.0)].requests.one(class),
+        let class = StatusClass::of(ended.status());
+        match ended.routed {
+            Some(routed) => counters.pools[usize::from(routed.pool.0)].requests.one(class),
             None => counters.unrouted.one(class),
         }
-        match served {
-            Ok(carried) => {
-                counters.core.bytes.many(Direction::Request, carried.bytes_up);
-                counters.core.bytes.many(Direction::Response, carried.bytes_down);
-            }
-            Err(fault) => counters.refused(*fault),
+        let [up, down] = ended.bytes();
+        counters.core.bytes.many(Direction::Request, up);
+        counters.core.bytes.many(Direction::Response, down);
+        if let Err(fault) = ended.served {
+            counters.refused(*fault);
         }
         drop(counters);
-        tracing::debug!(
-            target: "ptth::exchange",
-            client = %client.to_canonical(),
-            request_id = wire::request_id(&ask.headers),
-            method = %ask.method,
-            authority = ask.authority.as_ref().map_or("", |authority| authority.as_str()),
-            path = %ask.path.path(),
-            status,
-            fault = served.as_ref().err().map(|fault| fault.detail()),
-            ms = clock::now().ms_since(stamp),
-            "answered"
-        );
+        self.log(ended, course);
+    }
+
+    fn log(&self, ended: &Ended<'_>, course: &Course) {
+        let Some(book) = &self.core.log else { return };
+        let link = course.grantor.as_ref().and_then(|grantor| grantor.link.as_deref());
+        let mut routed = ended.routed;
+        if let (Some(routed), Some(grantor)) = (&mut routed, &course.grantor)
+            && grantor.class != routed.class
+        {
+            (routed.class, routed.by) = (grantor.class, None);
+        }
+        let [bytes_up, bytes_down] = ended.bytes();
+        let is_told = book.put(Record {
+            core: self.core.id,
+            client: ended.client.to_canonical(),
+            received: ended.stamp,
+            left: course.left,
+            granted: course.granted,
+            began: course.began,
+            ended: clock::now(),
+            routed,
+            link: link.map(|link| (link.generation, link.core, link.link)),
+            dispatch: course.grantor.as_ref().map(|grantor| grantor.kind),
+            attempts: course.attempts,
+            // What its client saw, also where something went wrong behind it.
+            status: if course.status > 0 { course.status } else { ended.status() },
+            fault: ended.served.err(),
+            version: ended.ask.map(|ask| ask.version),
+            is_secure: ended.ask.is_some_and(|ask| ask.secure),
+            bytes_up,
+            bytes_down,
+            texts: texts_of(ended.ask, link, book.tells),
+        });
+        if !is_told {
+            self.core.counters.borrow_mut().core.access_log_dropped_lines.one(LostLine::Slow);
+        }
     }
 }
 
-/// Tells the client how long its request waited for a link (`Server-Timing`), where its pool wants that.
+/// An exchange at its end.
+struct Ended<'a> {
+    /// `None` where its head could not be read.
+    ask: Option<&'a Ask>,
+    client: IpAddr,
+    routed: Option<Routed>,
+    stamp: Now,
+    served: &'a Result<Carried, Fault>,
+    /// Of its bodies, up and down, as far as they were seen here.
+    bytes: [u64; 2],
+}
+
+impl Ended<'_> {
+    fn status(&self) -> u16 {
+        self.served.map_or_else(|fault| fault.status(), |carried| carried.status.as_u16())
+    }
+
+    fn bytes(&self) -> [u64; 2] {
+        self.served.map_or(self.bytes, |carried| [carried.bytes_up, carried.bytes_down])
+    }
+}
+
+/// Tells the client how long its request waited for a link (`Server-Timing`), where its pool wants that; and notes what the access
+/// log tells of a response.
 struct Timed<'a, A> {
     answer: &'a mut A,
     shows: bool,
     queued_ns: u64,
+    /// Of the body.
+    bytes: u64,
+    is_logged: bool,
+    course: Course,
 }
 
 impl<A: Answer> Answer for Timed<'_, A> {
@@ -533,6 +612,9 @@ impl<A: Answer> Answer for Timed<'_, A> {
     fn head(&mut self, mut reply: Reply) -> Result<(), Fault> {
         if self.shows {
             put_server_timing(&mut reply.headers, self.queued_ns);
+        }
+        if self.is_logged {
+            (self.course.began, self.course.status) = (Some(clock::now()), reply.status.as_u16());
         }
         self.answer.head(reply)
     }
@@ -552,6 +634,9 @@ impl<A: Sink> Sink for Timed<'_, A> {
     }
 
     fn put(&mut self, piece: Piece) -> Result<(), Fault> {
+        if let Piece::Data { bytes, .. } = &piece {
+            self.bytes += bytes.len() as u64;
+        }
         self.answer.put(piece)
     }
 

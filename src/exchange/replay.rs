@@ -25,6 +25,8 @@ pub struct Replay<'a, B> {
     kept_bytes: usize,
     /// Pieces of `kept` that this attempt has already got.
     told: usize,
+    /// Bytes that came from its client.
+    received: u64,
     /// How often it was rewound.
     attempts: u32,
     /// The client was told to send it.
@@ -39,6 +41,7 @@ impl<'a, B: RequestBody> Replay<'a, B> {
             kept: Vec::new(),
             kept_bytes: 0,
             told: 0,
+            received: 0,
             attempts: 0,
             was_asked_for: false,
         }
@@ -84,6 +87,12 @@ impl<'a, B: RequestBody> Replay<'a, B> {
         self.kept_bytes + self.body.read_ahead()
     }
 
+    /// Bytes that its client has sent and somebody has taken, however often they were passed on.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.received
+    }
+
     /// The body underneath.
     pub fn body(&mut self) -> &mut B {
         self.body
@@ -117,6 +126,9 @@ impl<B: RequestBody> Source for Replay<'_, B> {
             return Poll::Ready(Ok(self.kept[self.told - 1].clone()));
         }
         let piece = std::task::ready!(self.body.poll_piece(cx))?;
+        if let Piece::Data { bytes, .. } = &piece {
+            self.received += bytes.len() as u64;
+        }
         if self.state == State::Keeping {
             self.keep(&piece);
         }
