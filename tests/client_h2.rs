@@ -534,7 +534,8 @@ fn the_edges_own_answers_are_those_of_http1() {
     let edge = setting().listen("h2c = true").pool("hold_without_workers = false").start();
     let mut client = H2Client::connect(edge.address);
     let whole = client.get("/").whole();
-    assert_eq!((whole.status(), whole.field("retry-after")), (503, Some("1")));
+    assert_eq!(whole.status(), 503);
+    assert!(whole.field("retry-after").is_some_and(|seconds| ["1", "2"].contains(&seconds)), "{whole:?}");
     assert_eq!(whole.field("proxy-status"), Some("ptth; error=destination_unavailable"));
     assert!(whole.text().starts_with("503 Service Unavailable"), "{}", whole.text());
     assert_eq!(whole.field("content-length"), Some(&*whole.body.len().to_string()));
