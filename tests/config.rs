@@ -898,7 +898,7 @@ fn the_name_in_a_certificate() {
     let named = |name: &str| format!("id = \"a\"\ncertificate_name = {name}");
     for (name, want) in [("\"web-1.workers.internal\"", "web-1.workers.internal"), ("\"Web-1\"", "web-1")] {
         let credential = edge_good(&with_certificates(&named(name)), &[]).credentials.remove(0);
-        assert_eq!(credential.proof, Proof::Certificate(want.into()), "{name}");
+        assert_eq!(credential.proof, Proof::Certificate { name: want.into(), authority: "ca".into() }, "{name}");
     }
     for name in ["\"\"", "\"*\"", "\"*.workers.internal\"", "\"https://web-1\"", "\"web-1:443\"", "\"a b\""] {
         let want = "`certificate_name` is not a host name; write a DNS name of the certificate";
@@ -914,6 +914,43 @@ fn the_name_in_a_certificate() {
         let text = format!("{listen}{POOL}[[credential]]\n{}\norigins = [\"app.example\"]\n", named("¦\"web-1\""));
         edge_bad(&text, &["no [[listen]] for workers has a `worker_ca`, so nobody can show such a certificate; add"]);
     }
+}
+
+#[test]
+fn where_there_are_several_authorities_a_name_belongs_to_one_of_them() {
+    const OTHER: &str = "[[listen]]\naddress = \"0.0.0.0:82\"\naccept = [\"workers\"]\n\
+        tls = { certificate = \"a\", key = \"k\", worker_ca = \"other\" }\n";
+    let named = |more: &str| format!("id = \"a\"\ncertificate_name = \"web-1\"\n{more}");
+    let one = |more: &str| with_certificates(&named(more));
+    let two = |more: &str| format!("{OTHER}{}", one(more));
+    // A listener for clients alone lets nobody in by a certificate, and one authority may stand in several places.
+    let clients = OTHER.replace("workers\"", "clients\"");
+    let same = OTHER.replace("\"other\"", "\"ca\"");
+    for text in
+        [one(""), one("certificate_ca = \"ca\""), clients + &one(""), same + &one(""), two("certificate_ca = \"ca\"")]
+    {
+        let credential = edge_good(&text, &[]).credentials.remove(0);
+        assert_eq!(credential.proof, Proof::Certificate { name: "web-1".into(), authority: "ca".into() }, "{text}");
+    }
+    edge_bad(
+        &two("").replace("= \"web-1\"", "= ¦\"web-1\""),
+        &["there are several authorities, and each can make a certificate of this name; say which one is meant by \
+           `certificate_ca`: other, ca"],
+    );
+    edge_bad(
+        &two("certificate_ca = ¦\"another\""),
+        &["no [[listen]] for workers has this `worker_ca`; name one that is there: other, ca"],
+    );
+    edge_bad(&one("certificate_ca = ¦7"), &["`certificate_ca` is an integer"]);
+    let secret = credential().replace("secret_hash", "certificate_ca = ¦\"ca\"\nsecret_hash");
+    edge_bad(&format!("{LISTEN}{POOL}{secret}"), &["`certificate_ca` without `certificate_name`; remove it"]);
+    // The same name twice is two workers, where two authorities give it.
+    let twice = |ca: &str| {
+        let second = format!("[[credential]]\nid = \"b\"\ncertificate_name = ¦\"web-1\"\ncertificate_ca = \"{ca}\"\n");
+        format!("{}{second}origins = [\"app.example\"]\n", two("certificate_ca = \"ca\""))
+    };
+    edge_good(&twice("other").replace('¦', ""), &[]);
+    edge_bad(&twice("ca"), &["certificate name `web-1` is there twice"]);
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Key {
             ("pool.rule.match", "header") => "{ x-plan = \"gold\", x-user = \"*\" }",
             ("[[credential]]", "origins") => "[\"http://app.example\"]",
             ("[[credential]]", "certificate_name") => "\"web-1.workers.internal\"",
+            ("[[credential]]", "certificate_ca") => "\"ca.pem\"",
             ("[[credential]]", "expires") => "\"2099-01-01T00:00:00Z\"",
             ("[[credential]]", "secret_hash") => return format!("\"sha256:{}\"", "0a".repeat(32)),
             (_, "edges") => "[\"https://edge.example:8443\", \"http://other.example\"]",
@@ -176,7 +177,7 @@ fn document(table: &str, key: &str, value: Option<&str>) -> String {
         "" => key.to_owned(),
         path => format!("{path}.{key}"),
     };
-    let needs_tls = table == "listen.tls" || key == "certificate_name";
+    let needs_tls = table == "listen.tls" || key.starts_with("certificate_");
     let mut text = String::new();
     for (name, lines) in if is_of_edge { EDGE } else { WORKER } {
         let is_below = path(name) == own || path(name).starts_with(&format!("{own}."));
@@ -198,7 +199,7 @@ fn document(table: &str, key: &str, value: Option<&str>) -> String {
         let instead: &[&str] = match (is_here, key) {
             (true, "pool") => &["serve"],
             (true, "bearer_file") => &["credential_file"],
-            (true, "certificate_name") => &["secret_hash"],
+            (true, "certificate_name" | "certificate_ca") => &["secret_hash"],
             (true, "credential") => &["accept"],
             (true, _) if table == "pool.rule.match" && value.is_some() => &["path"],
             _ => &[],
@@ -216,6 +217,7 @@ fn document(table: &str, key: &str, value: Option<&str>) -> String {
                 "concurrency_min" if !is_of_edge => "adaptive = true\nconcurrency = 65536\nconcurrency_max = 65536\n",
                 "concurrency_max" if !is_of_edge => "adaptive = true\nconcurrency = 1\n",
                 "path" if table == "pool.rule.match" && value.is_none() => "method = \"GET\"\n", // some condition
+                "certificate_ca" => "certificate_name = \"web-1.internal\"\n",
                 "credential" => "accept = [\"haproxy-workers\"]\n",
                 _ => "",
             };

@@ -459,6 +459,54 @@ fn an_address_that_loses_its_worker_ca_loses_the_links_that_came_by_it() {
     assert_eq!(site.set_up(&client, None).1, 401);
 }
 
+/// Two addresses with an authority each, and a third with both; the credentials `a` and `b` for the same name, each from one.
+#[test]
+fn a_name_from_another_authority_opens_nothing() {
+    let (authority, files, workers_of) = (Authority::new(), Files::new(), [Authority::new(), Authority::new()]);
+    files.issue(&authority, "edge", &[HOST]);
+    files.write("a.pem", &workers_of[0].pem());
+    files.write("b.pem", &workers_of[1].pem());
+    let entry = |ca: &str| files.entry("edge").replace(" }", &format!(", worker_ca = \"{}\" }}", files.path(ca)));
+    let credential = |id: &str| {
+        format!(
+            "[[credential]]\nid = \"{id}\"\ncertificate_name = \"same.internal\"\ncertificate_ca = \"{}\"\n\
+             origins = [\"{HOST}\"]\n",
+            files.path(&format!("{id}.pem"))
+        )
+    };
+    let listen = |port: u16, tls: &str| {
+        format!("[[listen]]\naddress = \"127.0.0.1:{port}\"\naccept = [\"workers\"]\ntls = {tls}\n")
+    };
+    let both = format!("[{}, {}]", entry("a.pem"), entry("b.pem"));
+    let more = listen(3, &entry("b.pem")) + &listen(4, &both) + &credential("a");
+    let check = |edge: &TestEdge, address: usize, by: usize, want: Option<&str>| {
+        let shown = workers_of[by].issue(&["same.internal"]);
+        let mut link = Client::with_certificate(&authority, shown).connect_to(edge.addresses[address], HOST);
+        link.send(setup_as(None, ORIGIN, "http%2F1.1"));
+        let head = read_head(&mut link);
+        match want {
+            Some(id) => {
+                assert!(head.starts_with("HTTP/1.1 101 "), "{address} {by} {head}");
+                edge.until_links(1);
+                assert_eq!(workers(edge), [id], "{address} {by}");
+                drop(link);
+                edge.until_links(0);
+            }
+            None => assert!(head.starts_with("HTTP/1.1 401 "), "{address} {by} {head}"),
+        }
+    };
+    let edge = setting().listen(&format!("tls = {}", entry("a.pem"))).more(&more).start();
+    check(&edge, 0, 0, Some("a"));
+    check(&edge, 1, 1, None);
+    check(&edge, 2, 0, Some("a"));
+    check(&edge, 2, 1, None);
+    let edge = setting().listen(&format!("tls = {}", entry("a.pem"))).more(&(more + &credential("b"))).start();
+    check(&edge, 0, 0, Some("a"));
+    check(&edge, 1, 1, Some("b"));
+    check(&edge, 2, 0, Some("a"));
+    check(&edge, 2, 1, Some("b"));
+}
+
 // ---- before it is known who somebody is ----
 
 /// A connection that comes from this address of loopback.

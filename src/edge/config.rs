@@ -154,9 +154,10 @@ impl Listen {
         }
     }
 
-    /// Workers may show certificates here.
-    fn knows_certificates(&self) -> bool {
-        (self.workers || self.haproxy_workers) && self.tls.iter().any(|files| files.worker_ca.is_some())
+    /// Whose certificates workers may show here.
+    fn authorities(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = if self.workers || self.haproxy_workers { &self.tls[..] } else { &[] };
+        files.iter().filter_map(|files| Some(&files.worker_ca.as_ref()?.value))
     }
 }
 
@@ -274,8 +275,9 @@ pub struct Credential {
 pub enum Proof {
     /// It knows one of these secrets: at least one, at most `limits::SECRETS_MAX`.
     Secrets(Vec<SecretHash>),
-    /// Its TLS client certificate, which `worker_ca` vouches for, has this DNS name. In lower case.
-    Certificate(String),
+    /// Its TLS client certificate has this DNS name, in lower case, and comes from this `worker_ca`, the path as a listener has
+    /// it: what other authorities say of the name counts for nothing.
+    Certificate { name: String, authority: PathBuf },
 }
 
 /// SHA-256 of a secret. `Debug` does not show it.
@@ -395,7 +397,7 @@ const MATCH: Shape = Shape { name: "match", keys: &["method", "host", "path", "c
 const QUEUE: Shape = Shape { name: "queue", keys: &["requests_max", "bytes_max", "wait_max"] };
 const CREDENTIAL: Shape = Shape {
     name: "[[credential]]",
-    keys: &["id", "secret_hash", "certificate_name", "origins", "links_max", "expires", "legacy"],
+    keys: &["id", "secret_hash", "certificate_name", "certificate_ca", "origins", "links_max", "expires", "legacy"],
 };
 /// A file of `credentials_dir`, in its two forms.
 const CREDENTIAL_FILE: Shape = Shape { name: "a credential's file", keys: CREDENTIAL.keys };
@@ -469,7 +471,8 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
     let (pools, pools_whole) = pools(root, schemes, mistakes);
     let terms = Terms {
         pools: pools_whole.then_some(&pools),
-        knows_certificates: listens.is_empty() || listens.iter().any(|listen| listen.value.knows_certificates()),
+        folder,
+        authorities: (!listens.is_empty()).then(|| authorities(listens.iter().map(|listen| &listen.value))),
         now_unix,
     };
     let credentials = credentials(root, &terms, credentials_dir.is_some() || tokens.is_some(), mistakes);
@@ -1343,9 +1346,21 @@ fn paths(entry: &Entry, mistakes: &mut Mistakes) -> Option<Vec<At<String>>> {
 struct Terms<'a> {
     /// `None` when their origins are not all known, so that nothing wrong is said about them.
     pools: Option<&'a Vec<Pool>>,
-    /// Some address for workers has a `worker_ca`.
-    knows_certificates: bool,
+    /// Of the configuration's file.
+    folder: &'a Path,
+    /// Every `worker_ca` of an address for workers, each once. `None` when the addresses are not known.
+    authorities: Option<Vec<PathBuf>>,
     now_unix: u64,
+}
+
+fn authorities<'a>(listens: impl Iterator<Item = &'a Listen>) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for path in listens.flat_map(Listen::authorities) {
+        if !all.contains(path) {
+            all.push(path.clone());
+        }
+    }
+    all
 }
 
 /// What the credentials of one file have taken already; each belongs to one of them.
@@ -1353,7 +1368,8 @@ struct Terms<'a> {
 struct Taken {
     ids: HashMap<String, Place>,
     hashes: Vec<(SecretHash, Place)>,
-    names: HashMap<String, Place>,
+    /// Each with its authority.
+    names: HashMap<(String, PathBuf), Place>,
 }
 
 fn credentials(root: &Section, terms: &Terms, has_others: bool, mistakes: &mut Mistakes) -> Vec<Credential> {
@@ -1386,7 +1402,8 @@ impl EdgeConfig {
         };
         let terms = Terms {
             pools: Some(&self.pools),
-            knows_certificates: self.listens.iter().any(Listen::knows_certificates),
+            folder: Path::new(&self.file).parent().unwrap_or(Path::new("")),
+            authorities: Some(authorities(self.listens.iter())),
             now_unix,
         };
         let root = document.root();
@@ -1468,16 +1485,19 @@ fn proof(table: &Section, terms: &Terms, taken: &mut Taken, mistakes: &mut Mista
         (None, Some(entry)) => Some(entry),
         (None, None) => table.required("secret_hash", SECRET, mistakes),
     };
+    let authority = table.entry("certificate_ca");
     if let Some(entry) = certificate {
         let name = certificate_name(&entry, mistakes);
-        if let Some(name) = &name {
-            claim(&mut taken.names, name, "certificate name", mistakes);
-            if !terms.knows_certificates {
-                let what = "no [[listen]] for workers has a `worker_ca`, so nobody can show such a certificate";
-                mistakes.error(name.place, what, "add worker_ca = \"workers-ca.pem\" to the `tls` of one");
-            }
+        let authority = certificate_ca(authority.as_ref(), entry.place(), terms, mistakes).unwrap_or_default();
+        let Some(name) = name else { return Proof::Certificate { name: String::new(), authority } };
+        if let Some(first) = taken.names.insert((name.value.clone(), authority.clone()), name.place) {
+            let what = format!("certificate name `{}` is there twice{}", name.value, line_of(first));
+            mistakes.error(name.place, what, "rename one of them");
         }
-        return Proof::Certificate(name.map_or_else(String::new, |name| name.value));
+        return Proof::Certificate { name: name.value, authority };
+    }
+    if let Some(entry) = authority {
+        mistakes.error(entry.place(), "`certificate_ca` without `certificate_name`", "remove it");
     }
     let hashes = secret.map(|entry| secret_hashes(&entry, mistakes)).unwrap_or_default();
     for hash in &hashes {
@@ -1490,6 +1510,44 @@ fn proof(table: &Section, terms: &Terms, taken: &mut Taken, mistakes: &mut Mista
         }
     }
     Proof::Secrets(hashes.into_iter().map(|hash| hash.value).collect())
+}
+
+/// The `worker_ca` that a certificate has to come from. Where there are several, each of them could make a certificate of any
+/// name; which one is meant nobody but the operator knows, and a warning would be read after somebody else's worker had
+/// come in. So it has to be said.
+fn certificate_ca(entry: Option<&Entry>, name: Place, terms: &Terms, mistakes: &mut Mistakes) -> Option<PathBuf> {
+    const EXAMPLE: &str = "\"workers-ca.pem\"";
+    let wanted = match entry {
+        Some(entry) => {
+            let text = entry.text(EXAMPLE, mistakes)?;
+            Some(At { value: terms.folder.join(text.value), place: text.place })
+        }
+        None => None,
+    };
+    let shown = |all: &[PathBuf]| {
+        let names: Vec<String> = all.iter().map(|path| plain(&path.display().to_string(), 80)).collect();
+        names.join(", ")
+    };
+    match (wanted, terms.authorities.as_deref()?) {
+        (_, []) => {
+            let what = "no [[listen]] for workers has a `worker_ca`, so nobody can show such a certificate";
+            mistakes.error(name, what, "add worker_ca = \"workers-ca.pem\" to the `tls` of one");
+            None
+        }
+        (Some(wanted), all) if all.contains(&wanted.value) => Some(wanted.value),
+        (Some(wanted), all) => {
+            let what = "no [[listen]] for workers has this `worker_ca`";
+            mistakes.error(wanted.place, what, format_args!("name one that is there: {}", shown(all)));
+            None
+        }
+        (None, [only]) => Some(only.clone()),
+        (None, all) => {
+            let what = "there are several authorities, and each can make a certificate of this name";
+            let mend = format_args!("say which one is meant by `certificate_ca`: {}", shown(all));
+            mistakes.error(name, what, mend);
+            None
+        }
+    }
 }
 
 /// A host, without port; a certificate's wildcard is no worker's name.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
@@ -94,6 +95,8 @@ enum Proved {
     Secret(SecretHash),
     Certificate {
         name: String,
+        /// Whose word it is.
+        authority: PathBuf,
         not_after_unix: u64,
     },
     Token {
@@ -111,7 +114,7 @@ pub enum Refusal {
     Missing,
     /// No credential has this secret, or, for Basic, this id with this secret.
     Wrong,
-    /// No credential has a name of this certificate.
+    /// No credential has a name of this certificate, or not from its authority.
     Unknown,
     /// It is a token, and not a good one.
     Token(&'static str),
@@ -124,7 +127,7 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Missing => f.write_str("it showed no credential"),
             Refusal::Wrong => f.write_str("no credential has this secret"),
-            Refusal::Unknown => f.write_str("no credential has a name of its certificate"),
+            Refusal::Unknown => f.write_str("no credential has a name of its certificate, from its authority"),
             Refusal::Token(why) => f.write_str(why),
             Refusal::Expired(id) => write!(f, "credential {id} has expired"),
         }
@@ -159,7 +162,7 @@ impl Credentials {
             credential: credential.clone(),
             seats: seats.row(Holder::Credential(credential.id.clone())),
         };
-        let names_itself = |credential: &Credential| matches!(credential.proof, Proof::Certificate(_));
+        let names_itself = |credential: &Credential| matches!(credential.proof, Proof::Certificate { .. });
         let has_origin = |credential: &Credential| exact(&credential.origins).next().is_some();
         Credentials {
             list: list.iter().map(held).collect(),
@@ -237,12 +240,18 @@ impl Credentials {
         found
     }
 
-    /// The names of a certificate are no secrets. The first of them that is some credential's counts.
+    /// The names of a certificate are no secrets. The first of them counts that is some credential's, as a name that its
+    /// authority has given.
     fn by_certificate(&self, certificate: &Vouched) -> Result<Badge, Refusal> {
         let known = |name: &String| {
-            let held = self.list.iter().find(|held| held.credential.has_name(name))?;
-            let (name, not_after_unix) = (name.clone(), certificate.not_after_unix);
-            Some(held.badge(Proved::Certificate { name, not_after_unix }))
+            let (held, authority) = self.list.iter().find_map(|held| match &held.credential.proof {
+                Proof::Certificate { name: own, authority } if own == name => {
+                    certificate.authorities.contains(authority).then_some((held, authority))
+                }
+                Proof::Certificate { .. } | Proof::Secrets(_) => None,
+            })?;
+            let (name, authority) = (name.clone(), authority.clone());
+            Some(held.badge(Proved::Certificate { name, authority, not_after_unix: certificate.not_after_unix }))
         };
         certificate.names.iter().find_map(known).ok_or(Refusal::Unknown)
     }
@@ -267,10 +276,16 @@ impl Credentials {
         let own = &held.credential;
         let proof_ends = match (&badge.proved, &own.proof) {
             (Proved::Secret(hash), Proof::Secrets(hashes)) if hashes.contains(hash) => None,
-            (Proved::Certificate { name, .. }, Proof::Certificate(own)) if name == own => match certificate {
-                Some(said) if said.names.contains(name) => Some(said.not_after_unix),
-                _ => return Standing::Withdrawn,
-            },
+            (Proved::Certificate { name, authority, .. }, Proof::Certificate { name: own, authority: wanted })
+                if (name, authority) == (own, wanted) =>
+            {
+                match certificate {
+                    Some(said) if said.names.contains(name) && said.authorities.contains(authority) => {
+                        Some(said.not_after_unix)
+                    }
+                    _ => return Standing::Withdrawn,
+                }
+            }
             (Proved::Listener, _) => None,
             (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => return Standing::Withdrawn,
         };
@@ -279,12 +294,6 @@ impl Credentials {
         } else {
             Standing::Withdrawn
         }
-    }
-}
-
-impl Credential {
-    fn has_name(&self, name: &str) -> bool {
-        matches!(&self.proof, Proof::Certificate(own) if own == name)
     }
 }
 
@@ -408,7 +417,11 @@ mod tests {
     }
 
     fn name(name: &str) -> Proof {
-        Proof::Certificate(name.into())
+        name_by(name, "workers.pem")
+    }
+
+    fn name_by(name: &str, authority: &str) -> Proof {
+        Proof::Certificate { name: name.into(), authority: authority.into() }
     }
 
     fn held(list: Vec<Credential>) -> Credentials {
@@ -433,7 +446,12 @@ mod tests {
     }
 
     fn vouched(names: &[&str], not_after_unix: u64) -> Vouched {
-        Vouched { names: names.iter().map(|&name| name.to_owned()).collect(), not_after_unix }
+        vouched_by(&["workers.pem"], names, not_after_unix)
+    }
+
+    fn vouched_by(authorities: &[&str], names: &[&str], not_after_unix: u64) -> Vouched {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        Vouched { names, not_after_unix, authorities: authorities.iter().map(PathBuf::from).collect() }
     }
 
     fn by(presented: &Presented) -> Shown<'_> {
@@ -534,6 +552,34 @@ mod tests {
         let certificate = vouched(&["web-4.workers.internal"], 5000);
         let badge = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, 0).ok().unwrap();
         assert_eq!(badge.proof(), "certificate web-4.workers.internal");
+    }
+
+    #[test]
+    fn a_name_is_its_own_authoritys_alone() {
+        let mut list = sample();
+        list.push(credential("a", name_by("same.internal", "a.pem"), &["https://app.example.com"], None));
+        list.push(credential("b", name_by("same.internal", "b.pem"), &["https://app.example.com"], None));
+        let credentials = held(list.clone());
+        let by = |authorities: &[&str], names: &[&str]| {
+            let certificate = vouched_by(authorities, names, 5000);
+            let checked = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, 0);
+            id_of(checked)
+        };
+        assert_eq!(by(&["a.pem"], &["same.internal"]), Ok("a".into()));
+        assert_eq!(by(&["b.pem"], &["same.internal"]), Ok("b".into()));
+        assert_eq!(by(&["b.pem", "a.pem"], &["same.internal"]), Ok("a".into()), "the first in the list");
+        assert_eq!(by(&["workers.pem"], &["same.internal"]), Err(Refusal::Unknown));
+        assert_eq!(by(&[], &["same.internal"]), Err(Refusal::Unknown));
+        assert_eq!(by(&["a.pem"], &["web-4.workers.internal"]), Err(Refusal::Unknown));
+        assert_eq!(by(&["a.pem"], &["web-4.workers.internal", "same.internal"]), Ok("a".into()));
+        // A badge stands as long as its authority vouches, and as long as that is the one that is wanted.
+        let said = vouched_by(&["a.pem"], &["same.internal"], 5000);
+        let badge = credentials.check(Shown { presented: None, certificate: Some(&said) }, 0).ok().unwrap();
+        assert_eq!(credentials.standing(&badge, Some(&said)), Standing::Good(Some(5000)));
+        let others = vouched_by(&["b.pem"], &["same.internal"], 5000);
+        assert_eq!(credentials.standing(&badge, Some(&others)), Standing::Withdrawn);
+        list[4].proof = name_by("same.internal", "c.pem");
+        assert_eq!(held(list).standing(&badge, Some(&said)), Standing::Withdrawn);
     }
 
     #[test]

@@ -420,8 +420,8 @@ fn collision(all: &[Credential], one: &Credential) -> Option<String> {
         }
         let is_shared = match (&other.proof, &one.proof) {
             (Proof::Secrets(theirs), Proof::Secrets(own)) => own.iter().any(|hash| theirs.contains(hash)),
-            (Proof::Certificate(theirs), Proof::Certificate(own)) => own == theirs,
-            (Proof::Secrets(_), Proof::Certificate(_)) | (Proof::Certificate(_), Proof::Secrets(_)) => false,
+            (theirs @ Proof::Certificate { .. }, own @ Proof::Certificate { .. }) => own == theirs,
+            (Proof::Secrets(_), Proof::Certificate { .. }) | (Proof::Certificate { .. }, Proof::Secrets(_)) => false,
         };
         if is_shared {
             return Some(format!("credential `{}` has its secret_hash or certificate_name already", other.id));

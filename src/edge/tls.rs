@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::config::{CertificateFiles, EdgeConfig, Listen};
 use crate::limits::CERTIFICATE_EXPIRY_WARNING_S;
 use crate::pem::{certificates, certified_key, shown};
-use crate::settings::Mistakes;
+use crate::settings::{Mistakes, Place};
 use crate::wire::INVERTED;
 
 /// What the addresses of an edge speak, in the order of the configuration; `None` speaks no TLS.
@@ -40,8 +41,16 @@ struct Served {
     authorities: Option<Arc<Authorities>>,
 }
 
-/// `worker_ca`: the authorities of an address.
+/// Every `worker_ca` of an address.
 struct Authorities {
+    /// For handshakes: whoever one of them vouches for.
+    any: Arc<dyn ClientCertVerifier>,
+    each: Vec<Authority>,
+}
+
+/// One `worker_ca`. The path is its name: what a credential says is held against it.
+struct Authority {
+    file: PathBuf,
     verifier: Arc<dyn ClientCertVerifier>,
     /// What it was made of.
     certificates: Vec<CertificateDer<'static>>,
@@ -69,9 +78,13 @@ impl Certificate {
     pub fn vouched(&self, now_unix: u64) -> Option<Vouched> {
         let (own, authorities) = self.chain.split_first()?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now_unix));
-        self.tls.now().authorities.as_ref()?.verifier.verify_client_cert(own, authorities, now).ok()?;
-        let said = Said::of(own)?;
-        Some(Vouched { names: said.names, not_after_unix: u64::try_from(said.not_after).unwrap_or(0) })
+        let served = self.tls.now();
+        let vouch = served.authorities.as_ref()?.each.iter().filter(|authority| {
+            authority.verifier.verify_client_cert(own, authorities, now).is_ok() // most know by a name that it is not theirs
+        });
+        let authorities: Vec<PathBuf> = vouch.map(|authority| authority.file.clone()).collect();
+        let said = Said::of(own).filter(|_| !authorities.is_empty())?;
+        Some(Vouched { names: said.names, not_after_unix: u64::try_from(said.not_after).unwrap_or(0), authorities })
     }
 }
 
@@ -82,6 +95,8 @@ pub struct Vouched {
     pub names: Vec<String>,
     /// Seconds since 1970. From this second on nobody vouches for it.
     pub not_after_unix: u64,
+    /// Who vouches for it: each a `worker_ca` of the address where it was shown.
+    pub authorities: Vec<PathBuf>,
 }
 
 impl Tls {
@@ -129,7 +144,9 @@ pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistake
     if mistakes.has_errors() {
         return false;
     }
-    let certificates = |served: &Served| served.authorities.as_ref().map(|own| own.certificates.clone());
+    let certificates = |served: &Served| -> Vec<Vec<CertificateDer<'static>>> {
+        served.authorities.iter().flat_map(|own| own.each.iter().map(|one| one.certificates.clone())).collect()
+    };
     let mut are_others = false;
     for (tls, server) in fresh {
         are_others |= certificates(&tls.now()) != certificates(&server);
@@ -169,7 +186,7 @@ fn server_config(
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
     let builder = builder.expect("the provider has suites for both versions");
     let builder = match &workers {
-        Some(authorities) => builder.with_client_cert_verifier(authorities.verifier.clone()),
+        Some(authorities) => builder.with_client_cert_verifier(authorities.any.clone()),
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(names));
@@ -206,24 +223,42 @@ fn authorities(
     provider: &Arc<CryptoProvider>,
     mistakes: &mut Mistakes,
 ) -> Option<Option<Authorities>> {
-    let mut roots = RootCertStore::empty();
-    let mut all = Vec::new();
-    let mut place = None;
+    let mut each: Vec<Authority> = Vec::new();
+    let mut all = RootCertStore::empty();
     for path in files.iter().filter_map(|files| files.worker_ca.as_ref()) {
-        place = Some(path.place);
-        for certificate in certificates(path, mistakes)? {
-            all.push(certificate.clone());
-            if let Err(error) = roots.add(certificate) {
+        if each.iter().any(|other| other.file == path.value) {
+            continue;
+        }
+        let mut roots = RootCertStore::empty();
+        let certificates = certificates(path, mistakes)?;
+        for certificate in &certificates {
+            if let Err(error) = roots.add(certificate.clone()) {
                 let what = format!("{}: not a certificate of an authority: {error}", shown(&path.value));
                 mistakes.error(path.place, what, "put the authority's own certificate there");
                 return None;
             }
         }
+        all.roots.extend(roots.roots.iter().cloned());
+        let verifier = verifier_of(roots, path.place, provider, mistakes)?;
+        each.push(Authority { file: path.value.clone(), verifier, certificates });
     }
-    let Some(place) = place else { return Some(None) };
+    let any = match each.as_slice() {
+        [] => return Some(None),
+        [only] => only.verifier.clone(),
+        _ => verifier_of(all, Place::File, provider, mistakes)?,
+    };
+    Some(Some(Authorities { any, each }))
+}
+
+fn verifier_of(
+    roots: RootCertStore,
+    place: Place,
+    provider: &Arc<CryptoProvider>,
+    mistakes: &mut Mistakes,
+) -> Option<Arc<dyn ClientCertVerifier>> {
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     match builder.allow_unauthenticated().build() {
-        Ok(verifier) => Some(Some(Authorities { verifier, certificates: all })),
+        Ok(verifier) => Some(verifier),
         Err(error) => {
             mistakes.error(place, format_args!("`worker_ca` cannot be used: {error}"), "look at the file");
             None
