@@ -274,7 +274,11 @@ pub const SETUPS_PER_SOURCE_MAX: u32 = 1_000;
 pub const SETUP_FAILURES_PER_SOURCE_MAX: u32 = 50;
 /// Largest of both: a million in a minute are 17,000 in a second, more than TLS lets through.
 pub const ATTEMPTS_LIMIT: u64 = 1_000_000;
-/// Sources whose attempts are remembered; beyond it those that say the least are forgotten. 48 bytes each, 3 MiB in all.
+/// Tokens and certificates that are looked at in a minute for a source that has used up one of the two above, so that a
+/// worker with one is not shut out by its neighbours: ten in a second are 1 ms of work. Secrets cost a hash and are looked at always.
+pub const ATTEMPT_PROOFS_MAX: u32 = 600;
+/// Sources whose attempts are remembered, and workers that were let in where their source was not; beyond it those that say
+/// the least are forgotten. 64 bytes each, 4 MiB in all.
 pub const ATTEMPT_ROWS_MAX: usize = 64 * 1024;
 /// Connections that wait in the kernel for each listener; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;

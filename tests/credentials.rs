@@ -264,13 +264,17 @@ struct Mutual {
 }
 
 fn mutual(drain_max: &str) -> Mutual {
+    mutual_with(drain_max, "")
+}
+
+fn mutual_with(drain_max: &str, tables: &str) -> Mutual {
     let (authority, workers, files) = (Authority::new(), Authority::new(), Files::new());
     files.issue(&authority, "edge", &[HOST]);
     files.write("workers.pem", &workers.pem());
     let entry = files.entry("edge").replace(" }", &format!(", worker_ca = \"{}\" }}", files.path("workers.pem")));
     let more = format!(
         "[[listen]]\naddress = \"127.0.0.1:3\"\naccept = [\"workers\"]\n[[credential]]\nid = \"web-2\"\n\
-         certificate_name = \"Web-2.Workers.internal\"\norigins = [\"{HOST}\"]\nlinks_max = 2\n"
+         certificate_name = \"Web-2.Workers.internal\"\norigins = [\"{HOST}\"]\nlinks_max = 2\n{tables}"
     );
     let edge = setting().drain_max(drain_max).listen(&format!("tls = {entry}")).more(&more).start();
     Mutual { authority, workers, files, edge }
@@ -557,7 +561,7 @@ fn a_thousand_wrong_guesses_from_one_address_are_slowed() {
 }
 
 #[test]
-fn every_refusal_counts_but_those_that_are_no_guess() {
+fn only_a_wrong_credential_and_a_wrong_origin_count_as_failures() {
     let edge = counting("setup_failures_per_source_max = 2\nsetups_per_source_max = 1000");
     let right = basic("web-1", SECRET);
     // 429 for too many links, again and again.
@@ -576,14 +580,94 @@ fn every_refusal_counts_but_those_that_are_no_guess() {
     }
     drop(held);
     edge.until_links(0);
-    let mut malformed = connect_from(&edge, "127.0.0.2");
-    malformed.send(setup_as(Some(&right), "null", "h2"));
-    assert_eq!(malformed.response().status(), 400);
-    let mut forbidden = connect_from(&edge, "127.0.0.2");
-    forbidden.send(setup_as(Some(&right), "http%3A%2F%2Fother.example", "h2"));
-    assert_eq!(forbidden.response().status(), 403);
-    let answer = set_up_from(&edge, "127.0.0.2", &right);
+    let answer_to = |setup: &str| {
+        let mut peer = connect_from(&edge, "127.0.0.2");
+        peer.send(setup);
+        peer.response()
+    };
+    let good = setup_as(Some(&right), ORIGIN, "h2");
+    for _ in 0..3 {
+        for (setup, status) in [
+            (setup_as(Some(&right), "null", "h2"), 400),
+            (setup_as(Some("Basic !"), ORIGIN, "h2"), 400),
+            (good.replace("GET ", "POST "), 405),
+            (good.replace("Upgrade: ptth\r\n", ""), 426),
+            (setup_as(Some(&right), ORIGIN, "h3"), 406),
+        ] {
+            assert_eq!(answer_to(&setup).status(), status, "{setup}");
+        }
+    }
+    assert_eq!(answer_to(&setup_as(Some(&right), "http%3A%2F%2Fother.example", "h2")).status(), 403);
+    let wrong = setup_as(Some(&basic("web-1", "wrong")), ORIGIN, "h2");
+    assert_eq!(answer_to(&wrong).status(), 401);
+    let answer = answer_to(&wrong);
     assert!(answer.status() == 429 && answer.text().contains("too many setups"), "{answer:?}");
+}
+
+#[test]
+fn a_right_credential_passes_while_its_neighbours_fail() {
+    let edge = counting("setup_failures_per_source_max = 3");
+    let neighbour = |want: u16| {
+        for guess in ["wrong", "", "web-1"] {
+            let answer = set_up_from(&edge, "127.0.0.2", &basic("web-1", guess));
+            assert_eq!(answer.status(), want, "{answer:?}");
+        }
+    };
+    neighbour(401);
+    for authorization in [basic("web-1", SECRET), bearer(SECRET)] {
+        neighbour(429);
+        let mut link = connect_from(&edge, "127.0.0.2");
+        link.send(setup_as(Some(&authorization), ORIGIN, "http%2F1.1"));
+        assert_eq!(link.response().status(), 101, "{authorization}");
+        edge.until_links(1);
+        drop(link);
+        edge.until_links(0);
+    }
+    // It opens nothing else, and to nobody else.
+    neighbour(429);
+    let mut forbidden = connect_from(&edge, "127.0.0.2");
+    forbidden.send(setup_as(Some(&basic("web-1", SECRET)), "http%3A%2F%2Fother.example", "h2"));
+    assert_eq!(forbidden.response().status(), 403);
+}
+
+#[test]
+fn a_certificate_passes_while_its_neighbours_fail() {
+    let site = mutual_with("20s", "[limits]\nsources_exempt = []\nsetup_failures_per_source_max = 2\n");
+    let (right, wrong) = (site.client(&["web-2.workers.internal"]), site.client(&["web-9.workers.internal"]));
+    let statuses = |client: &Client| -> Vec<u16> { (0..3).map(|_| site.set_up(client, None).1).collect() };
+    assert_eq!(statuses(&wrong), [401, 401, 429]);
+    let (link, status) = site.set_up(&right, None);
+    assert_eq!(status, 101);
+    drop(link);
+    assert_eq!(statuses(&wrong), [429, 429, 429]);
+}
+
+#[test]
+fn a_right_credential_has_the_bound_of_its_source_for_itself() {
+    let limits = "[limits]\nsources_exempt = []\nsetups_per_source_max = 3\nsetup_failures_per_source_max = 0\n";
+    let other = format!("[[credential]]\nid = \"o\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\n", secret_hash("o"));
+    let edge = setting().more(&format!("{limits}{other}")).start();
+    let statuses = |authorization: &str| -> Vec<u16> {
+        (0..4).map(|_| set_up_from(&edge, "127.0.0.2", authorization).status()).collect()
+    };
+    assert_eq!(statuses(&basic("web-1", "wrong")), [401, 401, 401, 429]);
+    assert_eq!(statuses(&basic("web-1", SECRET)), [101, 101, 101, 429]);
+    assert_eq!(statuses(&basic("o", "o")), [101, 101, 101, 429]);
+    assert_eq!(set_up_from(&edge, "127.0.0.3", &basic("web-1", SECRET)).status(), 101);
+}
+
+#[test]
+fn what_comes_to_an_address_for_clients_alone_is_held_against_nobody() {
+    let clients = "[[listen]]\naddress = \"127.0.0.1:3\"\naccept = [\"clients\"]\n";
+    let limits = "[limits]\nsources_exempt = []\nsetups_per_source_max = 3\nsetup_failures_per_source_max = 2\n";
+    let edge = setting().more(&format!("{clients}{limits}")).start();
+    for _ in 0..5 {
+        let mut lost = Peer::connect(edge.addresses[1]);
+        lost.send(setup_as(Some(&basic("web-1", "wrong")), ORIGIN, "h2"));
+        assert_eq!(lost.response().status(), 404);
+    }
+    let status = edge.set_up(&setup_as(Some(&basic("web-1", "wrong")), ORIGIN, "h2")).1.status();
+    assert_eq!(status, 401, "its source has tried nothing yet");
 }
 
 #[test]

@@ -118,6 +118,8 @@ pub enum Refusal {
     Unknown,
     /// It is a token, and not a good one.
     Token(&'static str),
+    /// It is a token, and none may be looked at now.
+    Unread,
     /// The credential with this id is over.
     Expired(String),
 }
@@ -129,6 +131,7 @@ impl fmt::Display for Refusal {
             Refusal::Wrong => f.write_str("no credential has this secret"),
             Refusal::Unknown => f.write_str("no credential has a name of its certificate, from its authority"),
             Refusal::Token(why) => f.write_str(why),
+            Refusal::Unread => f.write_str("its token was not looked at"),
             Refusal::Expired(id) => write!(f, "credential {id} has expired"),
         }
     }
@@ -195,15 +198,19 @@ impl Credentials {
     }
 
     /// Checks what a setup shows: `Basic` with id and secret, or `Bearer` with the secret alone or a token (RFC 7617, RFC 6750);
-    /// where it presents neither, the names in its certificate.
+    /// where it presents neither, the names in its certificate. A secret costs a hash; a token costs a signature, and
+    /// `may_look` is asked before one is looked at.
     ///
     /// # Errors
     /// When the setup is to be answered 401.
-    pub fn check(&self, shown: Shown<'_>, now_unix: u64) -> Result<Badge, Refusal> {
+    pub fn check(&self, shown: Shown<'_>, now_unix: u64, may_look: impl FnOnce() -> bool) -> Result<Badge, Refusal> {
         let badge = match (shown.presented, shown.certificate) {
             (Some(Presented::Basic { id, secret }), _) => self.by_secret(Some(id), secret)?,
             (Some(Presented::Bearer(bearer)), _) => match (self.by_secret(None, bearer), &self.tokens) {
                 (Err(Refusal::Wrong), Some(tokens)) if Tokens::is_token(bearer) => {
+                    if !may_look() {
+                        return Err(Refusal::Unread);
+                    }
                     self.by_token(tokens.read(bearer, now_unix).map_err(Refusal::Token)?)
                 }
                 (known, _) => known?,
@@ -464,7 +471,7 @@ mod tests {
 
     #[track_caller]
     fn check(presented: &Presented, now_unix: u64, want: Result<&str, Refusal>) {
-        let got = id_of(held(sample()).check(by(presented), now_unix));
+        let got = id_of(held(sample()).check(by(presented), now_unix, || true));
         assert_eq!(got, want.map(str::to_owned), "{presented:?} at {now_unix}");
     }
 
@@ -493,8 +500,8 @@ mod tests {
         ] {
             check(&presented, 0, want);
         }
-        assert_eq!(id_of(held(sample()).check(Shown::default(), 0)), Err(Refusal::Missing));
-        assert_eq!(id_of(Credentials::default().check(by(&bearer("s3cret")), 0)), Err(Refusal::Wrong));
+        assert_eq!(id_of(held(sample()).check(Shown::default(), 0, || true)), Err(Refusal::Missing));
+        assert_eq!(id_of(Credentials::default().check(by(&bearer("s3cret")), 0, || true)), Err(Refusal::Wrong));
     }
 
     #[test]
@@ -542,15 +549,22 @@ mod tests {
         ] {
             let certificate = vouched(names, 5000);
             let shown = Shown { presented: None, certificate: Some(&certificate) };
-            assert_eq!(id_of(credentials.check(shown, 0)), want.map(str::to_owned), "{names:?}");
+            assert_eq!(id_of(credentials.check(shown, 0, || true)), want.map(str::to_owned), "{names:?}");
             // A secret that is presented has to be right, whatever is shown beside it.
             let wrong = bearer("wrong");
-            assert_eq!(id_of(credentials.check(Shown { presented: Some(&wrong), ..shown }, 0)), Err(Refusal::Wrong));
+            assert_eq!(
+                id_of(credentials.check(Shown { presented: Some(&wrong), ..shown }, 0, || true)),
+                Err(Refusal::Wrong)
+            );
             let right = bearer("s3cret");
-            assert_eq!(id_of(credentials.check(Shown { presented: Some(&right), ..shown }, 0)), Ok("web-1".into()));
+            assert_eq!(
+                id_of(credentials.check(Shown { presented: Some(&right), ..shown }, 0, || true)),
+                Ok("web-1".into())
+            );
         }
         let certificate = vouched(&["web-4.workers.internal"], 5000);
-        let badge = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, 0).ok().unwrap();
+        let badge =
+            credentials.check(Shown { presented: None, certificate: Some(&certificate) }, 0, || true).ok().unwrap();
         assert_eq!(badge.proof(), "certificate web-4.workers.internal");
     }
 
@@ -562,7 +576,7 @@ mod tests {
         let credentials = held(list.clone());
         let by = |authorities: &[&str], names: &[&str]| {
             let certificate = vouched_by(authorities, names, 5000);
-            let checked = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, 0);
+            let checked = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, 0, || true);
             id_of(checked)
         };
         assert_eq!(by(&["a.pem"], &["same.internal"]), Ok("a".into()));
@@ -574,7 +588,7 @@ mod tests {
         assert_eq!(by(&["a.pem"], &["web-4.workers.internal", "same.internal"]), Ok("a".into()));
         // A badge stands as long as its authority vouches, and as long as that is the one that is wanted.
         let said = vouched_by(&["a.pem"], &["same.internal"], 5000);
-        let badge = credentials.check(Shown { presented: None, certificate: Some(&said) }, 0).ok().unwrap();
+        let badge = credentials.check(Shown { presented: None, certificate: Some(&said) }, 0, || true).ok().unwrap();
         assert_eq!(credentials.standing(&badge, Some(&said)), Standing::Good(Some(5000)));
         let others = vouched_by(&["b.pem"], &["same.internal"], 5000);
         assert_eq!(credentials.standing(&badge, Some(&others)), Standing::Withdrawn);
@@ -596,7 +610,8 @@ mod tests {
             [(5000, 1999, Some(Some(2000))), (5000, 2000, None), (1500, 1499, Some(Some(1500))), (1500, 1500, None)]
         {
             let certificate = vouched(&["web-4.workers.internal"], not_after_unix);
-            let checked = credentials.check(Shown { presented: None, certificate: Some(&certificate) }, now_unix);
+            let checked =
+                credentials.check(Shown { presented: None, certificate: Some(&certificate) }, now_unix, || true);
             assert_eq!(checked.ok().map(|badge| badge.expires_unix), want, "{not_after_unix} at {now_unix}");
         }
     }
@@ -614,7 +629,7 @@ mod tests {
             ("third", "http://app.example.com", true),
             ("third", "https://b.example", true),
         ] {
-            let badge = credentials.check(by(&bearer(secret)), 0).ok().unwrap();
+            let badge = credentials.check(by(&bearer(secret)), 0, || true).ok().unwrap();
             let origin = Origin::parse(origin).unwrap();
             assert_eq!(badge.may_register(&origin), want, "{secret} {origin}");
         }
@@ -631,7 +646,7 @@ mod tests {
             ("other:with:colons", &["*"], false),
             ("third", &["https://app.example.com", "https://b.example"], true),
         ] {
-            let badge = credentials.check(by(&bearer(secret)), 0).ok().unwrap();
+            let badge = credentials.check(by(&bearer(secret)), 0, || true).ok().unwrap();
             let pool = Pool::new("p", origins.iter().map(|o| OriginPattern::parse(o).unwrap()).collect());
             assert_eq!(badge.may_register_pool(&pool), want, "{secret} {origins:?}");
         }
@@ -640,9 +655,9 @@ mod tests {
     #[test]
     fn a_badge_stands_as_long_as_what_it_was_given_for() {
         let old = held(sample());
-        let secret = old.check(by(&bearer("third")), 0).ok().unwrap();
+        let secret = old.check(by(&bearer("third")), 0, || true).ok().unwrap();
         let said = vouched(&["web-4.workers.internal"], 5000);
-        let certificate = old.check(Shown { presented: None, certificate: Some(&said) }, 0).ok().unwrap();
+        let certificate = old.check(Shown { presented: None, certificate: Some(&said) }, 0, || true).ok().unwrap();
         let check = |what: &str, change: &dyn Fn(&mut Vec<Credential>), wants: [Standing; 2]| {
             let mut list = sample();
             change(&mut list);
@@ -680,7 +695,8 @@ mod tests {
     #[test]
     fn all_badges_of_a_credential_share_its_seats() {
         let credentials = held(sample());
-        let badges = ["third", "its successor"].map(|secret| credentials.check(by(&bearer(secret)), 0).ok().unwrap());
+        let badges =
+            ["third", "its successor"].map(|secret| credentials.check(by(&bearer(secret)), 0, || true).ok().unwrap());
         let seat = badges[0].take_seat();
         assert!(seat.is_some() && badges[1].take_seat().is_none());
         drop(seat);

@@ -25,7 +25,7 @@ use crate::io::{self, Conn, Detached, Pulse};
 use crate::limits::{CERTIFICATES_LOOK_MAX, DURATION_MS_MAX, LINK_PING_MS, SETUP_MS_MAX, TICK_MS};
 use crate::link::h2::{H2Link, News, Preface};
 use crate::wire::{self, About, ChannelVersion, OldSetup, Origin, Presented, RequestHead, Scope, Setup};
-use crate::xcore::{Placement, Seat};
+use crate::xcore::{Placement, Seat, Source};
 
 /// What a turned connection speaks, from its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,8 @@ pub struct Visitor {
 pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted: Counted) {
     let TakenOver { mut conn, head, mut timer } = taken;
     let address = conn.peer_addr();
-    let (answer, accepted) = match admit(&core, address, || check(&core, &head, &visitor)) {
+    let admitted = admit(&core, address, visitor.accepts_workers, |gate| check(&core, gate, &head, &visitor));
+    let (answer, accepted) = match admitted {
         Ok(accepted) => accepted,
         Err(fault) => {
             let is_head = head.method == http::Method::HEAD;
@@ -102,8 +103,8 @@ pub async fn set_up(core: Rc<Core>, taken: TakenOver, visitor: Visitor, counted:
 /// A connection whose TLS handshake has turned its roles (draft-thomson-ptth-potato): whose it is, its certificate says, and
 /// what it serves, the credential. Nothing is answered; who may not is closed.
 pub async fn invert(core: Rc<Core>, conn: Conn, version: ChannelVersion, visitor: Visitor, counted: Counted) {
-    let accepted = admit(&core, conn.peer_addr(), || {
-        let badge = authenticate(&core.shared, None, &visitor)?;
+    let accepted = admit(&core, conn.peer_addr(), visitor.accepts_workers, |gate| {
+        let badge = authenticate(gate, None, &visitor)?;
         let pools = pools_of(&core.shared, &badge, None)?;
         accept(&core, &visitor, badge, pools, version.into())
     });
@@ -121,10 +122,10 @@ pub async fn attach(core: Rc<Core>, mut conn: Conn, devices: Devices, visitor: V
         tracing::debug!(peer = ?conn.peer_addr(), "a device did not begin with HTTP/2's preface");
         return conn.close().await;
     }
-    let accepted = admit(&core, conn.peer_addr(), || {
+    let accepted = admit(&core, conn.peer_addr(), true, |gate| {
         let badge = match &devices.credential {
-            Some(id) => known(core.shared.register.now().of_listener(id, clock::unix_seconds()))?,
-            None => authenticate(&core.shared, None, &visitor)?,
+            Some(id) => gate.pass(core.shared.register.now().of_listener(id, clock::unix_seconds()))?,
+            None => authenticate(gate, None, &visitor)?,
         };
         let pools = pools_of(&core.shared, &badge, None)?;
         accept(&core, &visitor, badge, pools, Channel::H2(Preface::Theirs))
@@ -206,51 +207,81 @@ impl Answer {
     }
 }
 
-/// Checks a setup, unless too many have come from its address, or too many that were refused. A refusal is counted and told.
+/// Checks a setup. A refusal is counted and told. What comes to an address that takes no workers is a client's mistake: nobody
+/// guesses anything there, and its neighbours must not pay for it.
 pub fn admit<T>(
     core: &Core,
     address: Option<SocketAddr>,
-    check: impl FnOnce() -> Result<T, Fault>,
+    accepts_workers: bool,
+    check: impl FnOnce(&Gate<'_>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let attempts = &core.shared.attempts;
-    let source = address.and_then(|address| core.shared.source_of(address.ip()));
-    let begun = source.map_or(Ok(()), |source| attempts.begin(source, clock::now()));
-    let checked = match begun {
-        Ok(()) => check(),
-        Err(wait_ms) => {
-            let retry_after_s = u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX);
-            Err(Fault::SetupsTooMany { retry_after_s })
-        }
-    };
+    let source = address.filter(|_| accepts_workers).and_then(|address| core.shared.source_of(address.ip()));
+    let begun = source.map_or(Ok(()), |source| core.shared.attempts.begin(source, clock::now()));
+    let gate = Gate { shared: &core.shared, source, wait_ms: begun.err() };
+    let checked = if accepts_workers { check(&gate) } else { Err(Fault::NoPool) };
     if let Err(fault) = &checked {
-        // What an edge that ends says, a credential that is in use, and the bound itself: none of them was a guess.
-        let is_guess = !matches!(fault, Fault::Draining | Fault::SetupLimit | Fault::SetupsTooMany { .. });
-        if let (Some(source), true) = (source, is_guess) {
-            attempts.failed(source, clock::now());
+        let is_guess = matches!(fault, Fault::SetupUnauthorized | Fault::SetupForbidden);
+        if let (Some(source), None, true) = (source, gate.wait_ms, is_guess) {
+            core.shared.attempts.failed(source, clock::now());
         }
         core.counters.borrow_mut().setup_refused(*fault);
-        // Anybody can have these two said, as often as he likes.
-        match fault {
-            Fault::NoPool | Fault::SetupsTooMany { .. } => {
-                tracing::debug!(peer = ?address, status = fault.status(), reason = %fault, "setup refused");
+        // Anybody can have the others said, as often as he likes.
+        match gate.wait_ms {
+            None if *fault != Fault::NoPool => {
+                tracing::info!(peer = ?address, status = fault.status(), reason = %fault, "setup refused");
             }
-            _ => tracing::info!(peer = ?address, status = fault.status(), reason = %fault, "setup refused"),
+            _ => tracing::debug!(peer = ?address, status = fault.status(), reason = %fault, "setup refused"),
         }
     }
     checked
 }
 
-/// The checks of a setup over HTTP/1.1 in their order (interface: syntax, credential, origins, versions, limits).
-fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<(Answer, Accepted), Fault> {
-    if !wire::is_old_setup(head) || wire::is_setup(head) {
-        return check_setup(core, visitor, &head.headers, || wire::parse_setup(head));
+/// What a setup has to pass where too many came from its address lately, or too many that were refused: a right credential
+/// does, for behind one address there are several, and the others' failures are not its own.
+///
+/// That leaves whoever guesses as many guesses as there is load for; but a secret has 256 random bits, a signature is no easier,
+/// and there is nothing to be guessed. The bound is about load and log lines. So each look costs little (a hash; of what costs more
+/// there are [`crate::limits::ATTEMPT_PROOFS_MAX`]), a wrong credential is answered as if nobody had looked, and a right one
+/// has its own bound.
+pub struct Gate<'a> {
+    shared: &'a Shared,
+    /// `None`: nobody counts what comes from there.
+    source: Option<Source>,
+    /// Until its source may try again. `None`: it may.
+    wait_ms: Option<u64>,
+}
+
+impl Gate<'_> {
+    /// A signature may be checked for this setup.
+    fn may_look(&self) -> bool {
+        self.wait_ms.is_none() || self.source.is_none_or(|source| self.shared.attempts.may_look(source, clock::now()))
     }
-    if !visitor.accepts_workers {
-        return Err(Fault::NoPool);
+
+    /// What follows from the look at its credential. The worker never learns what was wrong.
+    fn pass(&self, checked: Result<Badge, Refusal>) -> Result<Badge, Fault> {
+        let too_many = |wait_ms: u64| {
+            let retry_after_s = u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX);
+            Fault::SetupsTooMany { retry_after_s }
+        };
+        let badge = checked.map_err(|why| {
+            tracing::debug!(%why, "a worker is not known");
+            self.wait_ms.map_or(Fault::SetupUnauthorized, too_many)
+        })?;
+        if let (Some(source), Some(_)) = (self.source, self.wait_ms) {
+            self.shared.attempts.proved(source, &badge.id, clock::now()).map_err(too_many)?;
+        }
+        Ok(badge)
+    }
+}
+
+/// The checks of a setup over HTTP/1.1 in their order (interface: syntax, credential, origins, versions, limits).
+fn check(core: &Rc<Core>, gate: &Gate<'_>, head: &RequestHead, visitor: &Visitor) -> Result<(Answer, Accepted), Fault> {
+    if !wire::is_old_setup(head) || wire::is_setup(head) {
+        return check_setup(core, gate, visitor, &head.headers, || wire::parse_setup(head));
     }
     let shared = &core.shared;
     let OldSetup { id, presented } = wire::parse_old_setup(head)?;
-    let badge = authenticate(shared, presented.as_ref(), visitor)?;
+    let badge = authenticate(gate, presented.as_ref(), visitor)?;
     if !badge.legacy || badge.id != id {
         return Err(Fault::SetupForbidden);
     }
@@ -261,17 +292,15 @@ fn check(core: &Rc<Core>, head: &RequestHead, visitor: &Visitor) -> Result<(Answ
 /// The checks of a draft's setup, over either version of HTTP.
 pub fn check_setup(
     core: &Core,
+    gate: &Gate<'_>,
     visitor: &Visitor,
     headers: &HeaderMap,
     parse: impl FnOnce() -> Result<Setup, Fault>,
 ) -> Result<(Answer, Accepted), Fault> {
-    if !visitor.accepts_workers {
-        return Err(Fault::NoPool);
-    }
     let shared = &core.shared;
     let Setup { dialect, scope, presented, versions } = parse()?;
     let said = About::read(headers).map_err(Fault::SetupMalformed)?;
-    let badge = authenticate(shared, presented.as_ref(), visitor)?;
+    let badge = authenticate(gate, presented.as_ref(), visitor)?;
     let pools = pools_of(shared, &badge, scope.as_ref())?;
     let version = preferred(&versions)?;
     let accepted = accept(core, visitor, badge, pools, version.into())?;
@@ -287,20 +316,13 @@ fn preferred(versions: &[ChannelVersion]) -> Result<ChannelVersion, Fault> {
 }
 
 /// Who a worker is.
-fn authenticate(shared: &Shared, presented: Option<&Presented>, visitor: &Visitor) -> Result<Badge, Fault> {
+fn authenticate(gate: &Gate<'_>, presented: Option<&Presented>, visitor: &Visitor) -> Result<Badge, Fault> {
     let now_unix = clock::unix_seconds();
     // A worker that presents a secret is judged by it alone.
-    let certificate = visitor.certificate.as_ref().filter(|_| presented.is_none());
+    let certificate = visitor.certificate.as_ref().filter(|_| presented.is_none() && gate.may_look());
     let vouched = certificate.and_then(|certificate| certificate.vouched(now_unix));
-    known(shared.register.now().check(Shown { presented, certificate: vouched.as_ref() }, now_unix))
-}
-
-/// The worker never learns what was wrong.
-fn known(checked: Result<Badge, Refusal>) -> Result<Badge, Fault> {
-    checked.map_err(|why| {
-        tracing::debug!(%why, "a worker is not known");
-        Fault::SetupUnauthorized
-    })
+    let shown = Shown { presented, certificate: vouched.as_ref() };
+    gate.pass(gate.shared.register.now().check(shown, now_unix, || gate.may_look()))
 }
 
 /// The last checks: whether another link may come now.

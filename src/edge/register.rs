@@ -544,7 +544,7 @@ mod tests {
 
     fn badge(register: &Register, secret: &str) -> Result<Badge, Refusal> {
         let presented = Presented::Bearer(secret.into());
-        register.now().check(Shown { presented: Some(&presented), certificate: None }, NOW_UNIX)
+        register.now().check(Shown { presented: Some(&presented), certificate: None }, NOW_UNIX, || true)
     }
 
     #[track_caller]

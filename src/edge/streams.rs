@@ -37,11 +37,11 @@ pub async fn set_up(
 ) {
     let TakenStream { head, body, mut respond } = taken;
     let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    let checked = links::admit(&core, Some(address), || {
+    let checked = links::admit(&core, Some(address), visitor.accepts_workers, |gate| {
         if body.is_end_stream() {
             return Err(Fault::SetupMalformed("a setup that has ended is no channel"));
         }
-        links::check_setup(&core, visitor, &head.headers, || wire::parse_stream_setup(&head.headers, path))
+        links::check_setup(&core, gate, visitor, &head.headers, || wire::parse_stream_setup(&head.headers, path))
     });
     let (version, accepted) = match checked {
         Ok((answer, accepted)) => (answer.version(), accepted),

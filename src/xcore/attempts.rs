@@ -1,20 +1,36 @@
-//! How often each source has tried something lately, over all cores, and how often it failed. What it tried never enters.
+//! How often each source has tried something lately, over all cores, and how often it failed; and how often somebody there who
+//! has proved who he is. What was tried never enters.
 
 use super::crowd::Source;
 use crate::clock::Now;
-use crate::limits::{ATTEMPT_ROWS_MAX, ATTEMPT_WINDOW_MS, SOURCE_SHARDS};
+use crate::limits::{ATTEMPT_PROOFS_MAX, ATTEMPT_ROWS_MAX, ATTEMPT_WINDOW_MS, SOURCE_SHARDS};
 use crossbeam_utils::CachePadded;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-type Rows = HashMap<Source, Row>;
+type Rows = HashMap<Who, Row>;
+
+/// Whose attempts are counted together: all that come from a source, or those of one who has proved who he is there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Who {
+    source: Source,
+    /// A hash of his name. 0: nobody has proved anything.
+    proved: u64,
+}
+
+impl From<Source> for Who {
+    fn from(source: Source) -> Who {
+        Who { source, proved: 0 }
+    }
+}
 
 /// Asked by whoever connects to become a worker, never by a request: so the table is one of locks, held for some 50 ns, or for
 /// some microseconds when a row has to make room.
 pub struct Attempts {
     all: Pace,
     failures: Pace,
+    proofs: Pace,
     shards: Box<[CachePadded<Mutex<Rows>>]>,
     /// Random, so that nobody can choose addresses that meet in one place.
     hasher: RandomState,
@@ -31,6 +47,7 @@ struct Pace {
 struct Row {
     all: Now,
     failures: Now,
+    proofs: Now,
 }
 
 const WINDOW_NS: u64 = ATTEMPT_WINDOW_MS * 1_000_000;
@@ -56,7 +73,7 @@ impl Pace {
 
 impl Row {
     fn last(self) -> Now {
-        self.all.max(self.failures)
+        self.all.max(self.failures).max(self.proofs)
     }
 }
 
@@ -67,6 +84,7 @@ impl Attempts {
         Attempts {
             all: Pace::new(per_window_max),
             failures: Pace::new(failures_per_window_max),
+            proofs: Pace::new(ATTEMPT_PROOFS_MAX),
             shards: (0..SOURCE_SHARDS).map(|_| CachePadded::default()).collect(),
             hasher: RandomState::new(),
         }
@@ -78,19 +96,49 @@ impl Attempts {
     /// Milliseconds until the source may try again; it has tried, or failed, too often.
     pub fn begin(&self, source: Source, now: Now) -> Result<(), u64> {
         let rows = &mut *self.shard(source);
-        let row = rows.get(&source).copied().unwrap_or_default();
+        let row = rows.get(&source.into()).copied().unwrap_or_default();
         let wait_ns = self.all.wait_ns(row.all, now).max(self.failures.wait_ns(row.failures, now));
         if wait_ns > 0 {
             return Err(wait_ns.div_ceil(1_000_000));
         }
-        put(rows, source, Row { all: self.all.after(row.all, now), ..row }, now);
+        put(rows, source.into(), Row { all: self.all.after(row.all, now), ..row }, now);
         Ok(())
     }
 
     pub fn failed(&self, source: Source, now: Now) {
         let rows = &mut *self.shard(source);
-        let row = rows.get(&source).copied().unwrap_or_default();
-        put(rows, source, Row { failures: self.failures.after(row.failures, now), ..row }, now);
+        let row = rows.get(&source.into()).copied().unwrap_or_default();
+        put(rows, source.into(), Row { failures: self.failures.after(row.failures, now), ..row }, now);
+    }
+
+    /// An attempt that [`Attempts::begin`] did not let through was somebody's who is known by this name. What others at his
+    /// source do is not his doing: he has its number once more, for himself.
+    ///
+    /// # Errors
+    /// As [`Attempts::begin`].
+    pub fn proved(&self, source: Source, name: &str, now: Now) -> Result<(), u64> {
+        let who = Who { source, proved: self.hasher.hash_one(name) | 1 };
+        let rows = &mut *self.shard(source);
+        let row = rows.get(&who).copied().unwrap_or_default();
+        let wait_ns = self.all.wait_ns(row.all, now);
+        if wait_ns > 0 {
+            return Err(wait_ns.div_ceil(1_000_000));
+        }
+        put(rows, who, Row { all: self.all.after(row.all, now), ..row }, now);
+        Ok(())
+    }
+
+    /// Whether a proof that costs something may be looked at for an attempt that [`Attempts::begin`] did not let through; it
+    /// counts as looked at then.
+    #[must_use]
+    pub fn may_look(&self, source: Source, now: Now) -> bool {
+        let rows = &mut *self.shard(source);
+        let row = rows.get(&source.into()).copied().unwrap_or_default();
+        let may_look = self.proofs.wait_ns(row.proofs, now) == 0;
+        if may_look {
+            put(rows, source.into(), Row { proofs: self.proofs.after(row.proofs, now), ..row }, now);
+        }
+        may_look
     }
 
     fn shard(&self, source: Source) -> MutexGuard<'_, Rows> {
@@ -101,16 +149,16 @@ impl Attempts {
 }
 
 /// In a full table the rows go that say nothing any more; if all do, the one that says the least.
-fn put(rows: &mut Rows, source: Source, row: Row, now: Now) {
-    if rows.len() >= ATTEMPT_ROWS_MAX / SOURCE_SHARDS && !rows.contains_key(&source) {
+fn put(rows: &mut Rows, who: Who, row: Row, now: Now) {
+    if rows.len() >= ATTEMPT_ROWS_MAX / SOURCE_SHARDS && !rows.contains_key(&who) {
         rows.retain(|_, row| row.last() > now);
         if rows.len() >= ATTEMPT_ROWS_MAX / SOURCE_SHARDS
-            && let Some(least) = rows.iter().min_by_key(|(_, row)| row.last()).map(|(source, _)| *source)
+            && let Some(least) = rows.iter().min_by_key(|(_, row)| row.last()).map(|(who, _)| *who)
         {
             rows.remove(&least);
         }
     }
-    rows.insert(source, row);
+    rows.insert(who, row);
 }
 
 #[cfg(all(test, not(loom)))]
@@ -166,11 +214,42 @@ mod tests {
     }
 
     #[test]
+    fn who_is_known_has_a_number_of_his_own_beside_those_who_fail() {
+        let attempts = Attempts::new(60, 10);
+        let proved = |source, name: &str, now| {
+            let mut count = 0;
+            while attempts.proved(source, name, now).is_ok() {
+                count += 1;
+                assert!(count < 1_000_000, "there is no bound");
+            }
+            count
+        };
+        assert_eq!(let_through(&attempts, ONE, at(0), true), 10);
+        assert_eq!(proved(ONE, "web-1", at(0)), 60);
+        assert_eq!(attempts.proved(ONE, "web-1", at(0)), Err(1_000));
+        assert_eq!(proved(ONE, "web-2", at(0)), 60, "another one has his own");
+        assert_eq!(proved(Source::V4(2), "web-1", at(0)), 60, "and so has he elsewhere");
+        assert_eq!(let_through(&attempts, ONE, at(0), true), 0, "which opens nothing to those who fail");
+        assert_eq!(proved(ONE, "web-1", at(10_000)), 10);
+    }
+
+    #[test]
+    fn proofs_that_cost_something_are_looked_at_so_often_and_no_more() {
+        let attempts = Attempts::new(60, 10);
+        let looked = |source, now| (0..10_000).filter(|_| attempts.may_look(source, now)).count() as u32;
+        assert_eq!(looked(ONE, at(0)), ATTEMPT_PROOFS_MAX);
+        assert_eq!(looked(Source::V4(2), at(0)), ATTEMPT_PROOFS_MAX, "another one has its own");
+        assert_eq!(looked(ONE, at(ATTEMPT_WINDOW_MS / 2)), ATTEMPT_PROOFS_MAX / 2);
+        assert_eq!(let_through(&attempts, ONE, at(0), false), 60, "they are no attempts of their own");
+    }
+
+    #[test]
     fn without_a_bound_everybody_is_let_through() {
         let attempts = Attempts::new(0, 0);
         for _ in 0..10_000 {
             assert_eq!(attempts.begin(ONE, at(0)), Ok(()));
             attempts.failed(ONE, at(0));
+            assert_eq!(attempts.proved(ONE, "web-1", at(0)), Ok(()));
         }
     }
 
@@ -188,7 +267,7 @@ mod tests {
         let later = at(2 * ATTEMPT_WINDOW_MS);
         for shard in &attempts.shards {
             let rows = &mut *shard.lock().unwrap();
-            put(rows, Source::V4(7), Row { all: later.plus_ms(1), ..Row::default() }, later);
+            put(rows, Source::V4(7).into(), Row { all: later.plus_ms(1), ..Row::default() }, later);
         }
         assert!(rows(&attempts) <= ATTEMPT_ROWS_MAX);
     }
