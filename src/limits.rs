@@ -387,6 +387,8 @@ pub const REDIAL_MS_MAX: u64 = 2_000;
 pub const REDIALS_SHORT: u32 = 30;
 /// The longest pause of all.
 pub const REDIAL_MS_LONG: u64 = 30_000;
+/// What an edge may ask for by the Retry-After of a 429, at most, beside the usual pause: the window in which it counts setups.
+pub const RETRY_AFTER_MS_MAX: u64 = ATTEMPT_WINDOW_MS;
 /// Opening a connection to the server behind the worker, or to an edge.
 pub const CONNECT_MS_MAX: u64 = 5_000;
 /// A connection to the server behind the worker that nobody uses.

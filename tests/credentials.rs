@@ -9,6 +9,7 @@ use std::io::Read as _;
 use common::frames::{self, Frames};
 use common::h2_worker::H2Worker;
 use common::tls::{Authority, Client, Files, Stream};
+use common::worker::{PlayedEdge, Program};
 use common::{CORES, HOST, ORIGIN, Peer, SECRET, TestEdge, basic, get, ok, secret_hash, setting, setups};
 
 /// A setup as `authorization` wants it.
@@ -509,6 +510,71 @@ fn a_name_from_another_authority_opens_nothing() {
     check(&edge, 1, 1, Some("b"));
     check(&edge, 2, 0, Some("a"));
     check(&edge, 2, 1, Some("b"));
+}
+
+// ---- what our own worker makes of it ----
+
+const SERVER: &str = "http://127.0.0.1:1"; // nobody asks it
+
+/// The arguments of a worker for `edge`, and one more.
+fn worker_for<'a>(edge: &'a str, file: [&'a str; 2]) -> Vec<&'a str> {
+    let mut arguments = vec!["--edge", edge, "--serve", "http://app.example", "--to", SERVER, "--links", "1"];
+    arguments.extend(file);
+    arguments
+}
+
+/// The next setup of a worker, refused with `answer`; what it presented.
+#[track_caller]
+fn refuse(edge: &PlayedEdge, answer: &str) -> String {
+    let mut peer = edge.accept_raw();
+    let presented = peer.request().field("authorization").expect("a secret").to_owned();
+    peer.send(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n"));
+    presented
+}
+
+#[test]
+fn a_worker_reads_its_secret_again_before_each_dial() {
+    for (flag, texts, wants) in [
+        ("--credential-file", ["web-1:old\n", "web-1:new\n"], [basic("web-1", "old"), basic("web-1", "new")]),
+        ("--bearer-file", ["old.token.x\n", "new.token.y\n"], [bearer("old.token.x"), bearer("new.token.y")]),
+    ] {
+        let (edge, files) = (PlayedEdge::start(), Files::new());
+        files.write("secret", texts[0]);
+        let (address, path) = (format!("http://{}", edge.address), files.path("secret"));
+        let program = Program::start(&worker_for(&address, [flag, &path]), None);
+        assert_eq!(refuse(&edge, "401 Unauthorized"), wants[0]);
+        files.write("new", texts[1]);
+        // One more dial may be on its way with what was there before.
+        std::fs::rename(files.0.join("new"), files.0.join("secret")).unwrap();
+        let presented = [refuse(&edge, "401 Unauthorized"), refuse(&edge, "401 Unauthorized")];
+        assert_eq!(presented[1], wants[1], "{flag}");
+        // What cannot be read, or is no secret, leaves the one that was there, and is told.
+        files.write("secret", "two\nlines\n");
+        refuse(&edge, "401 Unauthorized");
+        assert_eq!(refuse(&edge, "401 Unauthorized"), wants[1]);
+        program.says("the secret's file cannot be used; what it held before is");
+        std::fs::remove_file(files.0.join("secret")).unwrap();
+        refuse(&edge, "401 Unauthorized");
+        assert_eq!(refuse(&edge, "401 Unauthorized"), wants[1]);
+    }
+}
+
+#[test]
+fn a_worker_leaves_an_edge_alone_for_as_long_as_a_429_says() {
+    for (answer, redial) in [
+        ("429 Too Many Requests\r\nRetry-After: 7", "redial_ms=71"),
+        ("429 Too Many Requests\r\nRetry-After: 86400", "redial_ms=601"), // a minute is enough
+        ("429 Too Many Requests\r\nRetry-After: tomorrow", "redial_ms=1"),
+        ("429 Too Many Requests", "redial_ms=1"),
+        ("503 Service Unavailable\r\nRetry-After: 7", "redial_ms=1"), // another edge may be there at once
+    ] {
+        let (edge, files) = (PlayedEdge::start(), Files::new());
+        files.write("secret", "web-1:s3cret\n");
+        let (address, path) = (format!("http://{}", edge.address), files.path("secret"));
+        let program = Program::start(&worker_for(&address, ["--credential-file", &path]), None);
+        refuse(&edge, answer);
+        program.says(redial); // the first pause is 100 to 200 ms
+    }
 }
 
 // ---- before it is known who somebody is ----

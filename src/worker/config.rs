@@ -32,6 +32,8 @@ pub struct WorkerConfig {
     pub to: Target,
     /// `None`: the certificate alone says who this is.
     pub authorization: Option<Secret>,
+    /// Where it came from. Whoever dials reads it again: a token is renewed while the worker runs.
+    pub secret_file: Option<SecretFile>,
     /// The edges are HAProxy's (`attach-srv`): there is no setup, so nothing is registered, and the certificate or the address alone
     /// says who this is.
     pub haproxy: bool,
@@ -128,6 +130,7 @@ impl WorkerConfig {
             serve,
             to,
             authorization,
+            secret_file: None,
             haproxy: false,
             about: About::default(),
             tls: TlsFiles::NONE,
@@ -154,6 +157,7 @@ impl WorkerConfig {
             && self.serve == other.serve
             && self.to == other.to
             && self.authorization == other.authorization
+            && self.secret_file == other.secret_file
             && self.haproxy == other.haproxy
             && self.links == other.links
             && self.via == other.via
@@ -304,6 +308,32 @@ impl Secret {
     #[must_use]
     pub fn header_value(&self) -> &str {
         &self.0
+    }
+}
+
+/// `credential_file` or `bearer_file`. The path already has the configuration's folder in front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFile {
+    /// `id:secret`.
+    Credential(PathBuf),
+    /// A token.
+    Bearer(PathBuf),
+}
+
+impl SecretFile {
+    /// What is in it now. Blocks: not for a core.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn read(&self) -> Result<Secret, String> {
+        let mut mistakes = Mistakes::new("");
+        let (SecretFile::Credential(path) | SecretFile::Bearer(path)) = self;
+        let file = At { value: path.clone(), place: Place::File };
+        let secret = secret_line(&file, &mut mistakes).and_then(|line| match self {
+            SecretFile::Credential(_) => basic(&line, &file, &mut mistakes),
+            SecretFile::Bearer(_) => bearer(&line, &file, &mut mistakes),
+        });
+        secret.ok_or_else(|| mistakes.list().iter().map(|mistake| mistake.text.as_str()).collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -752,6 +782,11 @@ impl Given {
                 None
             }
         };
+        let secret_file = match (&self.credential_file, &self.bearer_file) {
+            _ if haproxy => None,
+            (Some(file), _) => Some(SecretFile::Credential(file.value.clone())),
+            (None, file) => file.as_ref().map(|file| SecretFile::Bearer(file.value.clone())),
+        };
         let tls = self.tls_files(edges.as_deref(), to.as_ref(), mistakes);
         let links = number(self.links.as_ref(), limits::WORKER_LINKS_LIMIT, limits::WORKER_LINKS, mistakes);
         let concurrency =
@@ -768,6 +803,7 @@ impl Given {
             serve: scope?,
             to: to?,
             authorization: authorization?,
+            secret_file,
             haproxy,
             about,
             tls: tls?,

@@ -10,11 +10,12 @@ use std::task::Poll;
 
 use rustls::client::ClientConfig;
 
-use super::config::{EdgeAddress, WorkerConfig};
+use super::config::{EdgeAddress, Secret, WorkerConfig};
 use super::resolve::Resolver;
 use super::service::{OverLink, WorkerService};
+use super::setup::{self, NoLink};
 use super::shares::{Share, Shares};
-use super::{setup, tls, via};
+use super::{tls, via};
 use crate::client;
 use crate::clock;
 use crate::exchange::Latch;
@@ -28,6 +29,8 @@ use crate::wire::{ChannelVersion, Scheme};
 /// Links that belong together: what one configuration asks for.
 pub struct Links {
     pub config: Rc<WorkerConfig>,
+    /// What setups present: the configuration's, or what its file held when somebody dialed last.
+    pub authorization: RefCell<Option<Secret>>,
     /// For https edges; what is dialed next takes it.
     pub tls: RefCell<Option<Arc<ClientConfig>>>,
     pub service: Rc<WorkerService>,
@@ -46,6 +49,17 @@ impl Links {
     /// All links are there that are wanted.
     pub fn are_up(&self) -> bool {
         self.wanted.get() > 0 && self.up.get() >= self.wanted.get()
+    }
+
+    /// What a setup presents now. A file that cannot be read changes nothing: what it held may be good yet.
+    async fn authorization(&self) -> Option<Secret> {
+        if let Some(file) = &self.config.secret_file {
+            match self.resolver.read(file).await {
+                Ok(secret) => drop(self.authorization.replace(Some(secret))),
+                Err(why) => tracing::warn!(why, "the secret's file cannot be used; what it held before is"),
+            }
+        }
+        self.authorization.borrow().clone()
     }
 
     /// Dials all edges, until `ends` is set.
@@ -183,16 +197,16 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: R
             continue;
         }
         let dialed = clock::now();
-        let (why, leaves) = match dial(links, &edge, way, &share).await {
+        let (why, leaves, wait_ms) = match dial(links, &edge, way, &share).await {
             Ok(life) => {
                 io::spawn(serve(links.clone(), life.clone(), ends.clone()));
                 let _up = Counted::new(&links.up);
                 any_of(&[&life.over.leaves, &life.is_over]).await;
                 was_http1 = life.was_http1;
                 let leaves = life.over.leaves.is_set() || (life.was_http1 && life.ended_well.get());
-                (life.why.borrow().clone(), leaves)
+                (life.why.borrow().clone(), leaves, 0)
             }
-            Err(why) => (why, false),
+            Err(NoLink { why, wait_ms }) => (why, false, wait_ms),
         };
         if ends.is_set() {
             break;
@@ -209,7 +223,7 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: R
             tracing::info!(edge = %edge.host, address = %way, "the edge leaves: a new link is dialed");
             continue;
         }
-        let ms = pause.next_ms();
+        let ms = wait_ms + pause.next_ms();
         // While it is worth waiting for, its share is kept.
         share.counts(pause.is_short());
         tracing::warn!(edge = %edge.host, address = %way, serves = %links.config.serve, why, redial_ms = ms, "no link");
@@ -237,11 +251,12 @@ struct Life {
 }
 
 /// A connection to the edge, turned. The error says why there is none.
-async fn dial(links: &Rc<Links>, edge: &EdgeAddress, way: Way, share: &Share) -> Result<Rc<Life>, String> {
+async fn dial(links: &Rc<Links>, edge: &EdgeAddress, way: Way, share: &Share) -> Result<Rc<Life>, NoLink> {
+    let authorization = links.authorization().await;
     let mut conn = match (way, &links.config.via) {
         (Way::Address(address), _) => match io::timeout(CONNECT_MS_MAX, Conn::connect(address)).await {
             Some(Ok(conn)) => conn,
-            Some(Err(error)) => return Err(format!("cannot connect: {error}")),
+            Some(Err(error)) => return Err(format!("cannot connect: {error}").into()),
             None => return Err("cannot connect: no answer in time".into()),
         },
         (Way::Proxy, Some(via)) => via::connect(via, edge, &links.resolver).await?,
@@ -253,7 +268,7 @@ async fn dial(links: &Rc<Links>, edge: &EdgeAddress, way: Way, share: &Share) ->
         tls::secure(&mut conn, config, &edge.host, "ca_file").await?;
     }
     let (conn, version) = match links.config.haproxy {
-        false => setup::set_up(conn, edge, &links.config).await?,
+        false => setup::set_up(conn, edge, &links.config, authorization.as_ref()).await?,
         true => (setup::as_device(conn), ChannelVersion::H2),
     };
     let offer = share.offer();

@@ -343,6 +343,7 @@ impl Work {
         let (health, takes) = (config.health.clone(), (config.concurrency, config.adaptive));
         self.watch_health(&service, health.clone());
         let links = Rc::new(Links {
+            authorization: RefCell::new(config.authorization.clone()),
             config: Rc::new(config),
             tls: RefCell::new(tls.edge),
             service,

@@ -1,5 +1,5 @@
-//! Names to addresses: all of them, and for how long. Runs on a small thread of its own, because a resolver needs a
-//! runtime that is not ours and getaddrinfo would block the core.
+//! Names to addresses: all of them, and for how long; and the file with a worker's secret. Runs on a small thread of its own,
+//! because a resolver needs a runtime that is not ours, and getaddrinfo, or a slow file, would block the core.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -9,6 +9,7 @@ use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::name_server::TokioConnectionProvider;
 use tokio::sync::mpsc;
 
+use super::config::{Secret, SecretFile};
 use crate::io;
 use crate::limits::RESOLVE_MS_MAX;
 use crate::xcore::{HomeWakers, PipeTx, pipe};
@@ -21,9 +22,9 @@ pub struct Found {
     pub ttl_ms: Option<u64>,
 }
 
-struct Question {
-    name: String,
-    answer: PipeTx<Result<Found, String>>,
+enum Question {
+    Name { name: String, answer: PipeTx<Result<Found, String>> },
+    Secret { file: SecretFile, answer: PipeTx<Result<Secret, String>> },
 }
 
 /// Asks the resolver's thread. Cheap to clone; stays on its core.
@@ -50,14 +51,28 @@ impl Resolver {
         if let Ok(address) = bare.parse() {
             return Ok(Found { addresses: vec![address], ttl_ms: None });
         }
+        let name = name.to_owned();
+        self.ask(|answer| Question::Name { name, answer }, "no name server answered in time").await
+    }
+
+    /// What is in the file now.
+    pub async fn read(&self, file: &SecretFile) -> Result<Secret, String> {
+        let file = file.clone();
+        self.ask(|answer| Question::Secret { file, answer }, "the file could not be read in time").await
+    }
+
+    async fn ask<T: Send>(
+        &self,
+        question: impl FnOnce(PipeTx<Result<T, String>>) -> Question,
+        too_late: &str,
+    ) -> Result<T, String> {
         let (answer, mut answered) = pipe(1);
-        let question = Question { name: name.to_owned(), answer };
-        self.questions.send(question).map_err(|_| "the resolver's thread has ended")?;
+        self.questions.send(question(answer)).map_err(|_| "the resolver's thread has ended")?;
         let answered = std::future::poll_fn(|cx| answered.poll_recv(cx, &self.wakers));
         match io::timeout(RESOLVE_MS_MAX, answered).await {
-            Some(Some(found)) => found,
+            Some(Some(answer)) => answer,
             Some(None) => Err("the resolver's thread has ended".into()),
-            None => Err("no name server answered in time".into()),
+            None => Err(too_late.into()),
         }
     }
 }
@@ -77,12 +92,20 @@ fn answer_all(mut asked: mpsc::UnboundedReceiver<Question>) {
                 TokioResolver::builder_with_config(nobody, TokioConnectionProvider::default()).build()
             }
         };
-        while let Some(Question { name, mut answer }) = asked.recv().await {
-            let resolver = resolver.clone();
-            tokio::spawn(async move {
-                let found = resolve(&resolver, &name).await;
-                let _ = answer.try_send(found); // whoever asked may have left
-            });
+        // Whoever asked may have left when there is an answer.
+        while let Some(question) = asked.recv().await {
+            match question {
+                Question::Name { name, mut answer } => {
+                    let resolver = resolver.clone();
+                    tokio::spawn(async move {
+                        let found = resolve(&resolver, &name).await;
+                        let _ = answer.try_send(found);
+                    });
+                }
+                Question::Secret { file, mut answer } => {
+                    tokio::task::spawn_blocking(move || drop(answer.try_send(file.read())));
+                }
+            }
         }
     });
 }

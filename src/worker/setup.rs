@@ -6,19 +6,39 @@ use bytes::Bytes;
 use super::config::{EdgeAddress, Secret, WorkerConfig};
 use super::tls;
 use crate::io::{self, Conn};
-use crate::limits::SETUP_MS_MAX;
+use crate::limits::{RETRY_AFTER_MS_MAX, SETUP_MS_MAX};
 use crate::wire::PREFACE;
 use crate::wire::{self, ChannelVersion, Dialect, HeadScan, SetupAnswer};
+
+/// Why there is no link.
+pub struct NoLink {
+    pub why: String,
+    /// How long the edge wants to be left alone.
+    pub wait_ms: u64,
+}
+
+impl From<String> for NoLink {
+    fn from(why: String) -> NoLink {
+        NoLink { why, wait_ms: 0 }
+    }
+}
+
+impl From<&str> for NoLink {
+    fn from(why: &str) -> NoLink {
+        NoLink::from(why.to_owned())
+    }
+}
 
 /// Sends the setup and reads its answer. What comes behind the 101 stays in the connection: it belongs to the channel.
 pub async fn set_up(
     mut conn: Conn,
     edge: &EdgeAddress,
     config: &WorkerConfig,
-) -> Result<(Conn, ChannelVersion), String> {
+    authorization: Option<&Secret>,
+) -> Result<(Conn, ChannelVersion), NoLink> {
     let versions = [ChannelVersion::H2, ChannelVersion::H1];
     let out = conn.writer.buf();
-    let authorization = config.authorization.as_ref().map(Secret::header_value);
+    let authorization = authorization.map(Secret::header_value);
     let (host, about) = (edge.to_string(), &config.about);
     wire::setup::put_setup_request(out, &host, &config.serve, authorization, about, &versions, Dialect::Ptth);
     let answered = async {
@@ -29,8 +49,12 @@ pub async fn set_up(
     let head = io::timeout(SETUP_MS_MAX, answered).await.ok_or("the setup was not answered in time")??;
     match wire::setup::parse_setup_answer(head) {
         Ok(SetupAnswer::Accepted(version)) => Ok((conn, version)),
-        Ok(SetupAnswer::Refused { status, .. }) => Err(refused(status)),
-        Err(fault) => Err(format!("this is no edge: {fault}")),
+        Ok(SetupAnswer::Refused { status, retry_after_s, .. }) => {
+            // After a 503 another edge may be there at once; 429 is about this worker, and its neighbours.
+            let wait_ms = retry_after_s.filter(|_| status == 429).map_or(0, |s| u64::from(s) * 1_000);
+            Err(NoLink { why: refused(status), wait_ms: wait_ms.min(RETRY_AFTER_MS_MAX) })
+        }
+        Err(fault) => Err(format!("this is no edge: {fault}").into()),
     }
 }
 
@@ -72,7 +96,7 @@ fn refused(status: u16) -> String {
         404 => "this address does not accept workers; look at `accept` in its [[listen]]",
         406 => "no HTTP version in common",
         426 => "something between here and the edge does not pass the upgrade on",
-        429 => "this credential holds as many links as it may; look at links_max",
+        429 => "this credential holds as many links as it may (links_max), or too many setups came from this address",
         503 => "it is draining",
         _ => "is this an edge?",
     };
