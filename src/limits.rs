@@ -502,6 +502,13 @@ pub const WORKER_SERVICES_MAX: usize = 64;
 pub const WORKER_LINKS_LIMIT: u64 = 64;
 /// Largest `concurrency` of a worker.
 pub const WORKER_CONCURRENCY_LIMIT: u64 = 65_536;
+/// `ptth doctor`: looking whether edges and the server can be reached, all together; a name, a connection and a handshake have
+/// their own bounds, and this is as long as all three.
+pub const REACH_MS_MAX: u64 = RESOLVE_MS_MAX + CONNECT_MS_MAX + HANDSHAKE_MS_MAX;
+/// Addresses of one edge's name that `ptth doctor` tries, one after the other; those behind them are not looked at.
+pub const REACH_ADDRESSES_MAX: usize = 16;
+/// For so long `ptth doctor` watches how much of the CPUs' time the host takes: 50 ticks of the kernel's clock, so 2 % can be told.
+pub const DOCTOR_STEAL_MS: u64 = 500;
 /// `ptth status`, `ptth drain`: connecting to the admin address, and the whole answer.
 pub const ADMIN_CONNECT_MS_MAX: u64 = 5_000;
 pub const ADMIN_ANSWER_MS_MAX: u64 = 10_000;

@@ -68,12 +68,14 @@ fn sample(name: &str) -> String {
 fn help_names_every_command_and_shows_an_example() {
     let help = ptth(&["--help"]);
     assert_eq!((help.code, help.err.as_str()), (0, ""));
-    for word in ["demo", "edge", "worker", "check", "credential", "status", "drain", "--log", "RUST_LOG", "Example"] {
+    for word in
+        ["demo", "edge", "worker", "check", "doctor", "credential", "status", "drain", "--log", "RUST_LOG", "Example"]
+    {
         assert!(help.out.contains(word), "no {word} in\n{}", help.out);
     }
     let same = ptth(&["help"]);
     assert_eq!((same.code, same.out), (0, help.out));
-    for command in ["demo", "edge", "worker", "check", "credential", "status", "drain"] {
+    for command in ["demo", "edge", "worker", "check", "doctor", "credential", "status", "drain"] {
         let own = ptth(&[command, "--help"]);
         assert!(own.code == 0 && own.out.contains("Usage:") && own.err.is_empty(), "{command}");
     }
@@ -118,6 +120,7 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         (&["status", "--admin", "nowhere"], "--admin is not an address; write host:port"),
         (&["status", "--admin", "http://127.0.0.1:1/status"], "--admin is not an address"),
         (&["drain", "--admin", "127.0.0.1:x"], "--admin is not an address"),
+        (&["doctor", "--admin", "nowhere"], "--admin is not an address; write host:port"),
     ] {
         check_refused(arguments, 2, want);
     }
@@ -292,4 +295,80 @@ fn nobody_reading_the_output_is_no_panic() {
     let got =
         outcome(command.args(["-c", &format!("'{program}' --help | true; '{program}' credential new web-1 | true")]));
     assert!(!got.err.contains("panic"), "{}", got.err);
+}
+
+/// What `ptth doctor --json` found about one thing.
+#[track_caller]
+fn found(got: &Outcome, about: &str) -> serde_json::Value {
+    let all: serde_json::Value = serde_json::from_str(&got.out).expect("JSON");
+    let findings = all["findings"].as_array().expect("a list");
+    let wrong = findings.iter().filter(|finding| finding["grade"] == "wrong").count();
+    assert_eq!((all["wrong"].as_u64(), got.code), (Some(wrong as u64), i32::from(wrong > 0)), "{}", got.out);
+    let one = findings.iter().find(|finding| finding["about"] == about);
+    one.unwrap_or_else(|| panic!("nothing about {about}: {}", got.out)).clone()
+}
+
+#[test]
+fn the_doctor_tells_an_address_that_is_taken_and_one_that_is_free() {
+    let directory = Directory::new("doctor-edge");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = format!(
+        "[[listen]]\naddress = \"{address}\"\naccept = [\"clients\", \"workers\"]\n[[pool]]\nname = \"app\"\n\
+         origins = [\"*\"]\n[[credential]]\nid = \"web-1\"\norigins = [\"*\"]\nsecret_hash = \"sha256:{}\"\n",
+        "0a".repeat(32)
+    );
+    let config = directory.write("edge.toml", &text);
+    let arguments = ["doctor", "--json", "--config", config.as_str()];
+    let got = ptth(&arguments);
+    let about = format!("address {address}");
+    let finding = found(&got, &about);
+    assert_eq!(finding["grade"], "wrong", "{finding}");
+    let saw = finding["saw"].as_str().unwrap();
+    assert!(saw.starts_with("taken by ") && saw.ends_with(&format!("({})", std::process::id())), "{saw}");
+    assert!(finding["mend"].as_str().unwrap().contains("ss -ltnp"), "{finding}");
+    drop(taken);
+    let got = ptth(&arguments);
+    assert_eq!((&found(&got, &about)["saw"], got.err.as_str()), (&"free".into(), ""));
+    assert_eq!(found(&got, "configuration")["grade"], "good");
+    assert_eq!(found(&got, "io_uring")["grade"], "good");
+    // The same in words: one line for what is good.
+    let words = ptth(&["doctor", "--config", &config]);
+    assert!(words.out.contains(&format!("ok      {about}: free\n")), "{}", words.out);
+}
+
+#[test]
+fn the_doctor_looks_for_a_workers_edges_and_its_server() {
+    let directory = Directory::new("doctor-worker");
+    directory.write("web-1.secret", "web-1:secret\n");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = |edge: SocketAddr, server: SocketAddr| {
+        let text = format!(
+            "edges = [\"http://{edge}\"]\nserve = [\"http://app.example\"]\nto = \"http://{server}\"\n\
+             credential_file = \"web-1.secret\"\n"
+        );
+        directory.write("worker.toml", &text)
+    };
+    let got = ptth(&["doctor", "--json", "--config", &config(open, closed)]);
+    assert_eq!(found(&got, &format!("edge {open}"))["saw"], "it takes connections");
+    let server = found(&got, &format!("server http://{closed}"));
+    assert_eq!((&server["grade"], &server["saw"]), (&"wrong".into(), &"Connection refused".into()));
+    let got = ptth(&["doctor", "--json", "--config", &config(closed, open)]);
+    assert_eq!(found(&got, &format!("edge {closed}"))["grade"], "wrong");
+    assert_eq!(found(&got, &format!("server http://{open}"))["grade"], "good");
+}
+
+#[test]
+fn the_doctor_counts_a_configurations_mistakes() {
+    let directory = Directory::new("doctor-bad");
+    let config = directory.write("edge.toml", "[edge]\ncores = 0\n");
+    let got = ptth(&["doctor", "--json", "--config", &config]);
+    let finding = found(&got, "configuration");
+    assert_eq!(finding["grade"], "wrong");
+    assert_eq!((got.code, got.err.as_str()), (1, ""));
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let got = ptth(&["doctor", "--json", "--admin", &closed.to_string()]);
+    assert_eq!(found(&got, &format!("edge {closed}"))["grade"], "wrong");
 }

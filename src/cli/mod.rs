@@ -4,6 +4,7 @@
 mod admin;
 mod check;
 mod credential;
+mod doctor;
 mod log;
 mod status;
 
@@ -47,6 +48,8 @@ pub(crate) enum Stop {
     /// Lines for stderr.
     Usage(Vec<String>),
     Failure(String),
+    /// Exit code 1; why has been printed already.
+    Told,
     /// Whoever read our output went away, and does not want to hear about it.
     OutputClosed,
 }
@@ -90,6 +93,7 @@ Example, an edge and one worker:
   ptth credential new web-1 --origin http://app.example    the secret line goes into web-1.secret,
                                                            the [[credential]] block into edge.toml
   ptth check --config edge.toml                            says nothing when all is well
+  ptth doctor --config edge.toml                           says what this host lacks for it
   ptth edge --config edge.toml
   ptth worker --edge http://edge.example:8080 --serve http://app.example \\
               --to http://127.0.0.1:3000 --credential-file web-1.secret
@@ -126,6 +130,22 @@ enum Command {
         /// The file to check
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Say what this host, a configuration and a running edge lack, why it matters and how to mend it
+    ///
+    /// Looks at the kernel, at limits, cgroups and the network; with --config at the file, the files that it names, its
+    /// addresses, and, for a worker, whether its edges and its server can be reached. Changes nothing. Exit code 0 when nothing is
+    /// wrong; what could only be better does not count.
+    Doctor {
+        /// An edge.toml or a worker.toml
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The address of a running edge's [admin], such as 127.0.0.1:9090
+        #[arg(long, value_name = "ADDR")]
+        admin: Option<String>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Make credentials for workers
     #[command(subcommand)]
@@ -262,7 +282,7 @@ pub fn main(programs: Programs) -> ExitCode {
             complain(&[format!("ptth: {line}")]);
             ExitCode::from(1)
         }
-        Err(Stop::OutputClosed) => ExitCode::from(1),
+        Err(Stop::Told | Stop::OutputClosed) => ExitCode::from(1),
     }
 }
 
@@ -290,6 +310,7 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
             (programs.worker)(source, config).map_err(Stop::Failure)
         }
         Command::Check { config: file } => check::check(&file),
+        Command::Doctor { config, admin, json } => doctor::doctor(&doctor::Asked { config, admin, json }),
         Command::Credential(CredentialCommand::New { name, origins }) => print(&credential::new(&name, &origins)?),
         Command::Status { admin, json } => print(&status::status(&admin.address, json)?),
         Command::Drain { admin } => print(&status::drain(&admin.address)?),

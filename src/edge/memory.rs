@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -12,13 +12,19 @@ use crate::clock;
 use crate::limits::{MEMORY_LOOK_MS, MEMORY_TOLD_MS};
 use crate::xcore::{Fill, MemoryGauge};
 
+/// What `process` (`self`, or an id) may use at all, as far as the kernel tells.
+#[must_use]
+pub fn available(process: &str) -> Option<u64> {
+    available_bytes(Path::new("/"), process)
+}
+
 /// The bound in bytes; `None`: there is none.
 pub fn bytes_max(memory_max: MemoryMax) -> Option<u64> {
     match memory_max {
         MemoryMax::Unbounded => None,
         MemoryMax::Bytes(bytes) => Some(bytes),
         MemoryMax::Share(percent) => {
-            let available = available_bytes(Path::new("/"));
+            let available = available("self");
             if available.is_none() {
                 tracing::warn!("/proc does not tell how much memory there is, so `memory_max` bounds nothing");
             }
@@ -69,34 +75,50 @@ fn resident_pages(statm: &File) -> Option<u64> {
     std::str::from_utf8(&text[..bytes]).ok()?.split(' ').nth(1)?.parse().ok()
 }
 
-/// The least of the machine's memory and the limits of all cgroups around this process; `root` is `/`.
-fn available_bytes(root: &Path) -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(root.join(path.trim_start_matches('/'))).ok();
-    let meminfo = read("proc/meminfo");
+/// The least of the machine's memory and the limits of all cgroups around a process; `root` is `/`.
+fn available_bytes(root: &Path, process: &str) -> Option<u64> {
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let meminfo = read(&root.join("proc/meminfo"));
     let machine = meminfo.as_deref().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kib * 1024)
     });
-    let groups = read("proc/self/cgroup").unwrap_or_default();
-    let of_groups = groups.lines().flat_map(|line| {
+    let of_groups = groups(root, process, "memory").into_iter().filter_map(|group| {
+        let name = if group.is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
+        // "max" is no number, and no limit.
+        read(&group.folder.join(name))?.trim().parse::<u64>().ok()
+    });
+    of_groups.chain(machine).min()
+}
+
+/// One cgroup around a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub folder: PathBuf,
+    /// The files in it are those of version 2.
+    pub is_v2: bool,
+}
+
+/// All cgroups around `process` (`self`, or an id) that bound `kind` (`memory`, `cpu`), the innermost first. Some of the folders
+/// may not be there. `root` is `/`.
+#[must_use]
+pub fn groups(root: &Path, process: &str, kind: &str) -> Vec<Group> {
+    let text = std::fs::read_to_string(root.join("proc").join(process).join("cgroup")).unwrap_or_default();
+    let of_line = |line: &str| {
         // Version 2 is `0::/path`; version 1 has a line for each hierarchy (cgroups(7)).
         let mut parts = line.splitn(3, ':');
-        let (base, name) = match (parts.next(), parts.next()) {
-            (Some("0"), Some("")) => ("sys/fs/cgroup", "memory.max"),
-            (_, Some(kinds)) if kinds.split(',').any(|kind| kind == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
+        let (base, is_v2) = match (parts.next(), parts.next()) {
+            (Some("0"), Some("")) => ("sys/fs/cgroup".to_owned(), true),
+            (_, Some(kinds)) if kinds.split(',').any(|own| own == kind) => (format!("sys/fs/cgroup/{kind}"), false),
             _ => return Vec::new(),
         };
         let own = Path::new(parts.next().unwrap_or("/"));
         // In a container the path may be the host's, of which only the top is to be seen.
-        let paths =
-            own.ancestors().map(|group| format!("{base}{}/{name}", group.display().to_string().trim_end_matches('/')));
-        // "max" is no number, and no limit.
-        paths.filter_map(|path| read(&path)?.trim().parse::<u64>().ok()).collect()
-    });
-    of_groups.chain(machine).min()
+        let folders = own.ancestors().map(|group| root.join(&base).join(group.strip_prefix("/").unwrap_or(group)));
+        folders.map(|folder| Group { folder, is_v2 }).collect()
+    };
+    text.lines().flat_map(of_line).collect()
 }
 
 #[cfg(test)]
@@ -117,7 +139,7 @@ mod tests {
     #[track_caller]
     fn check(name: &str, files: &[(&str, &str)], want: Option<u64>) {
         let root = root(name, files);
-        let found = available_bytes(&root);
+        let found = available_bytes(&root, "self");
         let _ = std::fs::remove_dir_all(&root);
         assert_eq!(found, want, "{name}: {files:?}");
     }

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod credentials;
 pub mod log;
+pub mod memory;
 pub mod patterns;
 pub mod priority;
 pub mod register;
@@ -20,7 +21,6 @@ mod handover;
 mod life;
 mod lineage;
 mod links;
-mod memory;
 mod over;
 mod rates;
 mod service;

@@ -4,6 +4,7 @@
 pub mod config;
 #[cfg(feature = "embed")]
 mod embed;
+pub mod reach;
 pub mod tls;
 
 mod h2c;
