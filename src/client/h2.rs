@@ -269,6 +269,7 @@ async fn drive<S: Service + 'static>(
             let seen = Seen { waits_for_reader: waits, is_idle: !connection.has_streams() };
             match life.poll(cx, &seen, watch, pulse) {
                 Poll::Pending => break,
+                Poll::Ready(Due::Goodbye) if !shared.service.may_go() => life.stays_idle(),
                 Poll::Ready(Due::Goodbye) => life.leave(connection),
                 Poll::Ready(Due::Idle) => life.shut(connection, Reason::NO_ERROR, None),
                 Poll::Ready(Due::Head) => {
@@ -404,6 +405,11 @@ impl Life {
         self.stage = Stage::Leaving { since: clock::now() };
         self.idle_since = None;
         connection.graceful_shutdown();
+    }
+
+    /// Its time to go has come, and it may not: it is looked at again after as long.
+    fn stays_idle(&mut self) {
+        self.idle_since = Some(clock::now());
     }
 
     fn shut(&mut self, connection: &mut Connection<Watched, Bytes>, reason: Reason, why: Option<&'static str>) {

@@ -54,6 +54,11 @@ pub trait Service {
     /// The peer said that it will not stay, and may still send requests: GOAWAY (HTTP/2), or `Connection: close` on a request.
     fn peer_leaves(&self) {}
 
+    /// Whether a connection that has been idle may end for it. Asked of a link whose edge leaves, too.
+    fn may_go(&self) -> bool {
+        true
+    }
+
     /// This request is not for HTTP: its connection becomes something else (a link). Asked before anything is answered.
     fn takes_over(&self, _head: &RequestHead) -> bool {
         false

@@ -177,7 +177,8 @@ async fn any_of(latches: &[&Latch]) {
 /// Keeps one link alive: dial, set up, serve, and again after a pause, or at once when the edge has said that it leaves.
 ///
 /// ```text
-/// Dialing --set up--> Linked --the edge leaves--> Dialing, without a pause, while the old link ends in a task of its own
+/// Dialing --set up--> Linked --the edge leaves--> Dialing, without a pause, while the old link lives on in a task of its own
+/// (it ends when it is replaced, and idle)
 /// Dialing --failed--> Pausing --over--> Dialing;   Linked --lost--> Pausing
 /// every state --ends, or the address is gone--> (over)
 /// ```
@@ -190,6 +191,8 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: R
     // An edge that leaves again and again, as soon as a link is up, is dialed with pauses.
     let mut may_hurry = true;
     let mut was_http1 = false;
+    // A link whose edge leaves, until there is another.
+    let mut leaving: Option<Rc<Life>> = None;
     while !ends.is_set() {
         if was_http1 && links.shares.is_paused() {
             // There a link is a credit, and nothing is offered now.
@@ -199,12 +202,17 @@ async fn keep(wanted: Wanted, edge: EdgeAddress, way: Way, share: Share, gone: R
         let dialed = clock::now();
         let (why, leaves, wait_ms) = match dial(links, &edge, way, &share).await {
             Ok(life) => {
+                if let Some(before) = leaving.take() {
+                    before.over.is_replaced.set(true);
+                }
                 io::spawn(serve(links.clone(), life.clone(), ends.clone()));
                 let _up = Counted::new(&links.up);
                 any_of(&[&life.over.leaves, &life.is_over]).await;
                 was_http1 = life.was_http1;
                 let leaves = life.over.leaves.is_set() || (life.was_http1 && life.ended_well.get());
-                (life.why.borrow().clone(), leaves, 0)
+                let why = life.why.borrow().clone();
+                leaving = leaves.then_some(life);
+                (why, leaves, 0)
             }
             Err(NoLink { why, wait_ms }) => (why, false, wait_ms),
         };

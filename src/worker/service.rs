@@ -81,12 +81,14 @@ pub struct OverLink {
     service: Rc<WorkerService>,
     /// The edge said that it leaves.
     pub leaves: Latch,
+    /// Another link has come in the place of this one.
+    pub is_replaced: Cell<bool>,
     version: ChannelVersion,
 }
 
 impl OverLink {
     pub fn new(service: Rc<WorkerService>, version: ChannelVersion) -> OverLink {
-        OverLink { service, leaves: Latch::default(), version }
+        OverLink { service, leaves: Latch::default(), is_replaced: Cell::new(false), version }
     }
 }
 
@@ -107,6 +109,10 @@ impl Service for OverLink {
 
     fn peer_leaves(&self) {
         self.leaves.set();
+    }
+
+    fn may_go(&self) -> bool {
+        self.is_replaced.get()
     }
 }
 
