@@ -296,9 +296,16 @@ pub const GENERATIONS_LEAVING_MAX: usize = 2;
 /// How long a client without a request may still send one over a connection of a generation that leaves, and be told with the
 /// answer. Who asks at least once a second never meets a connection that closes. A pool with one link waits as long.
 pub const LEAVE_IDLE_MS: u64 = 1_000;
+/// How long a worker that was told to come again, and has nothing to do, keeps its link though requests wait for it where it is
+/// to come and nobody else is there: some do not hear what they are told, and come when they have lost their link. Ours
+/// makes no pause that is longer ([`REDIAL_MS_MAX`]).
+pub const LINK_WANTED_MS: u64 = 3_000;
+/// The same where others are there, or where it cannot be seen whether requests wait, as in another process.
+pub const LINK_UNHEARD_MS: u64 = 5_000;
 /// How long a new generation holds requests of a pool without links, whatever `hold_without_workers` says: its workers have
-/// been told to come, the last of them [`LEAVE_IDLE_MS`] later, and dial again within some seconds.
-pub const WORKERS_RETURN_MS: u64 = 5_000;
+/// been told to come, the last of them [`LEAVE_IDLE_MS`] later, and dial again within some seconds. A drain waits as long for
+/// them.
+pub const WORKERS_RETURN_MS: u64 = 10_000;
 /// How long the tasks of a generation whose time is up have to end. They are dropped where they wait, and none needs a peer.
 pub const OVER_MS_MAX: u64 = 5_000;
 /// A newer process has so long to read its configuration and start its cores, before the older one ends it and goes on.
@@ -516,7 +523,8 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 10_000;
 pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
-const _: () = assert!(LEAVE_IDLE_MS < WORKERS_RETURN_MS);
+const _: () = assert!(LEAVE_IDLE_MS + LINK_UNHEARD_MS + REDIAL_MS_MAX < WORKERS_RETURN_MS);
+const _: () = assert!(REDIAL_MS_MIN + REDIAL_MS_MAX < LINK_WANTED_MS && LINK_WANTED_MS < LINK_UNHEARD_MS);
 const _: () = assert!(READ_AHEAD_BYTES_MAX <= READ_BYTES_LARGE);
 const _: () = assert!(2 * FORWARDED_BYTES_MAX <= LINE_BYTES_MAX && FORWARDED_HOPS_MAX * 50 <= FORWARDED_BYTES_MAX);
 const _: () = assert!(16 + PROXY_V2_BYTES_MAX <= READ_BYTES_SMALL && PROXY_V1_BYTES_MAX <= PROXY_V2_BYTES_MAX);

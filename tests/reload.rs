@@ -11,6 +11,7 @@ use common::h2_worker::H2Worker;
 use common::load::Load;
 use common::peer::until;
 use common::program::{Program, Text, descriptors, until_no_more_than};
+use common::relay::Relay;
 use common::{
     CORES, HOST, ORIGIN, Peer, SECRET, TestEdge, assert_own, edge, get, origin, post, setting, setup, worker_config,
 };
@@ -45,8 +46,10 @@ fn twenty_reloads_under_load_lose_nothing() {
     let text = |round: u64| if round.is_multiple_of(2) { "cores = 2\n" } else { "cores = 1\n" };
     let mut program = Program::start("reload", Text { edge: text(0), ..Text::default() });
     let server = origin::serving(|_| common::ok("served"));
-    let workers = [worker(program.address, server), worker(program.address, server)];
+    let relays = [(); 2].map(|()| Relay::start(program.address));
+    let workers = [0, 1].map(|index: usize| worker(relays[index].address, server));
     program.until(|status| links(status) == 4);
+    relays.iter().for_each(|relay| relay.guard(2));
     let idle = descriptors(program.pid());
 
     let load = Load::start(program.address, 2, "/");
@@ -64,9 +67,14 @@ fn twenty_reloads_under_load_lose_nothing() {
         load.wait_for(30);
     }
     let (answers, failures) = load.end();
+    // Neither refused nor reset, nor anything but a 200.
     assert_eq!(failures, Vec::<String>::new(), "of {answers}\n{}", program.log());
 
     let status = program.until(|status| is_alone(status) && links(status) == 4);
+    for relay in &relays {
+        assert_eq!(relay.losses(), Vec::<String>::new(), "a link was lost before it was replaced\n{}", program.log());
+        assert!(relay.all() >= 4, "{} links: none has moved", relay.all());
+    }
     assert_eq!(status["generation"], RELOADS + 1);
     assert_eq!(
         status["pools"][0]["counters"]["requests"]["2xx"], answers,
@@ -273,6 +281,98 @@ fn what_went_over_is_bounded_and_may_leave() {
 }
 
 #[test]
+fn what_comes_late_goes_over_to_a_generation_that_drains() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        let mut old = edge.h1_link();
+        // A head that has begun keeps its client where it is.
+        let request = get("/late");
+        let (begun, rest) = request.split_at(7);
+        let mut late = edge.sent(begun);
+        edge.until(|status| status["limits"]["connections"] == 1);
+        edge.reload(|_| {});
+        old.ends();
+        let mut new = edge.h1_link();
+        edge.drain();
+        new.is_quiet();
+        late.send(rest);
+        assert_eq!(new.serve("served").target(), "/late");
+        let answer = late.response();
+        assert_eq!((answer.text(), answer.connection("close")), ("served", true));
+        new.ends();
+        assert!(edge.wait());
+    }
+}
+
+#[test]
+fn a_drain_behind_a_reload_waits_for_workers_that_have_been_told_to_come() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        let mut link = edge.h1_link();
+        let mut runs = edge.sent(get("/runs"));
+        link.request();
+        let mut waits = edge.sent(get("/waits"));
+        edge.until_queued(1);
+        edge.reload(|_| {});
+        edge.drain();
+        assert_eq!(edge.admin_get("/health/ready").status(), 503);
+        link.ok("ran");
+        assert_eq!(runs.response().text(), "ran");
+        link.ends();
+        let (mut again, answer) = edge.set_up(&setup(ORIGIN, "http%2F1.1"));
+        assert_eq!(answer.status(), 101, "{answer:?}");
+        assert_eq!(again.serve("waited").target(), "/waits");
+        assert_eq!(waits.response().text(), "waited");
+        again.ends();
+        assert!(edge.wait());
+    }
+}
+
+#[test]
+fn a_full_queue_is_full_for_all_generations_and_keeps_whom_it_has() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("queue = { requests_max = 2 }").start();
+        let mut waiting: Vec<Peer> = (0..2).map(|_| edge.sent(get("/waits"))).collect();
+        edge.until_queued(2);
+        let request = get("/late");
+        let (begun, rest) = request.split_at(7);
+        let mut late: Vec<Peer> = (0..2).map(|_| edge.sent(begun)).collect();
+        edge.until(|status| status["limits"]["connections"] == 4);
+        // Were it the pool that had shrunk, nobody would be sent away.
+        edge.reload(|config| config.pools[0].queue.requests_max = 1);
+        edge.until_queued(2);
+        late[0].send(rest);
+        assert_own(&late[0].response(), 503, "connection_limit_reached");
+        let mut new = edge.sent(get("/new"));
+        assert_own(&new.response(), 503, "connection_limit_reached");
+        edge.until_queued(2);
+        waiting.pop().expect("two").leave();
+        edge.until_queued(1);
+        late[1].send(rest); // as many as it may have where it is
+        edge.until_queued(2);
+        let mut link = edge.h1_link();
+        assert_eq!(link.serve("1").target(), "/waits");
+        assert_eq!(link.serve("2").target(), "/late");
+        assert_eq!((waiting[0].response().text(), late[1].response().text()), ("1", "2"));
+        edge.until_queued(0);
+    }
+}
+
+#[test]
+fn what_went_over_waits_for_nothing_that_cannot_come() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        let mut client =
+            edge.sent("GET / HTTP/1.1\r\nHost: app.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        edge.until_queued(1);
+        edge.reload(|_| {});
+        let _plain = Frames::dial(&edge, 1); // its worker has not announced extended CONNECT
+        assert_eq!(client.response().status(), 502);
+        edge.until_alone();
+    }
+}
+
+#[test]
 fn a_queue_longer_than_a_mailbox_goes_over() {
     const STREAMS: usize = 1_000;
     const { assert!(5 * STREAMS > ptth::limits::MAILBOX_MESSAGES_MAX) };
@@ -389,18 +489,64 @@ fn a_worker_hears_that_it_is_to_come_again_before_its_link_ends() {
             let goaway = worker.next(|frame| frame.kind == frames::GOAWAY);
             assert_eq!((goaway.goaway_code(), &goaway.payload[..4]), (frames::NO_ERROR, &[0; 4][..]));
         }
-        idle.ends();
+        idle.peer.is_quiet(); // as long as it is not replaced
         let mut again = Frames::dial(&edge, 1);
         assert!(!busy.peer.has_some(), "what runs has its time");
+        idle.peer.leave(); // it has dialed another, and ends this one itself
         busy.ok(1, "to the end");
         assert_eq!(client.response().text(), "to the end");
-        busy.ends();
+        let _other = Frames::dial(&edge, 0);
+        busy.ends(); // its worker has as many as it had
         edge.until_alone();
         let mut client = edge.sent(get("/"));
         let stream = again.request();
         again.ok(stream, "from the new one");
         assert_eq!(client.response().text(), "from the new one");
     }
+}
+
+#[test]
+fn an_idle_link_ends_when_its_worker_has_as_many_others() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        let mut old: Vec<Frames> = (0..2).map(|_| Frames::dial(&edge, 1)).collect();
+        edge.reload(|_| {});
+        for link in &mut old {
+            link.next(|frame| frame.kind == frames::GOAWAY);
+        }
+        let mut new = vec![Frames::dial(&edge, 1)];
+        old.iter_mut().for_each(|link| link.peer.is_quiet());
+        new.push(Frames::dial(&edge, 1));
+        old.iter_mut().for_each(Frames::ends);
+        edge.until_alone();
+        assert!(new.iter_mut().all(|link| !link.peer.has_some()));
+    }
+}
+
+#[test]
+fn an_idle_link_that_is_not_replaced_ends_within_drain_max() {
+    let edge = setting().drain_max("1s").start();
+    let mut link = Frames::dial(&edge, 1);
+    edge.reload(|_| {});
+    link.next(|frame| frame.kind == frames::GOAWAY);
+    link.peer.is_quiet();
+    link.ends();
+    edge.until_alone();
+}
+
+#[test]
+fn requests_do_not_wait_for_long_for_a_worker_that_does_not_hear() {
+    let edge = setting().drain_max("1h").start();
+    let mut deaf = Frames::dial(&edge, 1);
+    edge.reload(|_| {});
+    deaf.next(|frame| frame.kind == frames::GOAWAY);
+    let mut client = edge.sent(get("/"));
+    edge.until_queued(1);
+    deaf.ends(); // so that it comes again
+    let mut link = edge.h1_link();
+    link.serve("here");
+    assert_eq!(client.response().text(), "here");
+    edge.until_alone();
 }
 
 #[test]
@@ -481,6 +627,29 @@ fn a_pool_runs_no_more_than_it_may_over_all_generations() {
         assert_eq!(first.response().text(), "one");
         new.serve("two");
         assert_eq!(second.response().text(), "two");
+    }
+}
+
+#[test]
+fn a_permit_that_comes_back_late_is_seen_by_a_generation_that_leaves() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("concurrency_max = 1").start();
+        let mut oldest = edge.h1_link();
+        let mut first = edge.sent(get("/first"));
+        oldest.request();
+        edge.reload(|config| config.pools[0].retries_max = 7);
+        let mut older = edge.h1_link();
+        let mut second = edge.sent(get("/second"));
+        edge.until_queued(1);
+        // The newest one does not have the pool, so its requests stay where they are.
+        edge.reload(|config| config.pools[0] = Pool::new("new", vec!["new.example".parse().expect("a host")]));
+        edge.until(|status| status["pools"][1]["queued"] == 1);
+        older.is_quiet();
+        oldest.ok("one");
+        assert_eq!(first.response().text(), "one");
+        older.serve("two");
+        assert_eq!(second.response().text(), "two");
+        edge.until_alone();
     }
 }
 

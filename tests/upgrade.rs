@@ -14,6 +14,7 @@ use common::frames::{self, Frames};
 use common::load::Load;
 use common::peer::until;
 use common::program::{Program, Text, descriptors, until_no_more_than};
+use common::relay::Relay;
 use common::{HANG, HOST, ORIGIN, Peer, SECRET, get, origin, setup, worker_config};
 use ptth::worker::Worker;
 use ptth::worker::config::Secret;
@@ -37,8 +38,10 @@ fn ten_upgrades_under_load_lose_nothing() {
     const UPGRADES: usize = 10;
     let mut program = Program::start("upgrade", TEXT);
     let server = origin::serving(|_| common::ok("served"));
-    let workers = [worker(program.address, server), worker(program.address, server)];
+    let relays = [(); 2].map(|()| Relay::start(program.address));
+    let workers = [0, 1].map(|index: usize| worker(relays[index].address, server));
     program.until(|status| status["links"].as_array().is_some_and(|links| links.len() == 4));
+    relays.iter().for_each(|relay| relay.guard(2));
     let idle = descriptors(program.newest());
     let load = Load::start(program.address, 2, "/");
     load.wait_for(100);
@@ -50,9 +53,14 @@ fn ten_upgrades_under_load_lose_nothing() {
         until(|| !is_running(before));
     }
     let (answers, failures) = load.end();
+    // Neither refused nor reset, nor anything but a 200.
     assert_eq!(failures, Vec::<String>::new(), "of {answers}\n{}", program.log());
     assert_eq!(program.end(), Some(0), "the first one ended well\n{}", program.log());
     program.until(|status| status["links"].as_array().is_some_and(|links| links.len() == 4));
+    for relay in &relays {
+        assert_eq!(relay.losses(), Vec::<String>::new(), "a link was lost before it was replaced\n{}", program.log());
+        assert!(relay.all() >= 4, "{} links: none has moved", relay.all());
+    }
     until_no_more_than(program.newest(), &idle);
     let last = program.newest();
     kill_process(Pid::from_raw(last as i32).expect("a pid"), Signal::TERM).expect("it lives");
@@ -123,7 +131,8 @@ fn a_link_of_each_pool_stays_for_clients_that_have_not_gone() {
     }
     let goaway = links[0].next(|frame| frame.kind == frames::GOAWAY);
     assert_eq!(goaway.goaway_code(), frames::NO_ERROR);
-    links[0].ends();
+    links[0].peer.is_quiet(); // whether it is replaced only its worker knows
+    links[0].peer.leave();
     late.send(rest);
     let stream = links[1].request();
     links[1].ok(stream, "here");

@@ -203,6 +203,34 @@ fn no_message_of_two_producers_is_slept_over() {
     });
 }
 
+/// Two give orders to a core whose mailbox has no room for a message.
+#[test]
+fn no_order_is_slept_over_and_each_is_taken_once() {
+    walk(4, || {
+        let bell = Doorbell::new();
+        let post = Post::new(1, bell.ring(), at_once);
+        post.send(1).expect("room");
+        let givers = [1, 2].map(|order| {
+            let post = post.clone();
+            thread::spawn(move || post.order(order))
+        });
+        let home = post.move_in();
+        assert_eq!(home.pop(), Some(1));
+        let mut sum = 0;
+        while sum < 3 {
+            sum += home.take_orders();
+            if home.prepare_to_sleep() && sum < 3 {
+                bell.wait();
+            }
+            home.awake();
+        }
+        assert_eq!(sum, 3, "each is taken once");
+        for giver in givers {
+            giver.join().unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_full_mailbox_hands_the_message_back() {
     loom::model(|| {

@@ -13,7 +13,7 @@ use h2::client::SendRequest;
 
 use super::config::EdgeConfig;
 use super::far::{self, Adopted, Away, FarAsk, FarBack, FarEnds};
-use super::lineage::{Heirs, Lineage};
+use super::lineage::{Leave, Lineage, Successor};
 use super::links::{H1Slot, Holders, Turned};
 use super::log::Book;
 use super::log::record::{Grantor, LinkName};
@@ -21,6 +21,7 @@ use super::priority::Classifier;
 use super::rates::Rates;
 use super::register::Register;
 use super::report::{CorePart, LinkPart, PoolPart};
+use super::roll::{self, Roll, Whose};
 use super::routes::Routes;
 use super::silence::Silence;
 use super::tls;
@@ -31,7 +32,7 @@ use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{Class, CoreId, LinkId, PoolId, RequestId};
 use crate::io;
-use crate::limits::{MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
+use crate::limits::{LINK_UNHEARD_MS, LINK_WANTED_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
 use crate::sched::{Facts, LinkFacts, Needs};
 use crate::wire::{About, RequestIds};
 use crate::xcore::{
@@ -47,10 +48,12 @@ pub struct Shared {
     pub classifiers: Vec<Classifier>,
     /// What waits, which cores have links of a pool, and which have idle credits.
     pub dispatch: Arc<dispatch::Shared<FarAsk>>,
-    /// Waiting requests and their bytes, over all cores; one for each pool.
+    /// Waiting requests and their bytes, over all cores, and over all generations that have the pool; one for each pool.
     pub books: Vec<Arc<PoolBooks>>,
     /// Who waits in which class, and how long requests take; one for each pool.
     pub flows: Vec<Arc<PoolFlow>>,
+    /// Whose links there are, over all cores.
+    pub roll: Arc<Roll>,
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
     pub tls: tls::Addresses,
@@ -70,8 +73,8 @@ pub struct Shared {
     pub generation: u64,
     /// Until then workers of the generation before may still be on their way here. `None`: there was none.
     pub workers_due: Option<Now>,
-    /// What becomes of its listening sockets. Told before it is told to leave.
-    pub heirs: OnceLock<Heirs>,
+    /// How it leaves. Said before it is told to.
+    pub leave: OnceLock<Leave>,
 }
 
 impl Shared {
@@ -102,19 +105,22 @@ pub enum Message {
     NoLinks(PoolId),
     /// The credentials have changed, or who vouches for certificates.
     Credentials,
-    /// All cores have started: take connections.
-    Open,
-    /// Another generation has taken over: no new connections, finish what runs, end. The sender is dropped when the last
-    /// listener here has been left.
-    Leave(mpsc::Sender<CoreId>),
-    /// Stop taking new work, finish what runs, end.
-    Drain,
     /// Say that this core's loop runs.
     Beat(mpsc::Sender<CoreId>),
     /// A core that drains has no client left, and will send no request over another's links.
     Idle,
     /// Tell what you hold.
     Report(Box<dyn FnOnce(CorePart) + Send>),
+}
+
+/// What a core is told once in its life, a bit each: no full mailbox loses one. Obeyed in this order.
+pub mod orders {
+    /// All cores have started: take connections.
+    pub const OPEN: u32 = 1;
+    /// Another generation has taken over, as [`super::Shared::leave`] says: no new connections, finish what runs, end.
+    pub const LEAVE: u32 = 2;
+    /// Stop taking new work, finish what runs, end.
+    pub const DRAIN: u32 = 4;
 }
 
 /// How to send over a link of this core.
@@ -135,6 +141,20 @@ struct LinkEntry {
     name: Arc<LinkName>,
     /// Announced: its worker is to dial another one. Set: it ends as soon as nothing runs on it.
     ends: Rc<Latch>,
+    /// When its worker was told to dial another one, because the generation leaves.
+    told: Option<Now>,
+    in_roll: roll::Entry,
+}
+
+/// What becomes of a link of a generation that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parting {
+    Stays,
+    /// Its worker is told; requests of this generation go over it as before.
+    Told,
+    /// As `Told`, and no request goes over it any more. It stays open: its worker ends it when it has another.
+    Retired,
+    Ends,
 }
 
 /// Who is at the other end of a link.
@@ -163,8 +183,6 @@ pub struct Core {
     pub leave: Latch,
     /// Listeners of this core, the admin's among them.
     listening: Cell<usize>,
-    /// Somebody who waits until there are none.
-    waits_for_listeners: Cell<Option<mpsc::Sender<CoreId>>>,
     /// Clients that have not gone without being told go now; what runs, and what waits, is finished. Announced when it is
     /// near.
     pub drain: Latch,
@@ -176,8 +194,12 @@ pub struct Core {
     pub over: Latch,
     /// Nothing is left that would wait for another core.
     pub silent: Latch,
-    /// No core has a client any more: the links may go.
+    /// No core has a client any more, nor gets a request of one.
+    pub clients_gone: Latch,
+    /// The links may go.
     pub links_drain: Latch,
+    /// It was told to drain: nobody comes after it for whom a link would have to be kept.
+    is_last: Cell<bool>,
     idle_cores: Cell<usize>,
     /// Whose the links are.
     pub holders: Holders,
@@ -253,13 +275,14 @@ impl Core {
             is_abandoned: Cell::new(false),
             leave: Latch::default(),
             listening: Cell::new(0),
-            waits_for_listeners: Cell::new(None),
             drain: Latch::default(),
             admin_leaves: Latch::default(),
             admin_drain: Latch::default(),
             over: Latch::default(),
             silent: Latch::default(),
+            clients_gone: Latch::default(),
             links_drain: Latch::default(),
+            is_last: Cell::new(false),
             idle_cores: Cell::new(0),
             holders: Holders::default(),
             counters: RefCell::new(counters),
@@ -294,16 +317,24 @@ impl Core {
         Waiting { core: self.clone(), request, ticket, mail, portable: None, is_over: false }
     }
 
-    /// Another generation has taken over, and serves what waits here.
+    /// The generation of this process that has taken over, and serves what waits here; also while both drain.
+    fn successor(&self) -> Option<Arc<Shared>> {
+        let is_here = |leave: &Leave| leave.successor == Successor::Generation;
+        if !self.leave.is_set() || !self.shared.leave.get().is_some_and(is_here) {
+            return None;
+        }
+        self.shared.lineage.present().filter(|next| next.generation > self.shared.generation)
+    }
+
     pub fn has_successor(&self) -> bool {
-        self.leave.is_set() && self.shared.heirs.get().is_some() && !self.shared.lineage.drains()
+        self.successor().is_some()
     }
 
     /// The request waits in the generation that has taken over, if that has its pool, too.
-    pub fn send_away(self: &Rc<Self>, facts: Facts, ask: Arc<Ask>, bytes: usize) -> Option<Away> {
-        let next = self.shared.lineage.present().filter(|next| next.generation != self.shared.generation)?;
+    pub fn send_away(self: &Rc<Self>, facts: Facts, ask: Arc<Ask>) -> Option<Away> {
+        let next = self.successor()?;
         let pool = next.pool_like(&self.shared.config.pools[usize::from(facts.pool.0)].name)?;
-        let (away, adopted) = Away::send(self, ask, facts, pool, bytes);
+        let (away, adopted) = Away::send(self, ask, facts, pool);
         let post = &next.posts[usize::from(self.id.0) % next.posts.len()];
         post.send(Message::Adopted(Box::new(adopted))).ok()?;
         Some(away)
@@ -311,8 +342,8 @@ impl Core {
 
     /// The generation that has taken over has this pool, too.
     pub fn may_send_away(&self, pool: PoolId) -> bool {
-        let name = || &self.shared.config.pools[usize::from(pool.0)].name;
-        self.has_successor() && self.shared.lineage.present().is_some_and(|next| next.pool_like(name()).is_some())
+        let name = &self.shared.config.pools[usize::from(pool.0)].name;
+        self.successor().is_some_and(|next| next.pool_like(name).is_some())
     }
 
     /// One that waits here for a client of another generation: this one does not end before.
@@ -418,7 +449,9 @@ impl Core {
             worker: about.worker.clone(),
             worker_id: about.said.id.clone().unwrap_or_default(),
         });
-        let entry = LinkEntry { line: Some(line), silence: Rc::default(), about, name, ends };
+        let (credential, id, from) = (about.worker.clone(), about.said.id.clone(), about.address.ip());
+        let in_roll = self.shared.roll.enter(Whose { credential, id, from });
+        let entry = LinkEntry { line: Some(line), silence: Rc::default(), about, name, ends, told: None, in_roll };
         self.links.borrow_mut().insert(link, entry);
         self.counters.borrow_mut().core.setups += 1;
         link
@@ -502,24 +535,84 @@ impl Core {
         keepers
     }
 
-    /// While the generation leaves: links that nothing waits for end, and the others' workers are told to dial again. A
-    /// worker may take that for the end of its link as soon as it is idle, so the keepers are told last.
-    pub fn send_links_away(&self, keepers: &Keepers) {
-        let links = self.links.borrow();
-        for (id, entry) in links.iter() {
-            let is_wanted = entry.about.pools.iter().any(|pool| self.shared.books[usize::from(pool.0)].requests() > 0);
-            let is_h1 = matches!(entry.line, Some(Line::H1(_)));
-            match keepers.0.get(id) {
-                None if is_wanted => entry.ends.announce(),
-                None => entry.ends.set(),
-                // Its pool's other links have gone where clients are served now: this one can stay to the end.
-                Some(false) => {}
-                Some(true) if !self.drain.is_set() => {}
-                Some(true) if is_h1 && is_wanted => {}
-                Some(true) if is_h1 => entry.ends.set(),
-                Some(true) => entry.ends.announce(),
+    /// While the generation leaves: links are told to, one of each pool last. Called again and again. A worker may take that
+    /// for the end of its link as soon as it is idle, so nothing is built on one that was told; but it stays open until its
+    /// worker has another, as far as that is known here, and `until` at most.
+    pub fn send_links_away(self: &Rc<Self>, keepers: &Keepers, until: Now) {
+        let (now, next) = (clock::now(), self.successor());
+        let parting =
+            |(id, entry): (&LinkId, &LinkEntry)| (*id, self.parting(*id, entry, keepers, next.as_deref(), now, until));
+        let all: Vec<(LinkId, Parting)> = self.links.borrow().iter().map(parting).collect();
+        for (id, parting) in all {
+            let ends = match self.links.borrow_mut().get_mut(&id) {
+                Some(entry) if parting != Parting::Stays => {
+                    entry.told.get_or_insert(now);
+                    entry.ends.clone()
+                }
+                _ => continue,
+            };
+            if parting == Parting::Ends {
+                ends.set();
+                continue;
+            }
+            ends.announce();
+            if parting == Parting::Retired {
+                self.link_drains(id);
             }
         }
+    }
+
+    fn parting(
+        &self,
+        id: LinkId,
+        entry: &LinkEntry,
+        keepers: &Keepers,
+        next: Option<&Shared>,
+        now: Now,
+        until: Now,
+    ) -> Parting {
+        // Of this generation's own requests; a pool's books are those of all.
+        let all = Class::COUNT - 1;
+        let is_wanted = entry.about.pools.iter().any(|pool| self.shared.dispatch.shelf.waits(*pool, all, true));
+        let keeps = keepers.0.get(&id).copied();
+        let gone = self.clients_gone.is_set();
+        match keeps {
+            None => {}
+            // Its pool's other links have gone where clients are served now: this one can stay to the end.
+            Some(false) if !gone => return Parting::Stays,
+            Some(true) if !self.drain.is_set() => return Parting::Stays,
+            Some(_) => {}
+        }
+        if matches!(entry.line, Some(Line::H1(_))) {
+            // Nothing can be said on it: its end is all that its worker hears.
+            return if is_wanted { Parting::Told } else { Parting::Ends };
+        }
+        if entry.line.is_some() && (is_wanted || (keeps.is_some() && !gone)) {
+            return Parting::Told;
+        }
+        let Some(told) = entry.told else { return Parting::Retired };
+        let is_over = now >= until || self.links_drain.is_set();
+        let whose = &entry.in_roll.whose;
+        let has_come = match next {
+            Some(next) => {
+                let had = self.shared.leave.get().and_then(|leave| leave.had.get(whose)).copied().unwrap_or(0);
+                next.roll.count(whose) >= had || self.is_missed(next, &entry.about.pools, now.ms_since(told))
+            }
+            // What waits there for this worker, nobody here knows.
+            None => now >= told.plus_ms(LINK_UNHEARD_MS),
+        };
+        if is_over || has_come { Parting::Ends } else { Parting::Retired }
+    }
+
+    /// Requests wait for a worker in the next generation, and this one seems not to have heard that it is to come.
+    fn is_missed(&self, next: &Shared, pools: &[PoolId], told_ms: u64) -> bool {
+        pools.iter().filter_map(|pool| next.pool_like(&self.shared.config.pools[usize::from(pool.0)].name)).any(
+            |pool| {
+                let has_links = next.dispatch.board.any_links(pool);
+                let patience_ms = if has_links { LINK_UNHEARD_MS } else { LINK_WANTED_MS };
+                told_ms >= patience_ms && next.books[usize::from(pool.0)].requests() > 0
+            },
+        )
     }
 
     #[must_use]
@@ -537,16 +630,21 @@ impl Core {
     /// It has one less.
     pub fn stops_listening(&self) {
         self.listening.set(self.listening.get() - 1);
-        if self.listening.get() == 0 {
-            self.waits_for_listeners.take();
+        self.tell_left();
+    }
+
+    /// Whoever takes over wants to know when the last listener has been left.
+    fn tell_left(&self) {
+        if self.listening.get() == 0
+            && let Some(leave) = self.shared.leave.get()
+        {
+            let _ = leave.left.send(self.id); // nobody waits for long
         }
     }
 
-    /// Another generation has taken over, and wants to know when the last listener has been left.
-    pub fn takes_leave(&self, told: mpsc::Sender<CoreId>) {
-        if self.listening.get() > 0 {
-            self.waits_for_listeners.set(Some(told));
-        }
+    /// Another generation has taken over.
+    pub fn takes_leave(&self) {
+        self.tell_left();
         self.drain.announce();
         self.admin_drain.announce();
         self.leave.set();
@@ -557,8 +655,31 @@ impl Core {
     pub fn core_is_idle(&self) {
         self.idle_cores.set(self.idle_cores.get() + 1);
         if self.idle_cores.get() >= self.shared.posts.len() {
+            self.clients_gone.set();
+            if self.is_last.get() || self.shared.leave.get().is_none() {
+                self.links_drain.set();
+            }
+        }
+    }
+
+    /// Stop taking new work, finish what runs, end.
+    pub fn drains(&self) {
+        self.is_last.set(true);
+        if self.clients_gone.is_set() {
             self.links_drain.set();
         }
+        self.leave.set();
+        self.open.set();
+        self.drain.set();
+    }
+
+    /// Something waits in vain unless workers come that have been told to.
+    pub fn workers_are_wanted(&self) -> bool {
+        let shared = &self.shared;
+        let is_wanted = |(pool, books): (u16, &Arc<PoolBooks>)| {
+            books.requests() > 0 && !shared.dispatch.board.any_links(PoolId(pool))
+        };
+        self.open.is_set() && !self.leave.is_set() && shared.awaits_workers() && (0..).zip(&shared.books).any(is_wanted)
     }
 
     /// What this core holds now.
@@ -593,9 +714,17 @@ impl Core {
         }
         // What waits is counted once for all cores; one of them tells it.
         if self.id == CoreId(0) {
+            // Books that a generation after this one has, too, are told there.
+            let later = self.shared.lineage.later(self.shared.generation);
+            let is_told = |books: &Arc<PoolBooks>| {
+                later.iter().any(|later| later.books.iter().any(|theirs| Arc::ptr_eq(theirs, books)))
+            };
             for (pool, part) in (0..).map(PoolId).zip(&mut pools) {
                 let at = usize::from(pool.0);
                 let (books, flow) = (&self.shared.books[at], &self.shared.flows[at]);
+                if is_told(books) {
+                    continue;
+                }
                 part.queued = books.requests() as u64;
                 part.queued_bytes = books.bytes() as u64;
                 part.service_ns = flow.service_ns();

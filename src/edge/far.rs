@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use http::{HeaderMap, StatusCode};
 
 use super::core::{Core, Credit, Got};
+use super::gate;
 use super::log::record::Grantor;
 use super::over::{Terms, send_over};
 use crate::clock;
@@ -19,7 +20,7 @@ use crate::exchange::{
 use crate::fault::Fault;
 use crate::ids::PoolId;
 use crate::io::{self, Timer};
-use crate::limits::PIPE_PIECES_MAX;
+use crate::limits::{GONE_LOOK_MS, PIPE_PIECES_MAX};
 use crate::sched::Facts;
 use crate::xcore::{HomeWakers, Mail, PipeRx, PipeTx, Portable, pipe};
 
@@ -285,51 +286,55 @@ impl Sink for FarAnswer {
 /// A request of a generation that leaves, on its way to wait in the one that has taken over.
 pub struct Adopted {
     what: FarAsk,
-    /// What it holds.
-    bytes: usize,
     /// Its home still wants it.
     wanted: PipeRx<Never>,
-    /// Somebody there waits for it.
-    waits: PipeTx<Never>,
+    /// Somebody there waits for it, or says why nobody does.
+    waits: PipeTx<Fault>,
 }
 
 /// Nobody says anything: a pipe of these only tells when its other end has gone.
 enum Never {}
+
+/// What has become of a request that waits in the next generation.
+pub enum Fetched {
+    /// It has a credit there.
+    Carried(FarBack),
+    /// It waits there in vain.
+    Refused(Fault),
+    /// Nobody waits for it there any more: that generation leaves, too.
+    Left,
+}
 
 /// The home's end: looks like a request that waits on its own core, until a core of the next generation has a credit for it.
 pub struct Away {
     mail: Arc<Mail<FarEnds>>,
     portable: Option<Portable>,
     core: Rc<Core>,
-    waits: PipeRx<Never>,
+    waits: PipeRx<Fault>,
     is_over: bool,
     _wanted: PipeTx<Never>,
 }
 
 impl Away {
     /// `pool` is its number there; the rest of `facts` stays what it is, its age before all.
-    pub fn send(core: &Rc<Core>, ask: Arc<Ask>, facts: Facts, pool: PoolId, bytes: usize) -> (Away, Adopted) {
+    pub fn send(core: &Rc<Core>, ask: Arc<Ask>, facts: Facts, pool: PoolId) -> (Away, Adopted) {
         let mail = Arc::new(Mail::new());
         let (wanted_tx, wanted) = pipe(1);
         let (waits, waits_rx) = pipe(1);
         let what = FarAsk { ask, facts: Facts { pool, ..facts }, mail: mail.clone() };
         let (portable, core) = (None, core.clone());
         let away = Away { mail, portable, core, waits: waits_rx, is_over: false, _wanted: wanted_tx };
-        (away, Adopted { what, bytes, wanted, waits })
+        (away, Adopted { what, wanted, waits })
     }
 
-    /// Ready when it has a credit, or, with `None`, when nobody waits for it there any more.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<FarBack>> {
-        let gone = self.waits.poll_recv(cx, &self.core.home).is_ready();
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fetched> {
+        let said = self.waits.poll_recv(cx, &self.core.home);
         // Looked at last: what was left for it was left before its keeper went.
-        match self.mail.poll_take(cx, &self.core.home, &mut self.portable) {
-            Poll::Ready(ends) => {
-                self.is_over = true;
-                Poll::Ready(Some(FarBack::new(ends, &self.core)))
-            }
-            Poll::Pending if gone => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        if let Poll::Ready(ends) = self.mail.poll_take(cx, &self.core.home, &mut self.portable) {
+            self.is_over = true;
+            return Poll::Ready(Fetched::Carried(FarBack::new(ends, &self.core)));
         }
+        said.map(|said| said.map_or(Fetched::Left, Fetched::Refused))
     }
 }
 
@@ -341,31 +346,41 @@ impl Drop for Away {
     }
 }
 
-/// Waits here for a request whose client stays where it is.
+/// Waits here for a request whose client stays where it is. Its home counts it, in the books of the pool, which are these; and
+/// its time.
 pub async fn adopt(core: Rc<Core>, adopted: Adopted) {
-    let Adopted { what, bytes, mut wanted, waits } = adopted;
+    let Adopted { what, mut wanted, mut waits } = adopted;
     let FarAsk { ask, facts, mail } = &what;
     let _guest = core.guest();
-    // It has waited in bounds, elsewhere: here it is counted, and never refused.
-    let held = core.shared.books[usize::from(facts.pool.0)].try_take(bytes, usize::MAX, usize::MAX);
+    let place = core.shared.flows[usize::from(facts.pool.0)].line_up(facts.class);
     let mut waiting = core.wait(*facts, ask.clone());
-    let mut left = core.leave.wait();
+    let (mut left, mut drained) = (core.leave.wait(), core.drain.wait());
+    let looks = gate::has_to_look(&core, facts.pool, facts.needs);
+    let mut timer = Timer::new();
+    let look_again = |timer: &mut Timer| looks.then(|| timer.set(clock::now().plus_ms(GONE_LOOK_MS)));
+    look_again(&mut timer);
     let got = std::future::poll_fn(|cx| {
         if let Poll::Ready(got) = waiting.poll(cx) {
-            return Poll::Ready(Some(got));
+            return Poll::Ready(Ok(Some(got)));
         }
-        let nobody_comes = || core.drain.is_set() && !core.shared.dispatch.board.any_links(facts.pool);
-        if left.poll(cx).is_ready() && (core.has_successor() || nobody_comes()) {
-            return Poll::Ready(None);
+        if left.poll(cx).is_ready() && core.has_successor() {
+            return Poll::Ready(Ok(None));
         }
-        wanted.poll_recv(cx, &core.home).map(|_| None)
+        let _ = drained.poll(cx); // a reason to look
+        while looks && timer.poll_expired(cx).is_ready() {
+            look_again(&mut timer);
+        }
+        if let Err(fault) = gate::may_wait(&core, facts.pool, facts.needs) {
+            return Poll::Ready(Err(fault));
+        }
+        wanted.poll_recv(cx, &core.home).map(|_| Ok(None))
     })
     .await;
-    drop((waiting, held));
+    drop((waiting, place));
     match got {
-        Some(Got::Here(credit)) => serve_far(&core, &what, credit, Dispatch::CrossAwake).await,
-        Some(Got::There(back)) => drop(mail.put(back.into_ends())),
-        None => {}
+        Ok(Some(Got::Here(credit))) => serve_far(&core, &what, credit, Dispatch::CrossAwake).await,
+        Ok(Some(Got::There(back))) => drop(mail.put(back.into_ends())),
+        Ok(None) => {}
+        Err(fault) => drop(waits.try_send(fault)), // its home may have gone
     }
-    drop(waits);
 }

@@ -51,13 +51,18 @@ pub fn may_wait(core: &Core, pool: PoolId, needs: Needs) -> Result<(), Fault> {
             return Err(Fault::NoWorker);
         }
         if core.drain.is_set() {
-            return Err(Fault::Draining);
+            return Err(Fault::Draining); // what still has a link may be served; nobody comes for the others any more
         }
     }
     if needs == Needs::Upgrade && board.cannot_upgrade(pool) {
         return Err(Fault::NoUpgrade);
     }
     Ok(())
+}
+
+/// Whether a request that waits has to look once in a while if there still is.
+pub fn has_to_look(core: &Core, pool: PoolId, needs: Needs) -> bool {
+    needs == Needs::Upgrade || !core.shared.config.pools[usize::from(pool.0)].hold_without_workers
 }
 
 /// What a waiting head holds, about.

@@ -8,12 +8,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::config::EdgeConfig;
-use super::core::Shared;
+use super::core::{Shared, orders};
 use super::handover::{Predecessor, Program};
-use super::lineage::{Heirs, Lineage};
+use super::lineage::{Heirs, Lineage, tell_all};
 use super::sockets::{Dealt, Kept, Sockets};
 use super::supervisor::{self, Supervisor};
-use super::{Generation, cpus_of, drain_all, look_at_credentials, read_certificates, tls};
+use super::{Generation, cpus_of, look_at_credentials, read_certificates, tls};
 use crate::clock;
 use crate::events::Reload;
 use crate::ids::PoolId;
@@ -156,15 +156,15 @@ impl Life {
         };
         let watched = std::thread::Builder::new().name(format!("generation-{number}")).spawn(watch);
         if let Err(error) = watched {
-            drain_all(&shared);
+            tell_all(&shared, orders::DRAIN);
             return Err(format!("a thread could not be started: {error}; see ulimit -u"));
         }
         if let Err(why) = sockets.listen() {
-            drain_all(&shared);
+            tell_all(&shared, orders::DRAIN);
             return Err(why);
         }
         if self.lineage.open(&shared, heirs).is_none() {
-            drain_all(&shared);
+            tell_all(&shared, orders::DRAIN);
             return Err("the edge drains".into());
         }
         Ok(number)

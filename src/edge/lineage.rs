@@ -1,12 +1,14 @@
 //! What outlives a configuration: which generations of the edge live in this process, oldest first, and what those that have
-//! ended counted. What a generation does enters only as the messages that tell it to open, to leave and to drain.
+//! ended counted. What a generation does enters only as the orders that tell it to open, to leave and to drain.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use super::core::{Message, Shared};
+use super::core::{Message, Shared, orders};
 use super::log::AccessLog;
+use super::roll::Whose;
 use super::supervisor::Supervisor;
 use crate::clock::{self, Now};
 use crate::events::{Counters, LostLine, Reload, Tally};
@@ -41,6 +43,8 @@ struct State {
 /// A generation as the others know it.
 pub struct Member {
     pub shared: Arc<Shared>,
+    /// Cores that have no client any more, and get none.
+    idle_cores: Mutex<usize>,
     /// What each core had counted when it ended.
     ended: Mutex<Vec<Option<Counters>>>,
 }
@@ -69,6 +73,24 @@ pub struct Heirs {
     pub admin: bool,
 }
 
+/// How a generation leaves.
+pub struct Leave {
+    pub heirs: Heirs,
+    pub successor: Successor,
+    /// Links that each worker had then, in this generation and in those from before that it had not left yet.
+    pub had: HashMap<Whose, u32>,
+    /// Hears of each core when it has left its last listener.
+    pub left: mpsc::Sender<CoreId>,
+}
+
+/// Who has taken over from a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Successor {
+    /// Another generation of this process, for which requests can wait.
+    Generation,
+    Process,
+}
+
 impl Heirs {
     /// Those live on that listen on one of `addresses`.
     pub fn among(listens: &[SocketAddr], admin: Option<SocketAddr>, addresses: &[SocketAddr]) -> Heirs {
@@ -76,6 +98,15 @@ impl Heirs {
             listens: listens.iter().map(|address| addresses.contains(address)).collect(),
             admin: admin.is_some_and(|address| addresses.contains(&address)),
         }
+    }
+}
+
+impl State {
+    /// Links that each worker has, in all generations.
+    fn links(&self) -> HashMap<Whose, u32> {
+        let mut sum = HashMap::new();
+        self.living.iter().for_each(|member| member.shared.roll.add_to(&mut sum));
+        sum
     }
 }
 
@@ -104,17 +135,15 @@ impl Lineage {
         if state.drains {
             return None;
         }
-        let (told, left) = mpsc::channel();
         let before = state.living.last().map(|member| member.shared.clone());
+        let had = state.links();
         let ended = Mutex::new(vec![None; shared.posts.len()]);
-        state.living.push(Arc::new(Member { shared: shared.clone(), ended }));
+        state.living.push(Arc::new(Member { shared: shared.clone(), idle_cores: Mutex::default(), ended }));
         // Whoever is told first takes connections first: nobody finds a socket that nobody accepts on.
-        tell_all(shared, || Message::Open);
-        if let (Some(before), Some(heirs)) = (before, heirs) {
-            leave(&before, heirs, &told);
-        }
-        drop((state, told));
-        wait(&left);
+        tell_all(shared, orders::OPEN);
+        let left = before.zip(heirs).and_then(|(before, heirs)| leave(&before, heirs, Successor::Generation, had));
+        drop(state);
+        left.inspect(Left::wait);
         Some(())
     }
 
@@ -125,12 +154,11 @@ impl Lineage {
         if std::mem::replace(&mut state.drains, true) {
             return None;
         }
-        let (told, left) = mpsc::channel();
-        for member in &state.living {
-            leave(&member.shared, heirs.clone(), &told);
-        }
-        drop((state, told));
-        wait(&left);
+        // Those that had left before have done so for a generation.
+        let leave = |member: &Arc<Member>| leave(&member.shared, heirs.clone(), Successor::Process, state.links());
+        let left: Vec<Left> = state.living.iter().filter_map(leave).collect();
+        drop(state);
+        left.iter().for_each(Left::wait);
         Some(())
     }
 
@@ -141,7 +169,7 @@ impl Lineage {
             self.supervisor.stops();
         }
         for member in &state.living {
-            tell_all(&member.shared, || Message::Drain);
+            tell_all(&member.shared, orders::DRAIN);
         }
     }
 
@@ -157,6 +185,33 @@ impl Lineage {
     /// The newest generation; `None` before the first and after the last.
     pub fn present(&self) -> Option<Arc<Shared>> {
         self.state().living.last().map(|member| member.shared.clone())
+    }
+
+    /// A core of this generation has no client any more, and gets none.
+    pub fn core_is_idle(&self, generation: u64) {
+        if let Some(member) = self.state().living.iter().find(|member| member.shared.generation == generation) {
+            *member.idle_cores() += 1;
+        }
+    }
+
+    /// This generation is the newest one, and one from before has clients: their requests come here.
+    pub fn serves_elders(&self, generation: u64) -> bool {
+        let state = self.state();
+        let Some((newest, elders)) = state.living.split_last() else { return false };
+        let has_clients = |elder: &Arc<Member>| *elder.idle_cores() < elder.shared.posts.len();
+        newest.shared.generation == generation && elders.iter().any(has_clients)
+    }
+
+    /// Those that have come after this one, and live.
+    pub fn later(&self, generation: u64) -> Vec<Arc<Shared>> {
+        let state = self.state();
+        let later = state.living.iter().filter(|member| member.shared.generation > generation);
+        later.map(|member| member.shared.clone()).collect()
+    }
+
+    /// A generation from before this one lives.
+    pub fn has_elders(&self, generation: u64) -> bool {
+        self.state().living.first().is_some_and(|oldest| oldest.shared.generation < generation)
     }
 
     /// All cores that have not ended say that they run, and within this time.
@@ -216,29 +271,31 @@ impl Lineage {
     }
 }
 
-fn leave(shared: &Shared, heirs: Heirs, told: &mpsc::Sender<CoreId>) {
-    let _ = shared.heirs.set(heirs); // who leaves already has its own
-    tell_all(shared, || Message::Leave(told.clone()));
+/// Tells a generation to leave. `None`: it was told before.
+fn leave(shared: &Shared, heirs: Heirs, successor: Successor, had: HashMap<Whose, u32>) -> Option<Left> {
+    let (left, cores) = mpsc::channel();
+    shared.leave.set(Leave { heirs, successor, had, left }).ok()?;
+    tell_all(shared, orders::LEAVE);
+    Some(Left { cores, count: shared.posts.len() })
 }
 
-/// Until all senders are gone. A core that is too busy to say so is not waited for: it leaves when it can.
-fn wait(left: &mpsc::Receiver<CoreId>) {
-    let _ = left.recv_timeout(Duration::from_millis(REPORT_MS_MAX));
+/// The cores of a generation that leave their listeners.
+struct Left {
+    cores: mpsc::Receiver<CoreId>,
+    count: usize,
 }
 
-/// A box that is full is read within a turn of its core's loop; one that nobody reads any more is passed over.
-fn tell_all(shared: &Shared, message: impl Fn() -> Message) {
-    let (_never, nothing) = mpsc::channel::<()>();
-    for post in &shared.posts {
+impl Left {
+    /// Until all have. A core that is too busy to say so is not waited for: it leaves when it can.
+    fn wait(&self) {
         let by = clock::now().plus_ms(REPORT_MS_MAX);
-        let mut left = post.send(message());
-        while let Err(message) = left
-            && clock::now() < by
-        {
-            let _ = nothing.recv_timeout(Duration::from_millis(1));
-            left = post.send(message);
-        }
+        let left = || Duration::from_millis(by.ms_since(clock::now()));
+        (0..self.count).all(|_| self.cores.recv_timeout(left()).is_ok());
     }
+}
+
+pub fn tell_all(shared: &Shared, orders: u32) {
+    shared.posts.iter().for_each(|post| post.order(orders));
 }
 
 impl Shared {
@@ -253,6 +310,10 @@ impl Shared {
 }
 
 impl Member {
+    fn idle_cores(&self) -> MutexGuard<'_, usize> {
+        self.idle_cores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ended(&self) -> MutexGuard<'_, Vec<Option<Counters>>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,6 +23,7 @@ mod lineage;
 mod links;
 mod over;
 mod rates;
+mod roll;
 mod service;
 mod silence;
 mod sockets;
@@ -43,8 +44,8 @@ use pin_project_lite::pin_project;
 pub use self::life::{Edge, Reloaded, run};
 
 use self::config::{Cores, EdgeConfig, Limits};
-use self::core::{Core, Counted, Keepers, Message, Shared};
-use self::lineage::Lineage;
+use self::core::{Core, Counted, Keepers, Message, Shared, orders};
+use self::lineage::{Lineage, tell_all};
 use self::priority::Classifier;
 use self::register::Register;
 use self::routes::Routes;
@@ -133,10 +134,12 @@ impl Generation {
         }
         let memory_max = memory::bytes_max(config.limits.memory_max);
         let mut dispatch = dispatch::Shared::new(rules_of(&config), cpus.len());
+        let mut books: Vec<_> = config.pools.iter().map(|_| PoolBooks::new()).collect();
         if let Some(before) = &before {
             for (pool, name) in (0..).map(PoolId).zip(config.pools.iter().map(|pool| &pool.name)) {
                 if let Some(theirs) = before.pool_like(name) {
                     dispatch.share_permits(pool, &before.dispatch, theirs);
+                    books[usize::from(pool.0)] = before.books[usize::from(theirs.0)].clone();
                 }
             }
         }
@@ -145,8 +148,9 @@ impl Generation {
             classifiers: config.pools.iter().map(Classifier::new).collect(),
             register,
             dispatch: Arc::new(dispatch),
-            books: config.pools.iter().map(|_| PoolBooks::new()).collect(),
+            books,
             flows: flows_of(&config, before.as_deref()),
+            roll: Arc::default(),
             posts,
             tls,
             clocks: clocks_of(&config.limits),
@@ -158,7 +162,7 @@ impl Generation {
             lineage: lineage.clone(),
             generation,
             workers_due: (before.is_some() || lineage.follows).then(|| clock::now().plus_ms(WORKERS_RETURN_MS)),
-            heirs: std::sync::OnceLock::new(),
+            leave: std::sync::OnceLock::new(),
             config,
         });
         // The watch over memory ends with the last core.
@@ -187,7 +191,7 @@ impl Generation {
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(why) => {
-                    drain_all(&shared);
+                    tell_all(&shared, orders::DRAIN);
                     return Err(why);
                 }
             }
@@ -200,7 +204,7 @@ impl Generation {
                 Ok(Err(why)) => why,
                 Err(_) => "a core ended before it had started".into(),
             };
-            drain_all(&generation.shared);
+            tell_all(&generation.shared, orders::DRAIN);
             return Err(why);
         }
         Ok(generation)
@@ -251,14 +255,6 @@ fn read_certificates(config: &EdgeConfig) -> Result<tls::Addresses, String> {
     let mut mistakes = Mistakes::new(&config.file);
     let tls = tls::load(config, clock::unix_seconds(), &mut mistakes);
     if mistakes.has_errors() { Err(mistakes.to_string()) } else { Ok(tls) }
-}
-
-/// Tells every core to drain.
-fn drain_all(shared: &Shared) {
-    for post in &shared.posts {
-        // The box of a core that already ended, or is full of other messages: it is asked again by the next signal.
-        let _ = post.send(Message::Drain);
-    }
 }
 
 /// The CPUs to pin to, one for each core; `None` pins nothing (a machine that does not tell).
@@ -390,15 +386,16 @@ async fn live(core: &Rc<Core>, listeners: Vec<Given>) -> bool {
         io::spawn(until_over(core.clone(), look_for_permits(core.clone())));
     }
     wait_for(&core.leave).await;
-    if core.shared.heirs.get().is_some() {
+    if core.shared.leave.get().is_some() {
         io::spawn(until_over(core.clone(), take_leave(core.clone())));
     }
     io::timeout(core.shared.config.drain_ms_max, until_idle(core, &accepting)).await.is_some()
 }
 
-/// As long as generations from before run requests that hold permits, which nobody here hears come back.
+/// As long as generations from before run requests that hold permits, which nobody here hears come back; also while this one
+/// leaves: what waits in it for its own workers has nobody else to wake it.
 async fn look_for_permits(core: Rc<Core>) {
-    while !core.leave.is_set() && core.shared.lineage.leaving() > 0 {
+    while core.shared.lineage.has_elders(core.shared.generation) {
         io::sleep_ms(TICK_MS).await;
         core.look(false);
     }
@@ -409,8 +406,10 @@ async fn look_for_permits(core: Rc<Core>) {
 async fn take_leave(core: Rc<Core>) {
     let keepers: Keepers = core.keepers();
     let until = clock::now().plus_ms(LEAVE_IDLE_MS);
+    // A tenth of the time is theirs to close.
+    let links_until = clock::now().plus_ms(core.shared.config.drain_ms_max / 10 * 9);
     loop {
-        core.send_links_away(&keepers);
+        core.send_links_away(&keepers, links_until);
         if clock::now() >= until {
             core.drain.set();
             core.admin_drain.set();
@@ -423,6 +422,7 @@ async fn take_leave(core: Rc<Core>) {
 async fn end(core: &Rc<Core>) {
     core.over.set();
     core.drain.set();
+    core.clients_gone.set();
     core.links_drain.set();
     core.admin_leaves.set();
     core.admin_drain.set();
@@ -499,16 +499,18 @@ async fn wait_for(latch: &Latch) {
 
 /// Until nothing runs on this core. Looked at in steps: a drain may be late by one.
 async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
-    while !core.is_idle() || accepting.get() > 0 {
+    let (lineage, generation) = (&core.shared.lineage, core.shared.generation);
+    while !core.is_idle() || accepting.get() > 0 || lineage.serves_elders(generation) {
         io::sleep_ms(TICK_MS).await;
     }
+    lineage.core_is_idle(generation);
     for post in &core.shared.posts {
         // A full box is read by a core that runs; it will have room.
         while post.send(Message::Idle).is_err() {
             io::sleep_ms(TICK_MS).await;
         }
     }
-    wait_for(&core.links_drain).await;
+    wait_for(&core.clients_gone).await;
     while core.links_len() > 0 {
         io::sleep_ms(TICK_MS).await;
     }
@@ -546,9 +548,9 @@ async fn accept(
             None => break,
         }
     }
-    let has_heir = core.shared.heirs.get().is_some_and(|heirs| match place.listen {
-        Some(listen) => heirs.listens[listen],
-        None => heirs.admin,
+    let has_heir = core.shared.leave.get().is_some_and(|leave| match place.listen {
+        Some(listen) => leave.heirs.listens[listen],
+        None => leave.heirs.admin,
     });
     let lives_on = has_heir || place.is_lent;
     let last = if lives_on { Vec::from_iter(listener.leave().await) } else { listener.close().await };
@@ -619,6 +621,7 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
     let mut has_slept = false;
     let mut silent = core.silent.wait();
     loop {
+        obey(&core, home.take_orders());
         while let Some(message) = home.pop() {
             match message {
                 Message::Turned(turned) => links::move_in(&core, *turned),
@@ -627,14 +630,6 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
                 }
                 Message::NoLinks(pool) => core.no_links(pool),
                 Message::Credentials => links::look_at_credentials(&core),
-                Message::Open => core.open.set(),
-                Message::Leave(told) => core.takes_leave(told),
-                Message::Drain => {
-                    core.is_abandoned.set(!core.open.is_set() || core.is_abandoned.get());
-                    core.leave.set();
-                    core.open.set();
-                    core.drain.set();
-                }
                 Message::Beat(tell) => _ = tell.send(core.id), // whoever asked may have stopped to listen
                 Message::Idle => core.core_is_idle(),
                 Message::Report(tell) => tell(core.report()),
@@ -667,6 +662,31 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
     while let Some(message) = home.pop() {
         drop(message);
     }
+}
+
+fn obey(core: &Rc<Core>, given: u32) {
+    if given & orders::OPEN != 0 {
+        core.open.set();
+    }
+    if given & orders::LEAVE != 0 {
+        core.takes_leave();
+    }
+    if given & orders::DRAIN != 0 {
+        core.is_abandoned.set(!core.open.is_set() || core.is_abandoned.get());
+        if core.workers_are_wanted() {
+            io::spawn(until_over(core.clone(), drain_later(core.clone())));
+        } else {
+            core.drains();
+        }
+    }
+}
+
+/// Behind a reload, what waits has workers that were told to come: without them it would wait in vain.
+async fn drain_later(core: Rc<Core>) {
+    while core.workers_are_wanted() {
+        io::sleep_ms(TICK_MS).await;
+    }
+    core.drains();
 }
 
 /// Reads the files of credentials again, and tells all cores if something has changed, or others vouch for certificates now.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::core::{Core, Counted, Credit, Got};
-use super::far::{Away, FarBack};
+use super::far::{Away, FarBack, Fetched};
 use super::gate;
 use super::links::Visitor;
 use super::log::record::{Course, Record, Routed, texts_of};
@@ -27,8 +27,9 @@ use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
 use crate::io::Timer;
 use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, RETRY_AFTER_S_MAX, TICK_MS};
-use crate::sched::{Facts, Needs};
+use crate::sched::Facts;
 use crate::wire::{self, ForwardedFor, RequestHead, Scheme, Told};
+use crate::xcore::Held;
 
 /// What serves one client connection.
 pub struct EdgeService {
@@ -355,7 +356,6 @@ impl EdgeService {
             request.queued = Some(clock::now());
         }
         gate::may_wait(core, pool, needs)?;
-        let board = &core.shared.dispatch.board;
         let queue = &core.shared.config.pools[usize::from(pool.0)].queue;
         let books = &core.shared.books[usize::from(pool.0)];
         let mut counted = gate::head_bytes(request.ask) + replay.held_bytes();
@@ -384,8 +384,7 @@ impl EdgeService {
             return Err(Fault::WouldWaitTooLong);
         }
         // Most requests have nothing to look at while they wait: thousands of them would keep their core busy with looking.
-        let mut looks =
-            wishes || needs == Needs::Upgrade || !core.shared.config.pools[usize::from(pool.0)].hold_without_workers;
+        let mut looks = wishes || gate::has_to_look(core, pool, needs);
         timer.set(match (&held, looks) {
             (None, _) => until.min(clock::now().plus_ms(TICK_MS)),
             (Some(_), true) => until.min(clock::now().plus_ms(GONE_LOOK_MS)),
@@ -398,10 +397,7 @@ impl EdgeService {
             if left.poll(cx).is_ready() && core.may_send_away(pool) {
                 return Poll::Ready(Ok(None));
             }
-            // What still has a link may be served; nobody comes for the others any more.
-            if drained.poll(cx).is_ready() && !board.any_links(pool) {
-                return Poll::Ready(Err(Fault::Draining));
-            }
+            let _ = drained.poll(cx); // a reason to look
             if let Err(fault) = gate::may_wait(core, pool, needs) {
                 return Poll::Ready(Err(fault));
             }
@@ -444,22 +440,26 @@ impl EdgeService {
             Some(Got::Here(credit)) => Ok(Granted::Here(credit)),
             Some(Got::There(back)) => Ok(Granted::There(Box::new(back))),
             None => {
-                drop((waiting, held, unbooked));
-                let away = Box::pin(self.wait_away(request, replay, timer, counted)); // not room in every client's task
+                drop((waiting, unbooked));
+                let held = held.or_else(|| books.try_take(counted, queue.requests_max, queue.bytes_max));
+                let held = held.ok_or(Fault::QueueFull)?;
+                let away = Box::pin(self.wait_away(request, replay, timer, held)); // not room in every client's task
                 Ok(Granted::There(Box::new(away.await?)))
             }
         }
     }
 
-    /// Workers go over to the generation that has taken over, and so does what waits for them.
+    /// Workers go over to the generation that has taken over, and so does what waits for them. It keeps its place in the books,
+    /// which are that generation's, too: who has waited in bounds is not refused there.
     #[cold]
     async fn wait_away<B: RequestBody>(
         &self,
         request: &mut Request<'_>,
         replay: &mut Replay<'_, B>,
         timer: &mut Timer,
-        bytes: usize,
+        held: Held,
     ) -> Result<FarBack, Fault> {
+        let _held = held;
         let (core, until, pool) = (&self.core, request.until, request.facts.pool);
         let ask = request.ask.share();
         let mut away: Option<Away> = None;
@@ -467,12 +467,13 @@ impl EdgeService {
         let got = std::future::poll_fn(|cx| {
             loop {
                 match away.as_mut().map(|away| away.poll(cx)) {
-                    Some(Poll::Ready(Some(back))) => return Poll::Ready(Ok(back)),
+                    Some(Poll::Ready(Fetched::Carried(back))) => return Poll::Ready(Ok(back)),
+                    Some(Poll::Ready(Fetched::Refused(fault))) => return Poll::Ready(Err(fault)),
                     // That one leaves, too, or has no room in its mailbox yet.
-                    Some(Poll::Ready(None)) | None if !core.may_send_away(pool) => {
+                    Some(Poll::Ready(Fetched::Left)) | None if !core.may_send_away(pool) => {
                         return Poll::Ready(Err(Fault::Draining));
                     }
-                    Some(Poll::Ready(None)) | None => away = core.send_away(request.facts, ask.clone(), bytes),
+                    Some(Poll::Ready(Fetched::Left)) | None => away = core.send_away(request.facts, ask.clone()),
                     Some(Poll::Pending) => break,
                 }
                 if away.is_none() {

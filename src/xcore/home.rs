@@ -1,11 +1,11 @@
 //! Where messages reach a core: its bounded mailbox, and the one place where it decides to sleep. What the messages mean
 //! never enters.
 //!
-//! A core's bell task does, forever: [`Home::pop`] until `None`, [`Home::take_look`], [`Home::run_wakes`],
+//! A core's bell task does, forever: [`Home::take_orders`], [`Home::pop`] until `None`, [`Home::take_look`], [`Home::run_wakes`],
 //! [`Home::prepare_to_sleep`]; if that said true, wait for the doorbell; [`Home::awake`].
 
 use super::bell::{Bell, Defer, Ring, WakeBits};
-use super::sync::{ArrayQueue, AtomicBool, Ordering};
+use super::sync::{ArrayQueue, AtomicBool, AtomicU32, Ordering};
 use super::wakers::HomeWakers;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -35,6 +35,8 @@ struct Shared<M> {
 pub(super) struct Door {
     /// Somebody asked the owner to look for work.
     pub look: AtomicBool,
+    /// A bit for each order that the owner has not taken yet.
+    pub orders: AtomicU32,
     pub bell: Bell,
     pub bits: WakeBits,
 }
@@ -44,7 +46,8 @@ impl<M: Send> Post<M> {
     #[must_use]
     pub fn new(messages_max: usize, ring: Ring, defer: Defer) -> Post<M> {
         let bell = Bell::new(ring, defer);
-        let door = Arc::new(Door { look: AtomicBool::new(false), bell, bits: WakeBits::new() });
+        let (look, orders) = (AtomicBool::new(false), AtomicU32::new(0));
+        let door = Arc::new(Door { look, orders, bell, bits: WakeBits::new() });
         let mailbox = ArrayQueue::new(messages_max);
         Post { shared: Arc::new(Shared { mailbox, door, inhabited: AtomicBool::new(false) }) }
     }
@@ -61,6 +64,15 @@ impl<M: Send> Post<M> {
         // Partners: the swap in `Home::take_look`, and the load in `Home::prepare_to_sleep`. A swap and no store: when two
         // cores ask at once, the look that answers both must see what either has laid out.
         self.shared.door.look.swap(true, Ordering::AcqRel);
+        self.shared.door.bell.nudge();
+    }
+
+    /// Gives orders, each a bit: unlike a message none of them is ever refused, however full the mailbox is. One that was given
+    /// before and is not taken yet stays one.
+    pub fn order(&self, orders: u32) {
+        // Partners: the swap in `Home::take_orders`, and the load in `Home::prepare_to_sleep`. Release: who takes an order
+        // sees what was written before it was given.
+        self.shared.door.orders.fetch_or(orders, Ordering::Release);
         self.shared.door.bell.nudge();
     }
 
@@ -86,6 +98,13 @@ impl<M: Send> Home<M> {
         self.shared.mailbox.pop()
     }
 
+    /// The orders that were given since they were last taken here.
+    #[must_use]
+    pub fn take_orders(&self) -> u32 {
+        let orders = &self.shared.door.orders;
+        if orders.load(Ordering::Relaxed) == 0 { 0 } else { orders.swap(0, Ordering::Acquire) } // partner: `Post::order`
+    }
+
     /// Whether somebody asked this core to look for work since it was last asked here.
     #[must_use]
     pub fn take_look(&self) -> bool {
@@ -102,9 +121,10 @@ impl<M: Send> Home<M> {
     /// is something to do, and the core counts as awake again.
     #[must_use]
     pub fn prepare_to_sleep(&self) -> bool {
-        let Door { look, bell, bits } = &*self.shared.door;
+        let Door { look, orders, bell, bits } = &*self.shared.door;
         bell.prepare_to_sleep();
-        let nothing = self.shared.mailbox.is_empty() && bits.is_empty() && !look.load(Ordering::Relaxed);
+        let is_asked = look.load(Ordering::Relaxed) || orders.load(Ordering::Relaxed) != 0;
+        let nothing = self.shared.mailbox.is_empty() && bits.is_empty() && !is_asked;
         if !nothing {
             bell.awake();
         }

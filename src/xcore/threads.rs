@@ -161,6 +161,35 @@ fn a_mailbox_under_four_producers_loses_nothing() {
 }
 
 #[test]
+fn an_order_reaches_a_core_whose_mailbox_is_full() {
+    const ORDERS: u32 = 16;
+    const ALL: u32 = (1 << ORDERS) - 1;
+    let bell = Arc::new(Doorbell::default());
+    let post = Post::new(1, bell.ring(), at_once);
+    post.send(7).unwrap();
+    assert_eq!(post.send(8), Err(8), "a message is refused");
+    let givers = [0, 1].map(|giver| {
+        let post = post.clone();
+        thread::spawn(move || (0..ORDERS).filter(|order| order % 2 == giver).for_each(|order| post.order(1 << order)))
+    });
+    let home = post.move_in();
+    let mut all = 0;
+    while all != ALL {
+        let orders = home.take_orders();
+        assert_eq!(all & orders, 0, "each is taken once");
+        all |= orders;
+        // A full mailbox is a reason not to sleep; whoever has read it sleeps, and is rung for an order alone.
+        let _ = home.pop();
+        if home.prepare_to_sleep() && all != ALL {
+            bell.wait();
+        }
+        home.awake();
+    }
+    givers.into_iter().for_each(|giver| giver.join().unwrap());
+    assert!(home.prepare_to_sleep(), "nothing is left");
+}
+
+#[test]
 fn a_pipe_whose_ends_live_on_one_core_rings_nobody() {
     let core = Core::new();
     let (mut tx, mut rx) = pipe(1);

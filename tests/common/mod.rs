@@ -13,6 +13,7 @@ pub mod load;
 pub mod origin;
 pub mod peer;
 pub mod program;
+pub mod relay;
 pub mod tls;
 pub mod worker;
 
