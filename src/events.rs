@@ -48,6 +48,12 @@ pub enum Reading<'a> {
         counts: &'a [u64],
     },
     Nanoseconds(u64),
+    /// One number for each value of `key`, for each class that has any.
+    Classes {
+        key: &'static str,
+        names: &'static [&'static str],
+        rows: Vec<(&'static str, &'a [u64])>,
+    },
     /// One histogram for each set of labels, but for those that are empty.
     Histograms(Vec<(Vec<(&'static str, &'static str)>, &'a Durations)>),
 }
@@ -186,7 +192,8 @@ impl Durations {
         self.sum_ns
     }
 
-    fn add(&mut self, other: &Durations) {
+    /// Adds what was observed elsewhere.
+    pub fn add(&mut self, other: &Durations) {
         self.at_once += other.at_once;
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         if let Some(others) = &other.others {
@@ -202,6 +209,46 @@ impl Durations {
 
 /// The values of the label `class`.
 const CLASSES: [&str; Class::COUNT] = ["0", "1", "2", "3", "4", "5", "6", "7"];
+
+/// One number for each class and value of a label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TallyByClass<L: Label>([Tally<L>; Class::COUNT]);
+
+impl<L: Label> Default for TallyByClass<L> {
+    fn default() -> Self {
+        TallyByClass(std::array::from_fn(|_| Tally::default()))
+    }
+}
+
+impl<L: Label> TallyByClass<L> {
+    pub fn one(&mut self, class: Class, label: L) {
+        self.many(class, label, 1);
+    }
+
+    pub fn many(&mut self, class: Class, label: L, n: u64) {
+        self.0[class.index()].many(label, n);
+    }
+
+    /// Of all classes.
+    #[must_use]
+    pub fn get(&self, label: L) -> u64 {
+        self.0.iter().map(|tally| tally.get(label)).sum()
+    }
+}
+
+impl<L: Label> Counted for TallyByClass<L> {
+    const KIND: Kind = Kind::Counter;
+
+    fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(own, other)| own.add(other));
+    }
+
+    fn read(&self) -> Reading<'_> {
+        let some = CLASSES.into_iter().zip(&self.0).filter(|(_, tally)| tally.sum() > 0);
+        let rows = some.map(|(class, tally)| (class, tally.0.as_ref())).collect();
+        Reading::Classes { key: L::KEY, names: L::NAMES, rows }
+    }
+}
 
 /// Durations by class.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -588,7 +635,7 @@ counters! {
 counters! {
     /// What one core counts for one pool.
     PoolCounters {
-        requests: Tally<StatusClass>, "ptth_requests_total", "Requests that were answered, by class of status.";
+        requests: TallyByClass<StatusClass>, "ptth_requests_total", "Requests that were answered, by urgency and by class of status.";
         dispatches: Tally<Dispatch>, "ptth_dispatches_total", "Requests that were handed to a link.";
         queue_wait: ByClass, "ptth_queue_wait_seconds", "From head to dispatch; 0 if a credit was free.";
         handoff: ByClassAndKind, "ptth_handoff_seconds", "From the moment when a waiting request and a credit for it were both there to its dispatch.";
@@ -704,8 +751,8 @@ mod tests {
         a.core.accepted_connections = 3;
         b.core.accepted_connections = 4;
         b.core.bytes.many(Direction::Response, 10);
-        a.pools[1].requests.one(StatusClass::of(200));
-        b.pools[1].requests.one(StatusClass::of(204));
+        a.pools[1].requests.one(Class::of(3), StatusClass::of(200));
+        b.pools[1].requests.one(Class::of(6), StatusClass::of(204));
         b.pools[0].queue_wait.observe_ns(Class::of(2), 5);
         a.pools[0].queue_wait.at_once(Class::of(2));
         b.pools[1].handoff.observe_ns(Class::of(7), Dispatch::CrossAsleep, 9);

@@ -140,7 +140,7 @@ fn metrics(page: &str) -> (Vec<Sample>, BTreeMap<String, String>) {
         let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| metric.strip_suffix(end));
         let own = if kinds.get(&family).is_some_and(|kind| kind == "histogram") { base } else { Some(metric) };
         assert_eq!(own, Some(&*family), "{line} stands in its family");
-        assert!(metric.starts_with("ptth_"), "{line}");
+        assert!(["ptth_", "process_"].iter().any(|own| metric.starts_with(own)), "{line}");
         let legal =
             |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
         assert!(legal(metric) && labels.keys().all(|key| legal(key)), "{line}");

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::core::{Core, Message, Shared};
 use super::lineage::{Look, Member};
+use super::metrics;
 use super::report::{CorePart, EdgePart, LimitsReport, Report};
 use crate::client::{Clocks, Service, h1};
 use crate::clock;
@@ -96,7 +97,7 @@ impl AdminService {
             }
             "/metrics" => {
                 let text = self.report().await.0.prometheus();
-                Page { status: StatusCode::OK, kind: "text/plain; version=0.0.4; charset=utf-8", text, allow: None }
+                Page { status: StatusCode::OK, kind: metrics::CONTENT_TYPE, text, allow: None }
             }
             // Every core has answered: its loop beats.
             "/health/live" if self.report().await.1 > 0 => {

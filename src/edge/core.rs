@@ -18,9 +18,10 @@ use super::links::{H1Slot, Holders, Turned};
 use super::log::Book;
 use super::log::record::{Grantor, LinkName};
 use super::priority::Classifier;
+use super::process::ProcessReport;
 use super::rates::Rates;
 use super::register::Register;
-use super::report::{CorePart, LinkPart, PoolPart};
+use super::report::{CertificateReport, CorePart, LinkPart, PoolPart};
 use super::roll::{self, Roll, Whose};
 use super::routes::Routes;
 use super::silence::Silence;
@@ -85,6 +86,17 @@ impl Shared {
 }
 
 impl Shared {
+    /// Those that its addresses show.
+    fn certificates(&self) -> Vec<CertificateReport> {
+        let mut all: Vec<CertificateReport> = Vec::new();
+        for (file, not_after_unix) in self.tls.iter().flatten().flat_map(|tls| tls.ends()) {
+            if all.iter().all(|known| known.file != file) {
+                all.push(CertificateReport { file, not_after_unix });
+            }
+        }
+        all
+    }
+
     /// Whose doing it is what comes from there, where that is counted.
     #[must_use]
     pub fn source_of(&self, address: IpAddr) -> Option<Source> {
@@ -712,6 +724,9 @@ impl Core {
                 silent_seconds: entry.silence.ns(clock::now()) / 1_000_000_000,
             });
         }
+        for (pool, part) in (0..).map(PoolId).zip(&mut pools) {
+            part.queued_by_class = sched.waiting_by_class(pool).map(|waiting| waiting as u64);
+        }
         // What waits is counted once for all cores; one of them tells it.
         if self.id == CoreId(0) {
             // Books that a generation after this one has, too, are told there.
@@ -739,7 +754,10 @@ impl Core {
             core: self.id,
             cpu: self.cpu.and_then(|cpu| u16::try_from(cpu).ok()),
             connections: self.connections.get() as u64,
-            loops: None,
+            busy_ns: clock::thread_cpu_ns(),
+            lag: crate::io::lag(),
+            process: (self.id == CoreId(0)).then(|| ProcessReport::look(self.shared.lineage.started)),
+            certificates: if self.id == CoreId(0) { self.shared.certificates() } else { Vec::new() },
             counters,
             pools,
             links: parts,

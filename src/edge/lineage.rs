@@ -354,11 +354,12 @@ impl Past {
 mod tests {
     use super::*;
     use crate::events::StatusClass;
+    use crate::ids::Class;
 
     fn counted(requests: &[u64]) -> Counters {
         let mut counters = Counters::new(requests.len());
         for (pool, n) in counters.pools.iter_mut().zip(requests) {
-            pool.requests.many(StatusClass::Success, *n);
+            pool.requests.many(Class::of(3), StatusClass::Success, *n);
         }
         counters.core.setups = 1;
         counters

@@ -1,14 +1,13 @@
-//! What an edge says about itself: the JSON of `/status` and the Prometheus text of `/metrics`, both from one
-//! [`Report`]. Nothing is measured here.
+//! What an edge says about itself: the JSON of `/status`, from which `super::metrics` makes the text of `/metrics`. Nothing is
+//! measured here.
 
-use crate::events::{
-    CoreCounters, Counted as _, Counters, Durations, Family, Kind, PoolCounters, Reading, Reload, Tally,
-};
-use crate::ids::{CoreId, LinkId, PoolId};
+use super::metrics::{self, RELOADS, UNROUTED};
+use super::process::ProcessReport;
+use crate::events::{Counted as _, Counters, Durations, Reading, Reload, Tally};
+use crate::ids::{Class, CoreId, LinkId, PoolId};
 use crate::wire::About;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 /// The whole edge at one moment. Unknown fields are skipped when it is read, so that an older `ptth status` can read a
@@ -27,6 +26,9 @@ pub struct Report {
     pub leaving: Vec<LeavingReport>,
     /// What is held against `[limits]`.
     pub limits: LimitsReport,
+    pub process: ProcessReport,
+    /// Those that the edge shows, in the order of the configuration.
+    pub certificates: Vec<CertificateReport>,
     pub cores: Vec<CoreReport>,
     /// In the order of the configuration; behind them those that only a generation from before has.
     pub pools: Vec<PoolReport>,
@@ -46,6 +48,14 @@ pub struct LimitsReport {
     pub resident_bytes: u64,
     /// 0: no bound.
     pub memory_max_bytes: u64,
+}
+
+/// A certificate of the edge's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateReport {
+    pub file: String,
+    pub not_after_unix: u64,
 }
 
 /// A generation that a reload has replaced, and that has not ended.
@@ -69,9 +79,10 @@ pub struct CoreReport {
     /// Client connections that are open.
     pub connections: u64,
     pub panics: u64,
-    /// Turns of the core's loop.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loops: Option<u64>,
+    /// CPU time of its thread.
+    pub busy_seconds: f64,
+    /// How late its loop saw the ticks of its timers.
+    pub lag: HistogramReport,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,6 +90,8 @@ pub struct CoreReport {
 pub struct PoolReport {
     pub name: String,
     pub queued: u64,
+    /// The most urgent class first.
+    pub queued_by_class: Vec<u64>,
     pub queued_bytes: u64,
     pub links: u64,
     /// Requests that the links would take now.
@@ -135,9 +148,11 @@ pub enum Amount {
     Seconds(f64),
     Histograms(Vec<HistogramReport>),
     By(BTreeMap<String, u64>),
+    /// By class, and then by a label's value.
+    Classes(BTreeMap<String, BTreeMap<String, u64>>),
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistogramReport {
     pub labels: BTreeMap<String, String>,
     pub count: u64,
@@ -181,7 +196,12 @@ pub struct CorePart {
     pub core: CoreId,
     pub cpu: Option<u16>,
     pub connections: u64,
-    pub loops: Option<u64>,
+    /// CPU time of its thread.
+    pub busy_ns: u64,
+    pub lag: Durations,
+    /// What is the process's, told by one core of each generation.
+    pub process: Option<ProcessReport>,
+    pub certificates: Vec<CertificateReport>,
     pub counters: Counters,
     /// Indexed by pool.
     pub pools: Vec<PoolPart>,
@@ -211,7 +231,10 @@ impl CorePart {
             core,
             cpu: None,
             connections: 0,
-            loops: None,
+            busy_ns: 0,
+            lag: Durations::default(),
+            process: None,
+            certificates: Vec::new(),
             counters,
             pools: Vec::new(),
             links: Vec::new(),
@@ -224,12 +247,14 @@ impl CorePart {
             (self.generation, self.cpu) = (other.generation, other.cpu);
         }
         self.connections += other.connections;
-        self.loops = self.loops.max(other.loops);
+        self.busy_ns += other.busy_ns;
+        self.lag.add(&other.lag);
         self.counters.add(&other.counters);
         self.pools.resize(self.pools.len().max(other.pools.len()), PoolPart::default());
         for (own, other) in self.pools.iter_mut().zip(other.pools) {
             own.queued += other.queued;
             own.queued_bytes += other.queued_bytes;
+            own.queued_by_class.iter_mut().zip(other.queued_by_class).for_each(|(own, other)| *own += other);
             own.service_ns = own.service_ns.max(other.service_ns);
             own.wait_ns = own.wait_ns.max(other.wait_ns);
             own.links += other.links;
@@ -247,6 +272,8 @@ pub struct PoolPart {
     pub links: u64,
     pub credits: u64,
     pub in_flight: u64,
+    /// Of this core alone.
+    pub queued_by_class: [u64; Class::COUNT],
     /// Of the whole pool, too.
     pub service_ns: u64,
     pub wait_ns: u64,
@@ -305,7 +332,12 @@ impl Report {
         let leaving = leaving.iter().map(|&generation| leaving_report(generation, &parts)).collect();
         let links = parts.iter().flat_map(|part| link_reports(part, generation, edge.pool_names)).collect();
         let mut cores: Vec<CorePart> = Vec::new();
-        for part in parts {
+        let (mut process, mut certificates) = (ProcessReport::default(), Vec::new());
+        for mut part in parts {
+            // In the order of their generations: the last one's word counts.
+            if let Some(own) = part.process.take() {
+                (process, certificates) = (own, std::mem::take(&mut part.certificates));
+            }
             match cores.iter_mut().find(|own| own.core == part.core) {
                 Some(own) => own.add(part),
                 None => cores.push(part),
@@ -315,6 +347,9 @@ impl Report {
         let pools = edge.pool_names.iter().enumerate().map(|(index, name)| {
             let mut own = BTreeMap::new();
             counters.pools[index].read(|field, reading| {
+                if let Some(classes) = classes(&reading) {
+                    own.insert(format!("{field}{BY_CLASS}"), classes);
+                }
                 own.insert(field.to_owned(), amount(reading));
             });
             pool_report(name, index, &cores, own)
@@ -327,6 +362,8 @@ impl Report {
             generation,
             leaving,
             limits: edge.limits,
+            process,
+            certificates,
             pools: pools.collect(),
             links,
             cores: cores.iter().map(core_report).collect(),
@@ -334,47 +371,15 @@ impl Report {
         }
     }
 
-    /// The text of `/metrics`, `text/plain; version=0.0.4`.
+    /// The text of `/metrics`.
     #[must_use]
     pub fn prometheus(&self) -> String {
-        let mut page = Page(String::new());
-        page.whole(self);
-        page.cores(&self.cores);
-        page.pools(&self.pools);
-        for family in CoreCounters::FAMILIES {
-            page.head(family);
-            if let Some(amount) = self.counters.get(family.field) {
-                page.amount(family.metric, &[], label_key(family.field), amount);
-            }
-        }
-        for family in PoolCounters::FAMILIES {
-            page.head(family);
-            for pool in &self.pools {
-                if let Some(amount) = pool.counters.get(family.field) {
-                    page.amount(family.metric, &[("pool", &pool.name)], label_key(family.field), amount);
-                }
-            }
-            // An empty label is the same as none: requests that no pool took.
-            if family.field == "requests"
-                && let Some(amount) = self.counters.get(UNROUTED)
-            {
-                page.amount(family.metric, &[("pool", "")], label_key(family.field), amount);
-            }
-        }
-        page.0
+        metrics::text(self)
     }
 }
 
-/// The key in `Report::counters` of answers to requests without a pool.
-const UNROUTED: &str = "unrouted_requests";
-
-/// Counted by the process, not by a core.
-const RELOADS: Family = Family {
-    field: "reloads",
-    metric: "ptth_reloads_total",
-    kind: Kind::Counter,
-    help: "Orders to read the configuration again.",
-};
+/// Behind the key of a counter: the same by class.
+pub const BY_CLASS: &str = "_by_class";
 
 fn leaving_report(generation: u64, parts: &[CorePart]) -> LeavingReport {
     let mut report = LeavingReport { generation, ..LeavingReport::default() };
@@ -393,16 +398,19 @@ fn core_report(part: &CorePart) -> CoreReport {
         cpu: part.cpu,
         connections: part.connections,
         panics: part.counters.core.connection_panics,
-        loops: part.loops,
+        busy_seconds: seconds(part.busy_ns),
+        lag: histogram_report(&[], &part.lag),
     }
 }
 
 fn pool_report(name: &str, index: usize, parts: &[CorePart], counters: BTreeMap<String, Amount>) -> PoolReport {
-    let mut report = PoolReport { name: name.to_owned(), counters, ..PoolReport::default() };
+    let queued_by_class = vec![0; Class::COUNT];
+    let mut report = PoolReport { name: name.to_owned(), queued_by_class, counters, ..PoolReport::default() };
     for part in parts {
         let Some(own) = part.pools.get(index) else { continue };
         report.queued += own.queued;
         report.queued_bytes += own.queued_bytes;
+        report.queued_by_class.iter_mut().zip(own.queued_by_class).for_each(|(sum, own)| *sum += own);
         report.service_seconds = report.service_seconds.max(seconds(own.service_ns));
         report.wait_seconds = report.wait_seconds.max(seconds(own.wait_ns));
         report.links += own.links;
@@ -439,11 +447,23 @@ fn link_reports<'p>(
     })
 }
 
+/// A counter that is told by class, too, if there is something to tell.
+fn classes(reading: &Reading<'_>) -> Option<Amount> {
+    let Reading::Classes { names, rows, .. } = reading else { return None };
+    let row = |counts: &[u64]| names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    let classes = rows.iter().map(|(class, counts)| ((*class).to_owned(), row(counts)));
+    (!rows.is_empty()).then(|| Amount::Classes(classes.collect()))
+}
+
 fn amount(reading: Reading<'_>) -> Amount {
     match reading {
         Reading::Count(count) => Amount::Count(count),
         Reading::Tally { names, counts, .. } => {
             Amount::By(names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), *count)).collect())
+        }
+        Reading::Classes { names, rows, .. } => {
+            let sum = |index: usize| rows.iter().map(|(_, counts)| counts[index]).sum();
+            Amount::By(names.iter().enumerate().map(|(index, name)| ((*name).to_owned(), sum(index))).collect())
         }
         Reading::Nanoseconds(ns) => Amount::Seconds(seconds(ns)),
         Reading::Histograms(histograms) => Amount::Histograms(
@@ -466,154 +486,11 @@ fn histogram_report(labels: &[(&str, &str)], durations: &Durations) -> Histogram
     }
 }
 
-/// The label of a tally, by its field.
-fn label_key(field: &str) -> &'static str {
-    let mut key = "";
-    let mut look = |name: &'static str, reading: Reading<'_>| {
-        if let Reading::Tally { key: own, .. } = reading
-            && name == field
-        {
-            key = own;
-        }
-    };
-    CoreCounters::default().read(&mut look);
-    PoolCounters::default().read(&mut look);
-    key
-}
-
-/// A gauge of this file, which no core counts.
-const fn gauge(metric: &'static str, help: &'static str) -> Family {
-    Family { field: "", metric, kind: Kind::Gauge, help }
-}
-
-/// The page while it is written.
-struct Page(String);
-
-impl Page {
-    fn whole(&mut self, report: &Report) {
-        self.head(&gauge("ptth_build_info", "1, with the version of the program."));
-        self.line("ptth_build_info", &[("version", &report.version)], 1);
-        self.head(&gauge("ptth_uptime_seconds", "Time since the start."));
-        self.line("ptth_uptime_seconds", &[], report.uptime_seconds);
-        self.head(&gauge("ptth_draining", "1 while the edge drains."));
-        self.line("ptth_draining", &[], u64::from(report.draining));
-        self.head(&gauge("ptth_generation", "Number of the configuration that is in force, from 1."));
-        self.line("ptth_generation", &[], report.generation);
-        self.head(&gauge("ptth_generations_leaving", "Configurations from before that finish what they began."));
-        self.line("ptth_generations_leaving", &[], report.leaving.len() as u64);
-        self.head(&RELOADS);
-        if let Some(reloads) = report.counters.get(RELOADS.field) {
-            self.amount(RELOADS.metric, &[], "result", reloads);
-        }
-        let limits = &report.limits;
-        self.head(&gauge(
-            "ptth_client_connections_max",
-            "Client connections, of all cores, at which accepting pauses.",
-        ));
-        self.line("ptth_client_connections_max", &[], limits.connections_max);
-        self.head(&gauge("ptth_resident_bytes", "Resident memory of the process; 0 without memory_max."));
-        self.line("ptth_resident_bytes", &[], limits.resident_bytes);
-        self.head(&gauge("ptth_memory_max_bytes", "The bound of ptth_resident_bytes; 0: none."));
-        self.line("ptth_memory_max_bytes", &[], limits.memory_max_bytes);
-    }
-
-    fn cores(&mut self, cores: &[CoreReport]) {
-        self.head(&gauge("ptth_client_connections", "Client connections that are open."));
-        for core in cores {
-            self.line("ptth_client_connections", &[("core", &core.core.to_string())], core.connections);
-        }
-        if cores.iter().any(|core| core.loops.is_some()) {
-            let kind = Kind::Counter;
-            self.head(&Family { kind, ..gauge("ptth_core_loops_total", "Turns of the core's loop.") });
-            for core in cores {
-                self.line("ptth_core_loops_total", &[("core", &core.core.to_string())], core.loops.unwrap_or(0));
-            }
-        }
-    }
-
-    fn pools(&mut self, pools: &[PoolReport]) {
-        type OfPool = fn(&PoolReport) -> u64;
-        type OfCore = fn(&PoolCoreReport) -> u64;
-        let of_pool: [(&Family, OfPool); 2] = [
-            (&gauge("ptth_queue_depth", "Requests that wait in the pool's queue."), |pool| pool.queued),
-            (&gauge("ptth_queue_bytes", "Bytes of requests that wait in the pool's queue."), |pool| pool.queued_bytes),
-        ];
-        let of_core: [(&Family, OfCore); 3] = [
-            (&gauge("ptth_links", "Links of workers that serve the pool."), |share| share.links),
-            (&gauge("ptth_credits", "Requests that the pool's links would take now."), |share| share.credits),
-            (&gauge("ptth_in_flight", "Requests that are with the pool's workers."), |share| share.in_flight),
-        ];
-        for (family, value) in of_pool {
-            self.head(family);
-            for pool in pools {
-                self.line(family.metric, &[("pool", &pool.name)], value(pool));
-            }
-        }
-        for (family, value) in of_core {
-            self.head(family);
-            for pool in pools {
-                for share in &pool.cores {
-                    let core = share.core.to_string();
-                    self.line(family.metric, &[("pool", &pool.name), ("core", &core)], value(share));
-                }
-            }
-        }
-    }
-
-    fn head(&mut self, family: &Family) {
-        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
-        let _ = writeln!(self.0, "# HELP {} {help}", family.metric);
-        let _ = writeln!(self.0, "# TYPE {} {}", family.metric, family.kind.name());
-    }
-
-    fn amount(&mut self, metric: &str, labels: &[(&str, &str)], key: &str, amount: &Amount) {
-        match amount {
-            Amount::Count(count) => self.line(metric, labels, *count),
-            Amount::By(counts) => {
-                for (name, count) in counts {
-                    self.line(metric, &[labels, &[(key, name)]].concat(), *count);
-                }
-            }
-            Amount::Seconds(seconds) => self.sample(metric, labels, &seconds.to_string()),
-            Amount::Histograms(histograms) => {
-                let bucket = format!("{metric}_bucket");
-                for histogram in histograms {
-                    let own = histogram.labels.iter().map(|(key, name)| (key.as_str(), name.as_str()));
-                    let labels: Vec<(&str, &str)> = labels.iter().copied().chain(own).collect();
-                    for (bound, count) in &histogram.buckets {
-                        self.line(&bucket, &[&labels, &[("le", &*bound.to_string())][..]].concat(), *count);
-                    }
-                    self.line(&bucket, &[&labels, &[("le", "+Inf")][..]].concat(), histogram.count);
-                    self.sample(&format!("{metric}_sum"), &labels, &histogram.sum_seconds.to_string());
-                    self.line(&format!("{metric}_count"), &labels, histogram.count);
-                }
-            }
-        }
-    }
-
-    fn line(&mut self, metric: &str, labels: &[(&str, &str)], value: u64) {
-        self.sample(metric, labels, &value.to_string());
-    }
-
-    fn sample(&mut self, metric: &str, labels: &[(&str, &str)], value: &str) {
-        self.0.push_str(metric);
-        for (index, (key, text)) in labels.iter().enumerate() {
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{}{key}=\"{text}\"", if index == 0 { '{' } else { ',' });
-        }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {value}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::events::{AcceptPause, Direction, Dispatch, StatusClass};
     use crate::fault::Fault;
-    use crate::ids::Class;
     use std::collections::{BTreeSet, HashMap};
 
     fn sample() -> Report {
@@ -625,7 +502,7 @@ mod tests {
             counters.refused(Fault::QueueFull);
             counters.core.accept_pauses.one(AcceptPause::Memory);
             counters.unrouted.one(StatusClass::of(404));
-            counters.pools[0].requests.one(StatusClass::of(200));
+            counters.pools[0].requests.one(Class::of(3), StatusClass::of(200));
             counters.pools[0].dispatches.one(Dispatch::CrossAwake);
             counters.pools[0].queue_wait.observe_ns(Class::of(3), 1_000_000);
             counters.pools[0].idle_while_queued.0 = 250_000_000;
@@ -636,11 +513,15 @@ mod tests {
                 core: CoreId(core),
                 cpu: Some(core * 2),
                 connections: 3,
-                loops: None,
+                busy_ns: 500_000_000,
+                lag: Durations::default(),
+                process: Some(ProcessReport { open_fds: 7, ..ProcessReport::default() }),
+                certificates: vec![CertificateReport { file: "edge.pem".into(), not_after_unix: 1_800_000_000 }],
                 counters,
                 pools: vec![
                     PoolPart {
                         queued: 1,
+                        queued_by_class: [0, 0, 0, 1, 0, 0, 0, 0],
                         queued_bytes: 500,
                         links: 1,
                         credits: 4,
@@ -744,7 +625,7 @@ mod tests {
             });
             let family = family.unwrap_or(name);
             let kind = types.get(family).unwrap_or_else(|| panic!("{name} has no TYPE"));
-            assert!(family.starts_with("ptth_"), "{name}");
+            assert!(["ptth_", "process_"].iter().any(|prefix| family.starts_with(prefix)), "{name}");
             assert_eq!(kind == "counter", family.ends_with("_total"), "{name} is a {kind}");
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
             assert!(value.is_finite() && *value >= 0.0, "{name}");
@@ -772,10 +653,14 @@ mod tests {
             ("ptth_bytes_total", &[("direction", "request")], 200.0),
             ("ptth_bytes_total", &[("direction", "response")], 0.0),
             ("ptth_refusals_total", &[("reason", "queue_full")], 2.0),
-            ("ptth_requests_total", &[("pool", "app"), ("status", "2xx")], 2.0),
-            ("ptth_requests_total", &[("pool", ""), ("status", "4xx")], 2.0),
+            ("ptth_requests_total", &[("pool", "app"), ("class", "3"), ("status", "2xx")], 2.0),
+            ("ptth_requests_total", &[("pool", ""), ("class", ""), ("status", "4xx")], 2.0),
             ("ptth_dispatches_total", &[("pool", "app"), ("kind", "cross_awake")], 2.0),
-            ("ptth_queue_depth", &[("pool", odd)], 2.0),
+            ("ptth_queue_depth", &[("pool", odd), ("class", "3")], 2.0),
+            ("ptth_core_busy_seconds_total", &[("core", "1")], 0.5),
+            ("ptth_core_lag_seconds_count", &[("core", "1")], 0.0),
+            ("process_open_fds", &[], 7.0),
+            ("ptth_certificate_expiry_timestamp_seconds", &[("certificate", "edge.pem")], 1_800_000_000.0),
             ("ptth_queue_bytes", &[("pool", "app")], 1000.0),
             ("ptth_credits", &[("pool", "app"), ("core", "1")], 4.0),
             ("ptth_client_connections", &[("core", "0")], 3.0),
@@ -839,7 +724,7 @@ mod tests {
             let mut counters = Counters::new(pools.len());
             counters.core.setups = 1;
             for (pool, n) in counters.pools.iter_mut().zip(pools) {
-                pool.requests.many(StatusClass::Success, *n);
+                pool.requests.many(Class::of(3), StatusClass::Success, *n);
             }
             counters
         };
@@ -859,7 +744,15 @@ mod tests {
         let part = |generation, core, connections, counters, pool| CorePart {
             cpu: Some(core),
             connections,
-            pools: vec![PoolPart { queued: 3, links: 1, ..PoolPart::default() }; 2],
+            pools: vec![
+                PoolPart {
+                    queued: 3,
+                    queued_by_class: [3, 0, 0, 0, 0, 0, 0, 0],
+                    links: 1,
+                    ..PoolPart::default()
+                };
+                2
+            ],
             links: vec![link(pool)],
             ..CorePart::ended(generation, CoreId(core), counters)
         };
@@ -887,8 +780,8 @@ mod tests {
         assert_eq!(ids, [("1/0-4", vec!["app".to_owned()]), ("0-4", vec!["app".to_owned()])]);
         let (_, samples) = parse(&report.prometheus());
         for (pool, requests, queued) in [("app", 1221.0, 6.0), ("new", 2.0, 3.0), ("old", 110.0, 3.0)] {
-            check(&samples, "ptth_requests_total", &[("pool", pool), ("status", "2xx")], requests);
-            check(&samples, "ptth_queue_depth", &[("pool", pool)], queued);
+            check(&samples, "ptth_requests_total", &[("pool", pool), ("class", "3"), ("status", "2xx")], requests);
+            check(&samples, "ptth_queue_depth", &[("pool", pool), ("class", "0")], queued);
         }
         check(&samples, "ptth_setups_total", &[], 4.0);
         check(&samples, "ptth_client_connections", &[("core", "0")], 12.0);

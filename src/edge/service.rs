@@ -519,10 +519,10 @@ impl EdgeService {
     /// One line and one count for each exchange, at its end.
     fn count(&self, ended: &Ended<'_>, course: &Course) {
         let mut counters = self.core.counters.borrow_mut();
-        let class = StatusClass::of(ended.status());
+        let status = StatusClass::of(ended.status());
         match ended.routed {
-            Some(routed) => counters.pools[usize::from(routed.pool.0)].requests.one(class),
-            None => counters.unrouted.one(class),
+            Some(routed) => counters.pools[usize::from(routed.pool.0)].requests.one(routed.class, status),
+            None => counters.unrouted.one(status),
         }
         let [up, down] = ended.bytes();
         counters.core.bytes.many(Direction::Request, up);

@@ -39,6 +39,8 @@ struct Served {
     inverting: Option<Arc<ServerConfig>>,
     /// Who vouches for the certificates that workers show.
     authorities: Option<Arc<Authorities>>,
+    /// Each file of a certificate, and the second since 1970 at which that expires.
+    ends: Vec<(String, u64)>,
 }
 
 /// Every `worker_ca` of an address.
@@ -107,6 +109,12 @@ impl Tls {
         ServerConnection::new(server.clone()).map(Connection::Server)
     }
 
+    /// The files of its certificates, and when each expires, in seconds since 1970.
+    #[must_use]
+    pub fn ends(&self) -> Vec<(String, u64)> {
+        self.now().ends.clone()
+    }
+
     /// Somebody vouches for workers' certificates here.
     #[must_use]
     pub fn has_authorities(&self) -> bool {
@@ -167,7 +175,7 @@ pub fn keep_tickets(addresses: &Addresses, listens: &[Listen], before: &Addresse
             Arc::new(server)
         };
         let (server, inverting) = (with_tickets(&now.server), now.inverting.as_ref().map(with_tickets));
-        let served = Served { server, inverting, authorities: now.authorities.clone() };
+        let served = Served { server, inverting, authorities: now.authorities.clone(), ends: now.ends.clone() };
         *tls.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
     }
 }
@@ -181,7 +189,8 @@ fn server_config(
 ) -> Option<Served> {
     let names = Names::load(&listen.tls, provider, now_unix, mistakes);
     let workers = authorities(&listen.tls, provider, mistakes);
-    let (names, workers) = (names?, workers?);
+    let (mut names, workers) = (names?, workers?);
+    let ends = std::mem::take(&mut names.ends);
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
     let builder = builder.expect("the provider has suites for both versions");
@@ -214,7 +223,7 @@ fn server_config(
         inverting.alpn_protocols = ids.chain(server.alpn_protocols.iter().cloned()).collect();
         Arc::new(inverting)
     });
-    Some(Served { server: Arc::new(server), inverting, authorities: workers.map(Arc::new) })
+    Some(Served { server: Arc::new(server), inverting, authorities: workers.map(Arc::new), ends })
 }
 
 /// Who may show a certificate of his own. It is asked of everybody and demanded of nobody.
@@ -273,6 +282,8 @@ struct Names {
     wildcard: HashMap<String, Arc<CertifiedKey>>,
     /// For whoever asks for no name, or for one that is not there: the first of the file.
     first: Arc<CertifiedKey>,
+    /// As in [`Served`].
+    ends: Vec<(String, u64)>,
 }
 
 impl Names {
@@ -302,7 +313,10 @@ impl Names {
                 exact: HashMap::new(),
                 wildcard: HashMap::new(),
                 first: key.clone(),
+                ends: Vec::new(),
             });
+            let file = files.certificate.value.display().to_string();
+            names.ends.push((file, u64::try_from(said.not_after).unwrap_or(0)));
             for name in said.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut names.wildcard, parent.to_owned()),

@@ -54,7 +54,7 @@ impl Bell {
     /// Ready when it was rung since the last time; all rings until now count as one. Look at what was announced *after*
     /// this returned Ready.
     pub fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.counter.poll_wait(cx)
+        self.counter.poll_wait(cx).map_ok(|_| ())
     }
 
     /// As [`Bell::poll_wait`]. May be dropped and called again; no ring is lost.
@@ -74,7 +74,7 @@ impl Ring {
 /// A kernel counter (eventfd, timerfd) that is read through io_uring. A read is always in flight once it was polled.
 pub(super) struct Counter {
     pump: Pin<Box<dyn Future<Output = Infallible>>>,
-    done: Rc<Cell<Option<io::Result<()>>>>,
+    done: Rc<Cell<Option<io::Result<u64>>>>,
 }
 
 impl Counter {
@@ -83,8 +83,8 @@ impl Counter {
         Counter { pump: Box::pin(pump(fd, Rc::clone(&done))), done }
     }
 
-    /// Ready when the counter was not 0; it is 0 then.
-    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready with the count when that was not 0; it is 0 then.
+    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
         match self.pump.as_mut().poll(cx) {
             Poll::Pending => {}
             Poll::Ready(never) => match never {},
@@ -94,13 +94,13 @@ impl Counter {
 }
 
 /// Owns the read in flight, so that a wait that is dropped loses no count.
-async fn pump(fd: OwnedFd, done: Rc<Cell<Option<io::Result<()>>>>) -> Infallible {
+async fn pump(fd: OwnedFd, done: Rc<Cell<Option<io::Result<u64>>>>) -> Infallible {
     // Only here: monoio takes a descriptor inside of its runtime, and nowhere else.
     let file = monoio::fs::File::from_std(std::fs::File::from(fd)).expect("taking a descriptor calls nobody");
     let mut count = Box::new([0u8; 8]);
     loop {
         let (result, buffer) = file.read_at(count, 0).await;
         count = buffer;
-        done.set(Some(result.map(|_| ())));
+        done.set(Some(result.map(|_| u64::from_ne_bytes(*count))));
     }
 }

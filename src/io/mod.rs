@@ -26,7 +26,7 @@ pub use listen::{Listener, accept_backoffs, bind_listener, open_listener, start_
 pub use read::Reader;
 pub use run::{BootFault, panics, raise_fd_limit, run, set_trim, spawn, tasks};
 pub use socket::{inherited_listeners, only_standard_descriptors};
-pub use timer::{Timer, sleep_ms, timeout};
+pub use timer::{Timer, lag, sleep_ms, timeout};
 pub use tls::Secured;
 pub use turn::{Hold, Leaves, at_turn_end, wake_last};
 pub use write::Writer;

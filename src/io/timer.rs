@@ -14,6 +14,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use super::bell::Counter;
 use super::wheel::{Key, Wheel};
 use crate::clock::{self, Now};
+use crate::events::Durations;
 use crate::limits::TICK_MS;
 
 const TICK_NS: u64 = TICK_MS * 1_000_000;
@@ -23,6 +24,7 @@ thread_local! {
         wheel: RefCell::new(Wheel::new(Now(0))),
         clock: RefCell::new(None),
         ticking: Cell::new(false),
+        lag: RefCell::default(),
     };
 }
 
@@ -32,6 +34,7 @@ struct Timers {
     wheel: RefCell<Wheel>,
     clock: RefCell<Option<OwnedFd>>,
     ticking: Cell<bool>,
+    lag: RefCell<Durations>,
 }
 
 impl Timers {
@@ -84,10 +87,13 @@ pub(super) fn end() {
 pub(super) async fn drive(mut counter: Counter) {
     let mut wake: Vec<Waker> = Vec::new();
     loop {
-        poll_fn(|cx| counter.poll_wait(cx)).await.expect("a timerfd can be read");
+        let ticks = poll_fn(|cx| counter.poll_wait(cx)).await.expect("a timerfd can be read");
         TIMERS.with(|timers| {
             let mut wheel = timers.wheel.borrow_mut();
-            wheel.turn(clock::now(), &mut wake);
+            let now = clock::now();
+            // Ticks fall on multiples of the tick; those that came before the last one were not seen at all.
+            timers.lag.borrow_mut().observe_ns(ticks.saturating_sub(1) * TICK_NS + now.0 % TICK_NS);
+            wheel.turn(now, &mut wake);
             if wheel.is_empty() {
                 timers.stop_ticking();
             }
@@ -95,6 +101,13 @@ pub(super) async fn drive(mut counter: Counter) {
         // The wheel is not borrowed here: a waker may be the last owner of a task with timers.
         wake.drain(..).for_each(Waker::wake);
     }
+}
+
+/// How late this core's loop was to see each tick of its timers: what its turns took, and what the kernel and other programs
+/// took in between.
+#[must_use]
+pub fn lag() -> Durations {
+    TIMERS.with(|timers| timers.lag.borrow().clone())
 }
 
 /// One deadline that can be moved cheaply: later, or away and back, is a store. Make one for each connection and keep it.
