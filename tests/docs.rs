@@ -344,6 +344,22 @@ fn each_line_of_the_log_that_is_explained_is_one_that_the_program_writes() {
     }
 }
 
+/// What a request and an idle client cost stands in benches/README.md.
+#[test]
+fn the_figures_of_capacity_are_those_that_were_measured() {
+    let (page, benches) = (pages::read("docs/operating.md"), pages::read("benches/README.md"));
+    let mut seen = 0;
+    for header in ["| one request | CPU of the edge, µs |", "| an idle client | resident bytes |"] {
+        for row in pages::rows(&page, header) {
+            let figure = &row.cells[1];
+            let stands = |end: &str| benches.contains(&format!("| {figure}{end}"));
+            assert!(stands(" (") || stands(" |"), "benches/README.md has no {figure}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 8);
+}
+
 // ---- docs/comparison.md ----
 
 /// A figure of our own is one of benches/README.md, and what is said of others has its source on the page.

@@ -81,6 +81,7 @@ fn ptth(arguments: &[&str]) -> Output {
 #[test]
 fn every_command_has_a_machine_that_runs_it() {
     let (ci, runner) = (pages::read(".ci/run"), pages::read("tests/interop/readme.py"));
+    let haproxy = pages::read("tests/interop/haproxy.py");
     let run: Vec<&str> = ci.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
     let mut seen = (0, 0);
     for page in pages::all() {
@@ -102,7 +103,8 @@ fn every_command_has_a_machine_that_runs_it() {
                 "toml edge" | "toml edge fragment" | "toml worker" | "toml worker fragment" => {}
                 // tests/docs.rs sends and compares them.
                 "http worker" | "http edge" | "http client" | "http answer" => {}
-                // What a program prints, a unit, an exchange on the wire: nothing that a shell would take.
+                "text haproxy" => assert!(haproxy.contains("```text haproxy"), "{place}"),
+                // What a program prints, a unit, an example of a file of others: nothing that a shell would take.
                 "text" => assert!(!has_commands, "{place}: commands that nobody runs"),
                 other => panic!("{place}: who runs a block of {other:?}?"),
             }

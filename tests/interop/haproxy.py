@@ -31,57 +31,34 @@ def haproxy():
     return None, "no haproxy (Debian 13 and later have one that is new enough), and PTTH_HAPROXY is not set"
 
 
+def shown(number):
+    """A configuration of docs/protocol.md: that of a device, or of an edge. One thread is enough here."""
+    with open(os.path.join(harness.ROOT, "docs", "protocol.md")) as page:
+        blocks = re.findall(r"^```text haproxy\n(.*?)^```$", page.read(), re.MULTILINE | re.DOTALL)
+    check(len(blocks) == 2, f"docs/protocol.md has {len(blocks)} configurations of HAProxy")
+    return blocks[number].replace("global\n", "global\n    nbthread 1\n")
+
+
+def started(house, binary, name, text, replaced):
+    for theirs, ours in replaced.items():
+        check(theirs in text, f"docs/protocol.md has no {theirs!r} for HAProxy")
+        text = text.replace(theirs, ours)
+    return house.start("haproxy", [binary, "-db", "-f", house.write(name, text)])
+
+
 def device(house, binary, port, origin, connections, tls=""):
-    config = house.write(
-        f"device-{port}.cfg",
-        f"""
-global
-    expose-experimental-directives
-    nbthread 1
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    http-reuse always
-frontend reversed
-    bind rhttp@dials/edge nbconn {connections}
-    default_backend origin
-backend dials
-    server edge 127.0.0.1:{port} {tls or "proto h2"}
-backend origin
-    server origin 127.0.0.1:{origin.port}
-""",
-    )
-    return house.start("haproxy", [binary, "-db", "-f", config])
+    replaced = {
+        "edge.example:8444 proto h2": f"127.0.0.1:{port} {tls or 'proto h2'}",
+        "nbconn 2": f"nbconn {connections}",
+        "127.0.0.1:3000": f"127.0.0.1:{origin.port}",
+    }
+    return started(house, binary, f"device-{port}.cfg", shown(0), replaced)
 
 
 def front(house, binary, clients, devices, tls=""):
     """HAProxy as an edge: clients on one address, devices on another."""
-    config = house.write(
-        f"front-{clients}.cfg",
-        f"""
-global
-    expose-experimental-directives
-    nbthread 1
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    timeout queue 30s
-    http-reuse always
-frontend clients
-    bind 127.0.0.1:{clients}
-    default_backend reversed
-frontend devices
-    bind 127.0.0.1:{devices} {tls or "proto h2"}
-    tcp-request session attach-srv reversed/device
-backend reversed
-    server device rhttp@ maxconn 60
-""",
-    )
-    return house.start("haproxy", [binary, "-db", "-f", config])
+    replaced = {"0.0.0.0:8080": f"127.0.0.1:{clients}", "0.0.0.0:8444 proto h2": f"127.0.0.1:{devices} {tls or 'proto h2'}"}
+    return started(house, binary, f"front-{clients}.cfg", shown(1), replaced)
 
 
 def asks(edge, path):
