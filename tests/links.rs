@@ -1435,7 +1435,8 @@ impl Frames {
 
 #[test]
 fn a_worker_that_breaks_http2_loses_its_link_and_nothing_else() {
-    for cores in CORES {
+    // Each break takes a second or so, of waiting.
+    let with = |cores: u16| {
         let edge = setting().cores(cores).start();
         let breaks: &[(&str, &[u8])] = &[
             ("garbage", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
@@ -1469,7 +1470,12 @@ fn a_worker_that_breaks_http2_loses_its_link_and_nothing_else() {
             drop(link);
             edge.until_links(0);
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for cores in CORES {
+            scope.spawn(move || with(cores));
+        }
+    });
 }
 
 #[test]
