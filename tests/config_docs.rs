@@ -293,6 +293,23 @@ fn each_table_of_the_page_has_the_keys_that_the_program_knows() {
     }
 }
 
+/// The table for those who know others names keys that are there.
+#[test]
+fn keys_that_the_concepts_name_are_there() {
+    let keys: BTreeSet<String> = keys().iter().map(|key| format!("{}.{}", path(&key.table), key.key)).collect();
+    let rows = pages::rows(&pages::read("docs/concepts.md"), "| there | here |");
+    let mut seen = 0;
+    for row in rows {
+        for span in row.cells[1].split('`').skip(1).step_by(2).filter(|span| !span.contains(' ')) {
+            // A worker's keys stand at its top level.
+            let is_there = keys.contains(span) || keys.contains(&format!(".{span}"));
+            assert!(is_there, "docs/concepts.md: {span}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "{seen}");
+}
+
 #[test]
 fn each_key_takes_its_type_and_no_other() {
     for key in keys() {
