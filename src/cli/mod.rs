@@ -6,6 +6,7 @@ mod check;
 mod credential;
 mod doctor;
 mod log;
+mod pages;
 mod status;
 
 use crate::clock;
@@ -163,6 +164,15 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgument,
     },
+    /// Print what a shell needs to complete commands
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+    /// Write a man page for each command into a folder
+    #[command(hide = true)]
+    Manual {
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -314,6 +324,8 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
         Command::Credential(CredentialCommand::New { name, origins }) => print(&credential::new(&name, &origins)?),
         Command::Status { admin, json } => print(&status::status(&admin.address, json)?),
         Command::Drain { admin } => print(&status::drain(&admin.address)?),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Manual { folder } => pages::manual(&folder),
     }
 }
 
