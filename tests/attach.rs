@@ -841,6 +841,70 @@ fn links_over_streams_end_with_their_connection() {
     edge.until_links(0);
 }
 
+/// Connections that a drain would wait for.
+fn connections(status: &serde_json::Value) -> u64 {
+    let cores = status["cores"].as_array().expect("a list");
+    cores.iter().map(|core| core["connections"].as_u64().expect("a number")).sum()
+}
+
+#[test]
+fn a_connection_whose_streams_are_links_counts_as_one_from_its_source() {
+    let limits = "[limits]\nsources_exempt = []\nconnections_per_source_max = 1\n";
+    let edge = setting().cores(2).listen("h2c = true").more(limits).start();
+    let mut client = worker_connection(&edge);
+    let setup = || connect(&target(ORIGIN), Some(&web_1()), Some("http%2F1.1"));
+    let mut links: Vec<Peer> = (0..2).map(|_| channel(&mut client, setup(), "http%2F1.1")).collect();
+    edge.until_links(2);
+    // No drain waits for it while it carries links, but it is the one connection that this address has.
+    edge.until(|status| connections(status) == 0);
+    for _ in 0..3 {
+        assert_eq!(Peer::connect(edge.address).end().0, b"");
+    }
+    links.pop().expect("two").leave();
+    edge.until_links(1);
+    assert_eq!(connections(&edge.status()), 0);
+    links.pop().expect("one").leave();
+    edge.until_links(0);
+    // Without a link it is a client's again; and when it has gone another one may come.
+    edge.until(|status| connections(status) == 1);
+    drop(client);
+    edge.until(|status| connections(status) == 0);
+    let mut next = worker_connection(&edge);
+    let _link = channel(&mut next, setup(), "http%2F1.1");
+}
+
+#[test]
+fn a_stream_that_takes_nothing_ends_soon_after_its_link() {
+    let files = Files::new();
+    let text = format!("id = \"s\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\n", secret_hash("sss"));
+    files.write("s.toml", &text);
+    let line = format!("credentials_dir = \"{}\"", files.0.display());
+    let limits = "[limits]\nbody_stall_max = \"100ms\"\n";
+    let edge = setting().drain_max("100ms").edge(&line).listen("h2c = true").more(limits).start();
+    let mut raw = Frames::client(&edge, &[(frames::INITIAL_WINDOW_SIZE, 0)]);
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "ptth"),
+        (":scheme", "http"),
+        (":authority", "edge.example"),
+        (":path", "/.well-known/ptth/http%3A%2F%2Fapp.example/"),
+        ("alpn", "http%2F1.1"),
+        ("authorization", "Bearer sss"),
+    ];
+    raw.head(1, &fields, false);
+    assert_eq!(raw.next(|frame| frame.kind == frames::HEADERS && frame.stream == 1).status(), 200);
+    edge.until_credits(1);
+    let mut client = edge.sent("POST /never-taken HTTP/1.1\r\nHost: app.example\r\nContent-Length: 0\r\n\r\n");
+    edge.until(|status| common::credits(status) == 0);
+    std::fs::remove_file(files.0.join("s.toml")).unwrap();
+    edge.reload_files();
+    assert_eq!(client.response().status(), 502);
+    drop(client);
+    edge.until_links(0);
+    raw.next(|frame| frame.kind == frames::RST_STREAM && frame.stream == 1);
+    edge.until(|status| connections(status) == 1);
+}
+
 #[test]
 fn an_edge_that_drains_ends_links_over_streams_and_ends() {
     let edge = setting().cores(2).listen("h2c = true").start();

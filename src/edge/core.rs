@@ -871,16 +871,58 @@ impl Drop for Unbooked {
     }
 }
 
-/// A connection's count in its core's own number and in that of all cores, given back when it ends.
+/// A connection's count in its core's own number, for which a drain waits, and in that of all cores, which has bounds; given
+/// back when it ends.
 pub struct Counted {
     core: Rc<Core>,
     guest: Guest,
+    /// Streams of it that are links. While there are some, no drain waits for it: links end after the last client. In the
+    /// bounds it stays what it was, a connection that anybody could open.
+    links: u32,
+}
+
+/// A stream's link in the count of its connection, until it is dropped.
+pub struct CarriesLink<'a>(&'a Cell<Option<Counted>>);
+
+impl CarriesLink<'_> {
+    /// A connection that is over counts nowhere.
+    pub fn new(counted: &Cell<Option<Counted>>) -> CarriesLink<'_> {
+        CarriesLink::change(counted, Counted::carries_one_more);
+        CarriesLink(counted)
+    }
+
+    fn change(counted: &Cell<Option<Counted>>, change: impl FnOnce(&mut Counted)) {
+        if let Some(mut own) = counted.take() {
+            change(&mut own);
+            counted.set(Some(own));
+        }
+    }
+}
+
+impl Drop for CarriesLink<'_> {
+    fn drop(&mut self) {
+        CarriesLink::change(self.0, Counted::carries_one_less);
+    }
 }
 
 impl Counted {
     pub fn connection(core: &Rc<Core>) -> Counted {
         core.connections.set(core.connections.get() + 1);
-        Counted { core: core.clone(), guest: core.shared.crowd.enter() }
+        Counted { core: core.clone(), guest: core.shared.crowd.enter(), links: 0 }
+    }
+
+    fn carries_one_more(&mut self) {
+        if self.links == 0 {
+            self.core.connections.set(self.core.connections.get() - 1);
+        }
+        self.links += 1;
+    }
+
+    fn carries_one_less(&mut self) {
+        self.links -= 1;
+        if self.links == 0 {
+            self.core.connections.set(self.core.connections.get() + 1);
+        }
     }
 
     /// It is known now whose connection this is. False: that one has its share, and the connection is to be closed.
@@ -898,6 +940,8 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.core.connections.set(self.core.connections.get() - 1);
+        if self.links == 0 {
+            self.core.connections.set(self.core.connections.get() - 1);
+        }
     }
 }

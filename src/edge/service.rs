@@ -45,7 +45,7 @@ pub struct EdgeService {
     pub accepts_clients: bool,
     /// What is known of it if it is a worker.
     pub visitor: Visitor,
-    /// Of the connection, whose guest is a client until it is a worker.
+    /// Of the connection, which is a client's until it is turned; one whose streams are links is one yet.
     pub counted: Cell<Option<Counted>>,
     /// With TLS: the name that the connection was made for, empty where its client named none.
     pub server_name: Option<Box<str>>,

@@ -16,18 +16,20 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderValue, Response, StatusCode};
 
-use super::core::{Core, Counted};
+use super::core::{CarriesLink, Core, Counted};
 use super::links::{self, Visitor};
 use crate::client::h2::TakenStream;
+use crate::clock::{self, Now};
 use crate::exchange::h1::{Frame, H1Sink, H1Source};
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{FaultAnswer, Pump, fault_answer};
 use crate::fault::Fault;
-use crate::io::Conn;
+use crate::io::{Conn, Timer};
+use crate::limits::GONE_LOOK_MS;
 use crate::wire::{self, BodyPlan, Side};
 
 /// Answers a setup and, if it is accepted, carries the channel to its end. `counted` is the connection's count among those of
-/// clients: with its first link it is a worker's.
+/// clients, where it stays: its other streams may be anybody's.
 pub async fn set_up(
     core: Rc<Core>,
     taken: TakenStream,
@@ -52,13 +54,17 @@ pub async fn set_up(
     let mut response = Response::new(());
     response.headers_mut().insert("alpn", HeaderValue::from_static(version.id()));
     let Ok(send) = respond.send_response(response, false) else { return };
-    counted.set(None); // links are bounded by their credentials
+    let _link = CarriesLink::new(counted);
     links::place(&core, far, address, accepted);
-    carry(near, body, H2Sink::new(send, Side::Response)).await;
+    carry(near, body, H2Sink::new(send, Side::Response), core.shared.clocks.stall_ms).await;
 }
 
-/// Until the link has ended, or its stream has.
-async fn carry(mut near: Conn, body: RecvStream, mut down: H2Sink) {
+/// Until the link has ended, or its stream has. A stream whose worker takes nothing hides the link's end behind what waits for
+/// it: then it has `stall_ms` to take the rest, and is reset.
+async fn carry(mut near: Conn, body: RecvStream, mut down: H2Sink, stall_ms: u64) {
+    let pulse = near.pulse();
+    let mut looks = Timer::new();
+    let mut until: Option<Now> = None;
     let Conn { reader, writer, .. } = &mut near;
     let mut up = H2Source::new(body, Side::Request);
     let mut to_link = H1Sink::new(writer, Frame::UntilClose, Side::Request);
@@ -73,7 +79,28 @@ async fn carry(mut near: Conn, body: RecvStream, mut down: H2Sink) {
             }
             has_ended = true;
         }
-        downwards.poll(cx, &mut from_link, &mut down).map(|_| ())
+        if downwards.poll(cx, &mut from_link, &mut down).is_ready() {
+            return Poll::Ready(());
+        }
+        if !downwards.waits_for_sink() {
+            looks.clear();
+            until = None;
+            return Poll::Pending;
+        }
+        if until.is_none() {
+            until = Some(clock::now().plus_ms(stall_ms));
+            looks.set(clock::now().plus_ms(GONE_LOOK_MS));
+        }
+        while looks.poll_expired(cx).is_ready() {
+            let now = clock::now();
+            if !pulse.peer_gone() {
+                until = Some(now.plus_ms(stall_ms)); // the link's own clocks watch over it
+            } else if until.is_some_and(|until| now >= until) {
+                return Poll::Ready(());
+            }
+            looks.set(now.plus_ms(GONE_LOOK_MS.min(stall_ms)));
+        }
+        Poll::Pending
     })
     .await;
 }

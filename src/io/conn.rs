@@ -244,6 +244,12 @@ impl Pulse {
         self.socket.silent_ms()
     }
 
+    /// The peer is gone, or ended its side, though unread bytes may wait before its end. A system call.
+    #[must_use]
+    pub fn peer_gone(&self) -> bool {
+        self.socket.peer_gone()
+    }
+
     /// Ends the connection both ways: what waits for it finds that.
     pub fn cut(&self) {
         self.socket.shutdown_both();
