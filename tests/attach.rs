@@ -793,6 +793,55 @@ fn a_setup_over_http2_is_answered_as_its_parts_deserve() {
 }
 
 #[test]
+fn a_request_for_a_setups_target_reaches_no_worker() {
+    let more = "[[listen]]\naddress = \"127.0.0.1:3\"\naccept = [\"clients\"]\nh2c = true\n\
+                [[listen]]\naddress = \"127.0.0.1:4\"\naccept = [\"workers\"]\nh2c = true\n";
+    let edge = setting().listen("h2c = true").more(more).start();
+    let worker = H2Worker::dial(&edge, 100);
+    let asking = |method: &str, path: &str| {
+        let mut request = h2_client::asking(method, path);
+        request.headers_mut().insert("authorization", web_1().parse().expect("a value"));
+        if method == "CONNECT" {
+            request.extensions_mut().insert(h2::ext::Protocol::from("websocket"));
+        }
+        request
+    };
+    for (address, get_status, other_status) in [(0, 426, 405), (1, 404, 404), (2, 426, 405)] {
+        let mut client = H2Client::connect(edge.addresses[address]);
+        common::peer::until(|| client.send.is_extended_connect_protocol_enabled());
+        for path in
+            [&target(ORIGIN)[..], &target("x"), "/.well-known/ptth/pool/app", "/.well-known/ptth/", "/.well-known/ptth"]
+        {
+            for (method, status) in
+                [("GET", get_status), ("POST", other_status), ("HEAD", other_status), ("CONNECT", get_status)]
+            {
+                let whole = client.start(asking(method, path), method != "CONNECT").whole();
+                assert_eq!(whole.status(), status, "{address} {method} {path}");
+            }
+            // And over HTTP/1.1, without the words of a setup.
+            for (method, status) in [("GET", get_status), ("POST", other_status)] {
+                let mut client = Peer::connect(edge.addresses[address]);
+                client.send(format!(
+                    "{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {}\r\nContent-Length: 0\r\n\r\n",
+                    web_1()
+                ));
+                assert_eq!(client.response().status(), status, "{address} {method} {path}");
+            }
+        }
+    }
+    worker.is_quiet();
+    // What only looks like it is a request like any other.
+    let mut client = H2Client::connect(edge.address);
+    for path in ["/.well-known/ptthx", "/.well-known/", "/x/.well-known/ptth/"] {
+        let mut asked = client.start(asking("GET", path), true);
+        let seen = worker.accept();
+        assert_eq!(seen.path(), path);
+        seen.ok("like any other");
+        assert_eq!(asked.whole().text(), "like any other");
+    }
+}
+
+#[test]
 fn a_link_over_a_stream_ends_with_its_credential_and_its_connection_goes_on() {
     let files = Files::new();
     let text = format!("id = \"s\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\n", secret_hash("sss"));

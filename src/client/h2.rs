@@ -555,7 +555,8 @@ async fn refuse<S>(fault: Fault, answer: &mut H2Answer<'_>, shared: &Shared<S>, 
             return false;
         }
     }
-    let FaultAnswer { reply, body } = fault_answer(fault, answer.retry_after_s);
+    let FaultAnswer { mut reply, body } = fault_answer(fault, answer.retry_after_s);
+    wire::strip_hop_by_hop(&mut reply.headers); // a 426 has an Upgrade
     if answer.head(reply).is_err() {
         return false;
     }

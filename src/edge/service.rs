@@ -236,10 +236,24 @@ impl Service for EdgeService {
 
 impl EdgeService {
     fn route(&self, ask: &Ask) -> Result<PoolId, Fault> {
+        if wire::setup::is_setup_target(ask.path.path()) {
+            return Err(self.no_setup(&ask.method));
+        }
         if !self.accepts_clients {
             return Err(Fault::NoPool);
         }
         gate::route(&self.core.shared, ask, self.server_name.as_deref())
+    }
+
+    /// For a request over HTTP/2 with a setup's target, where only CONNECT sets up (HTTP/1.1 has taken it over already). It may
+    /// have a worker's credential with it, so no worker ever sees it. The answer is the one that HTTP/1.1 has for it.
+    #[cold]
+    fn no_setup(&self, method: &Method) -> Fault {
+        match (self.visitor.accepts_workers, method) {
+            (false, _) => Fault::NoPool,
+            (true, &Method::GET) => Fault::SetupUpgradeRequired,
+            (true, _) => Fault::SetupMethod,
+        }
     }
 
     /// What the request is called: as a trusted proxy calls it, else by a new name.

@@ -20,6 +20,7 @@ static ALPN: HeaderName = HeaderName::from_static("alpn");
 static SELECTED_ALPN: HeaderName = HeaderName::from_static("selected-alpn");
 
 const WELL_KNOWN: &str = "/.well-known/ptth/";
+const WELL_KNOWN_BARE: &str = "/.well-known/ptth";
 /// The upgrade token of devices from before the drafts.
 const OLD_TOKEN: &str = "PTTH/1.0";
 
@@ -136,7 +137,14 @@ pub enum SetupAnswer {
 /// Whether a request is a setup at all: it has a setup's upgrade token, or a setup's target.
 #[must_use]
 pub fn is_setup(head: &RequestHead) -> bool {
-    head.uri.path().starts_with(WELL_KNOWN) || dialect(&head.headers).is_some()
+    is_setup_target(head.uri.path()) || dialect(&head.headers).is_some()
+}
+
+/// Whether a path is a setup's, a whole one or one that lacks its list of origins. Whatever asks for it may have a worker's
+/// credential.
+#[must_use]
+pub fn is_setup_target(path: &str) -> bool {
+    path.strip_prefix(WELL_KNOWN_BARE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Reads a setup.

@@ -248,7 +248,7 @@ const REQUESTS: &[(&str, &str)] = &[
     // no setups at all
     ("GET / HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "no"),
     ("POST /id HTTP/1.1\r\nHost: e\r\nConnection: upgrade\r\nUpgrade: PTTH/1.0\r\n\r\n", "no"),
-    ("GET /.well-known/ptth HTTP/1.1\r\nHost: e\r\n\r\n", "no"),
+    ("GET /.well-known/ptth HTTP/1.1\r\nHost: e\r\n\r\n", "426"),
     ("GET /.well-known/ptthx/ HTTP/1.1\r\nHost: e\r\n\r\n", "no"),
     ("GET /?/.well-known/ptth/ HTTP/1.1\r\nHost: e\r\n\r\n", "no"),
     ("OPTIONS * HTTP/1.1\r\nHost: e\r\n\r\n", "no"),
