@@ -489,6 +489,16 @@ pub const TOKEN_ORIGINS_MAX: usize = 64;
 pub const TOKEN_ID_BYTES_MAX: usize = 256;
 /// How far the clock of whoever made a token may be ahead of ours; for its begin alone, its end is never late.
 pub const TOKEN_SKEW_S: u64 = 30;
+/// Default of `tokens.lifetime_max`: how far the end of a token may be ahead. Whoever issues tokens for machines renews them
+/// within an hour (Kubernetes' default; GitHub's end in minutes); a day lets somebody issue them once a day, and bounds for how
+/// long a stolen one opens something.
+pub const TOKEN_LIFETIME_MS_MAX: u64 = 24 * 3600 * 1000;
+/// Shortest `tokens.lifetime_max`: clocks of two machines differ by less, and a worker has time to dial again.
+pub const TOKEN_LIFETIME_MS_MIN: u64 = 60_000;
+/// Names in `tokens.denied_file`; a setup by token asks for one of them. At 256 bytes, with their places, 4 MiB.
+pub const TOKENS_DENIED_MAX: usize = 10_000;
+/// That file: so many names, and their line ends.
+pub const DENIED_FILE_BYTES_MAX: usize = TOKENS_DENIED_MAX * (TOKEN_ID_BYTES_MAX + 2);
 /// Keys of a JWKS. Two or three are usual; a token is looked up among them by its name.
 pub const JWKS_KEYS_MAX: usize = 64;
 /// The name of a key. Hashes of keys have 43 (RFC 7638).
@@ -539,6 +549,7 @@ const _: () = assert!(QUEUE_REQUESTS_MAX as u64 <= QUEUE_REQUESTS_LIMIT);
 const _: () = assert!(QUEUE_BYTES_MAX as u64 <= QUEUE_BYTES_LIMIT && QUEUE_BYTES_MAX >= HEAD_BYTES_MAX);
 const _: () = assert!(RETRIES_MAX as u64 <= RETRIES_LIMIT);
 const _: () = assert!(TOKEN_BYTES_MAX < LINE_BYTES_MAX);
+const _: () = assert!(TOKEN_LIFETIME_MS_MIN <= TOKEN_LIFETIME_MS_MAX && TOKEN_LIFETIME_MS_MAX <= DURATION_MS_MAX);
 const _: () = assert!(CREDENTIAL_LINKS as u64 <= CREDENTIAL_LINKS_LIMIT);
 const _: () = assert!(CORES_MAX <= 64);
 const _: () = assert!(BODY_RATE_MIN <= BODY_RATE_LIMIT);

@@ -962,6 +962,11 @@ fn the_rules_for_tokens() {
     let tokens = config.tokens.unwrap();
     assert_eq!(tokens.jwks_file.value, Path::new("/etc/ptth/keys/jwks.json"));
     assert_eq!((tokens.issuer.as_str(), tokens.audience.as_str()), ("https://issuer.example", "ptth"));
+    assert_eq!((tokens.lifetime_ms_max, tokens.denied_file), (86_400_000, None));
+    let more = good.replace("\"ptth\" }", "\"ptth\", lifetime_max = \"90m\", denied_file = \"denied.txt\" }");
+    let (config, _) = EdgeConfig::parse("/etc/ptth/edge.toml", &more, NOW_UNIX).unwrap();
+    let tokens = config.tokens.unwrap();
+    assert_eq!((tokens.lifetime_ms_max, tokens.denied_file.unwrap().value), (5_400_000, "/etc/ptth/denied.txt".into()));
     for (tokens, want) in [
         ("¦\"jwks.json\"", "`tokens` is a string; write { jwks_file = \"jwks.json\", issuer ="),
         ("¦{ issuer = \"i\", audience = \"a\" }", "`jwks_file` is missing"),
@@ -969,6 +974,14 @@ fn the_rules_for_tokens() {
         ("¦{ jwks_file = \"j\", issuer = \"i\" }", "`audience` is missing"),
         ("{ jwks_file = ¦\"\", issuer = \"i\", audience = \"a\" }", "`jwks_file` is empty"),
         ("{ jwks_file = \"j\", issuer = ¦1, audience = \"a\" }", "`issuer` is an integer"),
+        (
+            "{ jwks_file = \"j\", issuer = \"i\", audience = \"a\", lifetime_max = ¦\"59s\" }",
+            "`lifetime_max` is \"59s\"; write a duration from \"60s\" to \"168h\"",
+        ),
+        (
+            "{ jwks_file = \"j\", issuer = \"i\", audience = \"a\", denied_file = ¦\"\" }",
+            "`denied_file` is empty, or longer than 1024 bytes; write \"denied.txt\"",
+        ),
         (
             "{ jwks_file = \"j\", issuer = \"i\", audience = \"a\", ¦jwks_url = \"u\" }",
             "unknown key `jwks_url` in tokens",

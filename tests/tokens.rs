@@ -11,12 +11,14 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use common::tls::Files;
 use common::{HOST, ORIGIN, Peer, SECRET, TestEdge, basic, get, setting, setups};
 use ptth::edge::config::TokenRules;
-use ptth::edge::tokens::{Claims, Tokens};
+use ptth::edge::tokens::{Claims, Denied, Tokens};
 use ptth::limits;
 use ptth::settings::{At, Mistakes, Place};
 use ptth::wire::OriginPattern;
 use serde_json::{Value, json};
 
+/// The longest that a token of these tests may last.
+const LIFETIME_S: u64 = 7_200;
 const NOW_UNIX: u64 = 1_767_225_600;
 const ISSUER: &str = "https://issuer.example";
 const AUDIENCE: &str = "ptth";
@@ -108,7 +110,13 @@ fn without(value: Value, name: &str) -> Value {
 
 fn rules() -> TokenRules {
     let jwks_file = At { value: "jwks.json".into(), place: Place::TOP };
-    TokenRules { jwks_file, issuer: ISSUER.into(), audience: AUDIENCE.into() }
+    TokenRules {
+        jwks_file,
+        issuer: ISSUER.into(),
+        audience: AUDIENCE.into(),
+        lifetime_ms_max: LIFETIME_S * 1_000,
+        denied_file: None,
+    }
 }
 
 fn parse(keys: &[Value]) -> Result<(Tokens, Mistakes), Mistakes> {
@@ -170,7 +178,7 @@ fn what_may_stand_in_a_token_and_what_may_be_missing() {
         with(claims(), "nbf", json!(0)),
         with(claims(), "nbf", json!(NOW_UNIX + limits::TOKEN_SKEW_S)),
         with(claims(), "exp", json!(NOW_UNIX + 1)),
-        with(claims(), "exp", json!(1.0e30)),
+        with(claims(), "exp", json!(NOW_UNIX + LIFETIME_S)),
         with(claims(), "iat", json!("whenever")),
         with(claims(), "sub", json!("system:serviceaccount:a:b")),
         with(claims(), "others", json!({ "a": [1, 2, { "b": null }] })),
@@ -270,6 +278,9 @@ fn what_a_token_says_is_held_against_the_rules() {
         (with(claims(), "exp", json!(-1)), "exp is no moment"),
         (with(claims(), "exp", json!((NOW_UNIX + 60).to_string())), "claims"),
         (with(claims(), "exp", json!(null)), "claims"),
+        (with(claims(), "exp", json!(NOW_UNIX + LIFETIME_S + 1)), "further ahead than `lifetime_max`"),
+        (with(claims(), "exp", json!(1.0e30)), "further ahead than `lifetime_max`"),
+        (with(claims(), "exp", json!(u64::MAX)), "further ahead than `lifetime_max`"),
         (with(claims(), "nbf", json!(NOW_UNIX + limits::TOKEN_SKEW_S + 1)), "not good yet"),
         (with(claims(), "nbf", json!(1.0e30)), "not good yet"),
         (with(claims(), "nbf", json!(-5)), "nbf is no moment"),
@@ -440,6 +451,37 @@ fn a_jwks_that_is_wrong_is_a_mistake() {
     assert!(parse(&many).err().unwrap().to_string().contains("65 keys"));
 }
 
+#[test]
+fn names_that_are_denied_stand_one_on_each_line() {
+    let denied = Denied::parse("denied.txt", b"web-7\r\n\n  system:serviceaccount:a:b \n#x\nweb-7").unwrap();
+    assert_eq!(denied.len(), 3);
+    for (name, want) in [
+        ("web-7", true),
+        ("system:serviceaccount:a:b", true),
+        ("#x", true),
+        ("web-", false),
+        ("web-77", false),
+        ("WEB-7", false),
+        ("", false),
+    ] {
+        assert_eq!(denied.has(name), want, "{name}");
+    }
+    assert!(Denied::parse("denied.txt", b"").unwrap().is_empty());
+    let long = "x".repeat(limits::TOKEN_ID_BYTES_MAX + 1);
+    for bad in ["a\nb c", "a\nb\u{e4}", &format!("a\n{long}"), "a\n[\"b\", \"c\"]"] {
+        let mistakes = Denied::parse("denied.txt", bad.as_bytes()).err().expect(bad).to_string();
+        assert!(mistakes.starts_with("denied.txt:2:1: this is no name of a token; write one `sub`"), "{mistakes}");
+    }
+    assert!(Denied::parse("denied.txt", b"\xff").is_err());
+    let names = |count: usize| (0..count).map(|n| format!("web-{n}\n")).collect::<String>();
+    assert_eq!(
+        Denied::parse("d", names(limits::TOKENS_DENIED_MAX).as_bytes()).unwrap().len(),
+        limits::TOKENS_DENIED_MAX
+    );
+    let many = Denied::parse("d", names(limits::TOKENS_DENIED_MAX + 1).as_bytes()).err().unwrap().to_string();
+    assert!(many.contains("10001 names; 10000 at most"), "{many}");
+}
+
 // ---- an edge that believes tokens ----
 
 struct Site {
@@ -449,14 +491,27 @@ struct Site {
 
 impl Site {
     fn start(keys: &[Value]) -> Site {
+        Site::start_with(keys, "", "")
+    }
+
+    /// With more keys in `tokens`, and more tables.
+    fn start_with(keys: &[Value], more: &str, tables: &str) -> Site {
         let files = Files::new();
         files.write("jwks.json", &json!({ "keys": keys }).to_string());
+        files.write("denied.txt", "");
         let line = format!(
-            "tokens = {{ jwks_file = \"{}\", issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\" }}",
-            files.path("jwks.json")
+            "tokens = {{ jwks_file = \"{}\", denied_file = \"{}\", issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\"{more} }}",
+            files.path("jwks.json"),
+            files.path("denied.txt")
         );
-        let shared = "[[pool]]\nname = \"shared\"\norigins = [\"*.tenants.example\"]";
-        Site { edge: setting().cores(2).edge(&line).more(shared).start(), files }
+        let shared = format!("[[pool]]\nname = \"shared\"\norigins = [\"*.tenants.example\"]\n{tables}");
+        Site { edge: setting().cores(2).edge(&line).more(&shared).start(), files }
+    }
+
+    fn deny(&self, text: &str) {
+        self.files.write("denied.new", text);
+        std::fs::rename(self.files.0.join("denied.new"), self.files.0.join("denied.txt")).unwrap();
+        self.edge.reload_files();
     }
 
     fn put(&self, text: &str) {
@@ -595,20 +650,88 @@ fn a_key_that_goes_takes_its_links_with_it_and_an_end_ends_them() {
 }
 
 #[test]
+fn a_token_whose_end_is_too_far_ahead_is_refused() {
+    let ed = Signer::ed();
+    let site = Site::start_with(&[ed.jwk("ed")], ", lifetime_max = \"1h\"", "");
+    let ends_in = |s: u64| {
+        let claims = with(real_claims("a"), "exp", json!(common::unix_seconds() + s));
+        site.set_up(&format!("Bearer {}", ed.token(&header(&ed, "ed"), &claims))).1
+    };
+    // An hour and some more than any setup takes.
+    assert_eq!((ends_in(3_600), ends_in(3_600 + 2 * common::HANG.as_secs()), ends_in(86_400)), (101, 401, 401));
+    // A day, where nothing is said.
+    let site = Site::start(&[ed.jwk("ed")]);
+    let ends_in = |s: u64| {
+        let claims = with(real_claims("a"), "exp", json!(common::unix_seconds() + s));
+        site.set_up(&format!("Bearer {}", ed.token(&header(&ed, "ed"), &claims))).1
+    };
+    assert_eq!((ends_in(86_400), ends_in(86_400 + 2 * common::HANG.as_secs())), (101, 401));
+}
+
+#[test]
+fn a_name_that_is_denied_loses_its_links_and_gets_none() {
+    let ed = Signer::ed();
+    let site = Site::start(&[ed.jwk("ed")]);
+    let token = |sub: &str| ed.token(&header(&ed, "ed"), &real_claims(sub));
+    let status = |sub: &str| site.set_up(&format!("Bearer {}", token(sub))).1;
+    let mut gone = [site.link(&token("web-7")), site.link(&token("web-7"))];
+    let mut stays = site.link(&token("web-77"));
+    site.deny("web-7\n");
+    gone.iter_mut().for_each(Peer::ends);
+    site.edge.until_links(1);
+    assert_eq!(status("web-7"), 401);
+    // What cannot be read, or is not there, changes nothing.
+    site.deny("web-77 \x07\n");
+    std::fs::remove_file(site.files.0.join("denied.txt")).unwrap();
+    site.edge.reload_files();
+    assert_eq!(status("web-7"), 401);
+    let mut client = site.edge.sent(get("/"));
+    stays.serve("not denied");
+    assert_eq!(client.response().text(), "not denied");
+    // A credential with this id is another one.
+    site.deny("web-7\nweb-1\n");
+    assert_eq!(site.set_up(&basic("web-1", SECRET)).1, 101);
+    site.deny("");
+    assert_eq!(status("web-7"), 101);
+}
+
+#[test]
+fn a_token_passes_while_its_neighbours_fail() {
+    let ed = Signer::ed();
+    let limits = "[limits]\nsources_exempt = []\nsetup_failures_per_source_max = 2\n";
+    let site = Site::start_with(&[ed.jwk("ed")], "", limits);
+    let evil = format!("Bearer {}", Signer::ed().token(&header(&ed, "ed"), &real_claims("a")));
+    let statuses: Vec<u16> = (0..4).map(|_| site.set_up(&evil).1).collect();
+    assert_eq!(statuses, [401, 401, 429, 429]);
+    let good = ed.token(&header(&ed, "ed"), &real_claims("a"));
+    let _link = site.link(&good);
+    assert_eq!(site.set_up(&evil).1, 429);
+}
+
+#[test]
 fn an_edge_without_readable_keys_does_not_start() {
     let files = Files::new();
-    let text = |name: &str| {
+    let text = |keys: &str, denied: &str| {
         format!(
-            "[edge]\ntokens = {{ jwks_file = \"{}\", issuer = \"i\", audience = \"a\" }}\n\
+            "[edge]\ntokens = {{ jwks_file = \"{}\", denied_file = \"{}\", issuer = \"i\", audience = \"a\" }}\n\
              [[listen]]\naddress = \"127.0.0.1:1\"\naccept = [\"clients\", \"workers\"]\n\
              [[pool]]\nname = \"app\"\norigins = [\"{HOST}\"]\n",
-            files.path(name)
+            files.path(keys),
+            files.path(denied)
         )
     };
     files.write("bad.json", "{}");
-    for (name, want) in [("missing.json", "missing.json: cannot be read: "), ("bad.json", "bad.json: there is no list")]
-    {
-        let (mut config, warnings) = ptth::edge::config::EdgeConfig::parse("edge.toml", &text(name), NOW_UNIX).unwrap();
+    files.write("good.json", "{ \"keys\": [] }");
+    files.write("good.txt", "");
+    files.write("bad.txt", "two names\n");
+    for (keys, denied, want) in [
+        ("missing.json", "good.txt", "missing.json: cannot be read: "),
+        ("bad.json", "good.txt", "bad.json: there is no list"),
+        ("good.json", "missing.txt", "missing.txt: cannot be read: "),
+        ("good.json", "bad.txt", "bad.txt:1:1: this is no name of a token"),
+    ] {
+        let text = text(keys, denied);
+        let (mut config, warnings) = ptth::edge::config::EdgeConfig::parse("edge.toml", &text, NOW_UNIX).unwrap();
         assert!(warnings.list().is_empty(), "{warnings}");
         config.listens[0].address.set_port(0);
         let why = ptth::edge::Edge::start(config).err().expect("it starts");

@@ -45,6 +45,10 @@ pub struct TokenRules {
     pub jwks_file: At<PathBuf>,
     pub issuer: String,
     pub audience: String,
+    /// How far the end of a token may be ahead.
+    pub lifetime_ms_max: u64,
+    /// Names (`sub`) whose tokens are not good, whoever signed them.
+    pub denied_file: Option<At<PathBuf>>,
 }
 
 /// `cores`: the threads of the edge.
@@ -352,7 +356,8 @@ const TOP: Shape =
     Shape { name: "the top level", keys: &["edge", "limits", "listen", "admin", "access_log", "pool", "credential"] };
 const EDGE: Shape =
     Shape { name: "[edge]", keys: &["cores", "drain_max", "trusted_proxies", "credentials_dir", "tokens"] };
-const TOKENS: Shape = Shape { name: "tokens", keys: &["jwks_file", "issuer", "audience"] };
+const TOKENS: Shape =
+    Shape { name: "tokens", keys: &["jwks_file", "issuer", "audience", "lifetime_max", "denied_file"] };
 const LIMITS: Shape = Shape {
     name: "[limits]",
     keys: &[
@@ -628,8 +633,7 @@ fn tokens(edge: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<Toke
     const EXAMPLE: &str = r#"{ jwks_file = "jwks.json", issuer = "https://issuer.example", audience = "ptth" }"#;
     let table = edge.entry("tokens")?.table(EXAMPLE, mistakes)?;
     table.check_keys(&TOKENS, SHAPES, mistakes);
-    let mut word = |key, example: &str| {
-        let entry = table.required(key, example, mistakes)?;
+    let word_of = |entry: Entry, example: &str, mistakes: &mut Mistakes| {
         let text = entry.text(example, mistakes)?;
         if !(1..=limits::TOKEN_PARTY_BYTES_MAX).contains(&text.value.len()) {
             entry.refuse("is empty, or longer than 1024 bytes", example, mistakes);
@@ -637,10 +641,20 @@ fn tokens(edge: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<Toke
         }
         Some(At { value: text.value.to_owned(), place: text.place })
     };
+    let mut word = |key, example: &str| word_of(table.required(key, example, mistakes)?, example, mistakes);
     let file = word("jwks_file", "\"jwks.json\"");
     let (issuer, audience) = (word("issuer", "\"https://issuer.example\""), word("audience", "\"ptth\""));
-    let file = file.map(|file| At { value: folder.join(file.value), place: file.place });
-    Some(TokenRules { jwks_file: file?, issuer: issuer?.value, audience: audience?.value })
+    let in_folder = |file: At<String>| At { value: folder.join(file.value), place: file.place };
+    let denied = table.entry("denied_file").and_then(|entry| word_of(entry, "\"denied.txt\"", mistakes));
+    let range = limits::TOKEN_LIFETIME_MS_MIN..=limits::DURATION_MS_MAX;
+    let lifetime = table.entry("lifetime_max").and_then(|entry| entry.duration_ms(range, "\"24h\"", mistakes));
+    Some(TokenRules {
+        jwks_file: in_folder(file?),
+        issuer: issuer?.value,
+        audience: audience?.value,
+        lifetime_ms_max: lifetime.unwrap_or(limits::TOKEN_LIFETIME_MS_MAX),
+        denied_file: denied.map(in_folder),
+    })
 }
 
 /// A listener that believes whoever connects.

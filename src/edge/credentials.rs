@@ -11,7 +11,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use super::config::{Credential, Pool, Proof, SecretHash};
 use super::patterns::{includes, includes_hosts};
 use super::tls::Vouched;
-use super::tokens::{Claims, KeyId, Tokens};
+use super::tokens::{Claims, Denied, KeyId, Tokens};
 use crate::limits::{CREDENTIALS_MAX, SECRETS_MAX};
 use crate::wire::origin::{Origin, OriginPattern};
 use crate::wire::setup::Presented;
@@ -27,6 +27,8 @@ pub struct Credentials {
     has_legacy: bool,
     /// Whose tokens are credentials, too.
     tokens: Option<Arc<Tokens>>,
+    /// Whose are not.
+    denied: Arc<Denied>,
     seats: Arc<SeatBook>,
 }
 
@@ -159,7 +161,12 @@ struct Search {
 impl Credentials {
     /// No two of `list` have the same id, a secret or a name in common.
     #[must_use]
-    pub fn new(list: &[Credential], tokens: Option<Arc<Tokens>>, seats: Arc<SeatBook>) -> Credentials {
+    pub fn new(
+        list: &[Credential],
+        tokens: Option<Arc<Tokens>>,
+        denied: Arc<Denied>,
+        seats: Arc<SeatBook>,
+    ) -> Credentials {
         debug_assert!(list.len() <= CREDENTIALS_MAX);
         let held = |credential: &Credential| Held {
             credential: credential.clone(),
@@ -172,6 +179,7 @@ impl Credentials {
             inverts: list.iter().any(|credential| names_itself(credential) && has_origin(credential)),
             has_legacy: list.iter().any(|credential| credential.legacy),
             tokens,
+            denied,
             seats,
         }
     }
@@ -211,7 +219,11 @@ impl Credentials {
                     if !may_look() {
                         return Err(Refusal::Unread);
                     }
-                    self.by_token(tokens.read(bearer, now_unix).map_err(Refusal::Token)?)
+                    let claims = tokens.read(bearer, now_unix).map_err(Refusal::Token)?;
+                    if self.denied.has(&claims.id) {
+                        return Err(Refusal::Token("the token's sub is in `denied_file`"));
+                    }
+                    self.by_token(claims)
                 }
                 (known, _) => known?,
             },
@@ -275,7 +287,11 @@ impl Credentials {
     pub fn standing(&self, badge: &Badge, certificate: Option<&Vouched>) -> Standing {
         if let Proved::Token { key, expires_unix } = &badge.proved {
             let is_known = self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(key));
-            return if is_known { Standing::Good(Some(*expires_unix)) } else { Standing::Withdrawn };
+            return if is_known && !self.denied.has(&badge.id) {
+                Standing::Good(Some(*expires_unix))
+            } else {
+                Standing::Withdrawn
+            };
         }
         let Some(held) = self.list.iter().find(|held| held.credential.id == badge.id) else {
             return Standing::Withdrawn;
@@ -432,7 +448,7 @@ mod tests {
     }
 
     fn held(list: Vec<Credential>) -> Credentials {
-        Credentials::new(&list, None, Arc::default())
+        Credentials::new(&list, None, Arc::default(), Arc::default())
     }
 
     fn sample() -> Vec<Credential> {

@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use super::config::{Credential, EdgeConfig, Proof, TokenRules};
 use super::credentials::{Credentials, SeatBook};
-use super::tokens::Tokens;
-use crate::limits::{CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, FILE_FRESH_S, JWKS_BYTES_MAX};
+use super::tokens::{Denied, Tokens};
+use crate::limits::{
+    CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, DENIED_FILE_BYTES_MAX, FILE_FRESH_S,
+    JWKS_BYTES_MAX,
+};
 use crate::settings::{At, Mistakes, Place, io_reason, plain, read_bounded};
 
 /// Asked by setups and by whoever withdraws something, never by a request.
@@ -26,6 +29,7 @@ pub struct Register {
 struct Desk {
     folder: Folder,
     key_file: KeyFile,
+    deny_file: DenyFile,
     /// What the credentials that are good now were made of.
     list: Vec<Credential>,
     seats: Arc<SeatBook>,
@@ -59,8 +63,14 @@ impl Register {
         desk.list = desk.folder.compose(config);
         desk.folder.tell();
         desk.key_file.read(config, now_unix);
-        desk.key_file.tell();
-        if let (None, Some(mistakes)) = (&desk.key_file.good, desk.key_file.mistakes.take()) {
+        desk.key_file.file.tell();
+        if let (None, Some(mistakes)) = (&desk.key_file.good, desk.key_file.file.mistakes.take()) {
+            return Err(mistakes);
+        }
+        // Without it everybody would be let in who is kept out.
+        desk.deny_file.read(config, now_unix);
+        desk.deny_file.file.tell();
+        if let (None, Some(mistakes)) = (&desk.deny_file.good, desk.deny_file.file.mistakes.take()) {
             return Err(mistakes);
         }
         let now = RwLock::new(Arc::new(desk.credentials()));
@@ -98,11 +108,14 @@ impl Register {
             }
         }
         is_news |= desk.key_file.read(config, now_unix);
-        desk.key_file.tell();
+        desk.key_file.file.tell();
+        is_news |= desk.deny_file.read(config, now_unix);
+        desk.deny_file.file.tell();
         if is_news {
             let fresh = Arc::new(desk.credentials());
             *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-            tracing::info!(credentials = desk.list.len(), keys = ?desk.key_file.good, "the credentials have changed");
+            let (keys, denied) = (&desk.key_file.good, desk.deny_file.good.as_ref().map(|denied| denied.len()));
+            tracing::info!(credentials = desk.list.len(), ?keys, denied, "the credentials have changed");
         }
         if others_vouch {
             tracing::info!("the authorities of workers' certificates have changed");
@@ -132,7 +145,9 @@ impl Register {
 pub fn mistakes(config: &EdgeConfig, now_unix: u64) -> Vec<Mistakes> {
     let mut desk = Desk::default();
     desk.key_file.read(config, now_unix);
-    let mut all: Vec<Mistakes> = desk.key_file.mistakes.into_iter().collect();
+    desk.deny_file.read(config, now_unix);
+    let mut all: Vec<Mistakes> =
+        [desk.key_file.file, desk.deny_file.file].into_iter().flat_map(|f| f.mistakes).collect();
     match desk.folder.read(config, now_unix) {
         Err(why) => all.push(unreadable(config, &why)),
         Ok(_) => {
@@ -159,21 +174,27 @@ impl Desk {
             next.folder.files = self.folder.files.iter().map(|(name, file)| (name.clone(), file.next())).collect();
         }
         let are_same = |own: &TokenRules, other: &TokenRules| {
-            (&own.jwks_file.value, &own.issuer, &own.audience)
-                == (&other.jwks_file.value, &other.issuer, &other.audience)
+            (&own.jwks_file.value, &own.issuer, &own.audience, own.lifetime_ms_max)
+                == (&other.jwks_file.value, &other.issuer, &other.audience, other.lifetime_ms_max)
         };
         if let (Some(own), Some(other)) = (&self.key_file.rules, &config.tokens)
             && are_same(own, other)
         {
             next.key_file.good = self.key_file.good.clone();
         }
+        let denied = config.tokens.as_ref().and_then(|rules| rules.denied_file.as_ref());
+        if self.deny_file.path == folder(&denied.cloned()) {
+            next.deny_file.good = self.deny_file.good.clone();
+        }
         next
     }
 
     fn credentials(&self) -> Credentials {
-        Credentials::new(&self.list, self.key_file.good.clone(), self.seats.clone())
+        let denied = self.deny_file.good.clone().unwrap_or_default();
+        Credentials::new(&self.list, self.key_file.good.clone(), denied, self.seats.clone())
     }
 }
+
 /// `credentials_dir`, as far as it was read. Without one it stays empty.
 #[derive(Default)]
 struct Folder {
@@ -223,15 +244,65 @@ impl Stamp {
     }
 }
 
+/// A file that is looked at again and again, as far as it was read.
+#[derive(Default)]
+struct Watched {
+    stamp: Option<Stamp>,
+    bytes: Vec<u8>,
+    mistakes: Option<Mistakes>,
+    told: String,
+}
+
+impl Watched {
+    /// Reads it if it has changed. What `parse` makes of it is news; `None`: there is none, or it is wrong.
+    fn read<T>(
+        &mut self,
+        path: &Path,
+        bytes_max: usize,
+        now_unix: u64,
+        mend: &str,
+        parse: impl FnOnce(&[u8]) -> Result<(T, Mistakes), Mistakes>,
+    ) -> Option<T> {
+        let read = std::fs::metadata(path).map_err(|error| format!("cannot be read: {}", io_reason(&error)));
+        let read = read.and_then(|found| {
+            let stamp = Stamp::of(&found, now_unix);
+            let is_known = self.stamp == Some(stamp) && !stamp.is_fresh;
+            if is_known { Ok((stamp, None)) } else { Ok((stamp, Some(content(path, &found, bytes_max)?))) }
+        });
+        let (stamp, bytes) = match read {
+            Ok((_, None)) => return None,
+            Ok((stamp, Some(bytes))) => (stamp, bytes),
+            Err(why) => {
+                let mut mistakes = Mistakes::new(&shown(path));
+                mistakes.error(Place::File, why, mend);
+                (self.stamp, self.mistakes) = (None, Some(mistakes));
+                return None;
+            }
+        };
+        if self.stamp.replace(stamp).is_some() && self.bytes == bytes {
+            return None;
+        }
+        let parsed = parse(&bytes);
+        self.bytes = bytes;
+        let (parsed, mistakes) = match parsed {
+            Ok((parsed, warnings)) => (Some(parsed), warnings),
+            Err(mistakes) => (None, mistakes),
+        };
+        self.mistakes = Some(mistakes);
+        parsed
+    }
+
+    fn tell(&mut self) {
+        tell(self.mistakes.as_ref(), &mut self.told);
+    }
+}
+
 /// The keys of tokens. Without `tokens` it stays empty.
 #[derive(Default)]
 struct KeyFile {
     rules: Option<TokenRules>,
-    stamp: Option<Stamp>,
-    bytes: Vec<u8>,
+    file: Watched,
     good: Option<Arc<Tokens>>,
-    mistakes: Option<Mistakes>,
-    told: String,
 }
 
 impl KeyFile {
@@ -240,41 +311,35 @@ impl KeyFile {
         let Some(rules) = &config.tokens else { return false };
         self.rules.get_or_insert_with(|| rules.clone());
         let path = &rules.jwks_file.value;
-        let read = std::fs::metadata(path).map_err(|error| format!("cannot be read: {}", io_reason(&error)));
-        let read = read.and_then(|found| {
-            let stamp = Stamp::of(&found, now_unix);
-            let is_known = self.stamp == Some(stamp) && !stamp.is_fresh;
-            if is_known { Ok((stamp, None)) } else { Ok((stamp, Some(content(path, &found, JWKS_BYTES_MAX)?))) }
-        });
-        let (stamp, bytes) = match read {
-            Ok((_, None)) => return false,
-            Ok((stamp, Some(bytes))) => (stamp, bytes),
-            Err(why) => {
-                let mut mistakes = Mistakes::new(&shown(path));
-                mistakes.error(Place::File, why, "name a JWKS file that this user may read");
-                (self.stamp, self.mistakes) = (None, Some(mistakes));
-                return false;
-            }
-        };
-        if self.stamp.replace(stamp).is_some() && self.bytes == bytes {
-            return false;
-        }
-        let parsed = Tokens::parse(rules, &shown(path), &bytes);
-        self.bytes = bytes;
-        match parsed {
-            Ok((tokens, warnings)) => {
-                (self.good, self.mistakes) = (Some(Arc::new(tokens)), Some(warnings));
-                true
-            }
-            Err(mistakes) => {
-                self.mistakes = Some(mistakes);
-                false
-            }
-        }
+        let parse = |text: &[u8]| Tokens::parse(rules, &shown(path), text);
+        let mend = "name a JWKS file that this user may read";
+        let fresh = self.file.read(path, JWKS_BYTES_MAX, now_unix, mend, parse);
+        let is_news = fresh.is_some();
+        self.good = fresh.map(Arc::new).or(self.good.take());
+        is_news
     }
+}
 
-    fn tell(&mut self) {
-        tell(self.mistakes.as_ref(), &mut self.told);
+/// Whose tokens are denied. Without `denied_file` it stays empty.
+#[derive(Default)]
+struct DenyFile {
+    /// `None`: there is none, or it was not read yet.
+    path: Option<PathBuf>,
+    file: Watched,
+    good: Option<Arc<Denied>>,
+}
+
+impl DenyFile {
+    /// Reads it if it has changed. True: others are denied now.
+    fn read(&mut self, config: &EdgeConfig, now_unix: u64) -> bool {
+        let Some(path) = config.tokens.as_ref().and_then(|rules| rules.denied_file.as_ref()) else { return false };
+        let path = self.path.get_or_insert_with(|| path.value.clone());
+        let parse = |text: &[u8]| Ok((Denied::parse(&shown(path), text)?, Mistakes::new("")));
+        let mend = "name a file that this user may read; it may be empty";
+        let fresh = self.file.read(path, DENIED_FILE_BYTES_MAX, now_unix, mend, parse);
+        let is_news = fresh.is_some();
+        self.good = fresh.map(Arc::new).or(self.good.take());
+        is_news
     }
 }
 

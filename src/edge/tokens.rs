@@ -4,6 +4,7 @@
 //! The signatures are aws-lc-rs's, which TLS here brings already; the rest of JOSE that is wanted is two base64 alphabets and
 //! three JSON objects, less than what a library of it would let in and had to be told to refuse.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm};
@@ -16,7 +17,7 @@ use serde_json::{Map, Number, Value};
 use super::config::TokenRules;
 use crate::limits::{
     CREDENTIAL_LINKS, CREDENTIAL_LINKS_LIMIT, JWKS_KEYS_MAX, KEY_ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_ID_BYTES_MAX,
-    TOKEN_ORIGINS_MAX, TOKEN_SKEW_S,
+    TOKEN_ORIGINS_MAX, TOKEN_SKEW_S, TOKENS_DENIED_MAX,
 };
 use crate::settings::{Mistakes, Place, plain};
 use crate::wire::origin::OriginPattern;
@@ -25,7 +26,55 @@ use crate::wire::origin::OriginPattern;
 pub struct Tokens {
     issuer: String,
     audience: String,
+    /// From now to the end of a token.
+    lifetime_s_max: u64,
     keys: Vec<Key>,
+}
+
+/// Names whose tokens are not good, whoever signed them: what is known to be stolen, and who is no longer wanted.
+#[derive(Default)]
+pub struct Denied(HashSet<String>);
+
+impl Denied {
+    /// Reads a list of names: one `sub` on each line, as it stands in a token.
+    ///
+    /// # Errors
+    /// When a line cannot be a `sub`, or there are too many.
+    pub fn parse(file: &str, text: &[u8]) -> Result<Denied, Mistakes> {
+        let mut mistakes = Mistakes::new(file);
+        let mut names = HashSet::new();
+        for (line, name) in (1_u32..).zip(text.split(|byte| *byte == b'\n')) {
+            let name = name.trim_ascii();
+            match std::str::from_utf8(name) {
+                _ if name.is_empty() => {}
+                Ok(name) if is_name(name) => drop(names.insert(name.to_owned())),
+                _ => {
+                    let mend = "write one `sub` on each line, at most 256 visible ASCII characters";
+                    mistakes.error(Place::Line { line, column: 1 }, "this is no name of a token", mend);
+                }
+            }
+        }
+        if names.len() > TOKENS_DENIED_MAX {
+            let mend = format_args!("{TOKENS_DENIED_MAX} at most; take those out whose tokens have ended");
+            mistakes.error(Place::File, format_args!("{} names", names.len()), mend);
+        }
+        if mistakes.has_errors() { Err(mistakes) } else { Ok(Denied(names)) }
+    }
+
+    #[must_use]
+    pub fn has(&self, sub: &str) -> bool {
+        self.0.contains(sub)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A key of a JWKS. Which algorithm it is for is the key's to say, never a token's alone (RFC 8725 §3.1).
@@ -74,8 +123,9 @@ impl Tokens {
         if mistakes.has_errors() {
             return Err(mistakes);
         }
-        let TokenRules { issuer, audience, .. } = rules;
-        Ok((Tokens { issuer: issuer.clone(), audience: audience.clone(), keys }, mistakes))
+        let TokenRules { issuer, audience, lifetime_ms_max, .. } = rules;
+        let lifetime_s_max = lifetime_ms_max / 1_000;
+        Ok((Tokens { issuer: issuer.clone(), audience: audience.clone(), lifetime_s_max, keys }, mistakes))
     }
 
     /// Whether a Bearer credential can be a token at all: three parts (RFC 7515 §7.1).
@@ -138,14 +188,16 @@ impl Tokens {
         if expires_unix <= now_unix {
             return Err("the token has expired");
         }
+        if expires_unix - now_unix > self.lifetime_s_max {
+            return Err("the token's exp is further ahead than `lifetime_max`");
+        }
         if let Some(nbf) = &claims.nbf {
             let begins = seconds(nbf).ok_or("the token's nbf is no moment")?;
             if begins > now_unix.saturating_add(TOKEN_SKEW_S) {
                 return Err("the token is not good yet");
             }
         }
-        let id_bytes = 1..=TOKEN_ID_BYTES_MAX;
-        if !id_bytes.contains(&claims.sub.len()) || !claims.sub.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !is_name(&claims.sub) {
             return Err("the token's sub is not a name");
         }
         if claims.origins.len() > TOKEN_ORIGINS_MAX {
@@ -184,6 +236,11 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.keys.iter().map(|key| &key.id.name)).finish()
     }
+}
+
+/// What a `sub` has to be here.
+fn is_name(sub: &str) -> bool {
+    (1..=TOKEN_ID_BYTES_MAX).contains(&sub.len()) && sub.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl Algorithm {
