@@ -251,8 +251,11 @@ pub const WAKE_BITS: usize = 65_536;
 
 /// Descriptors kept free for listeners, the ring, logs and files.
 pub const FDS_RESERVED: usize = 64;
-/// Of all descriptors this part at most is kept for links; as many as all credentials' `links_max` allow.
+/// Of all descriptors this part at most is kept for links; as many as all credentials' `links_max` allow, and the whole part
+/// where credentials come while the edge runs.
 pub const FDS_LINKS_PART: usize = 4;
+/// Descriptors of one link: in a stream it has a pair of sockets.
+pub const LINK_FDS: usize = 2;
 /// Default of `limits.connections_per_source_max`: from one IPv4 address, or one /64 of IPv6, the
 /// smallest that one customer gets (RFC 6177). A browser opens 6 to a host, so this is some 160 busy people behind one address. nginx (limit_conn) and HAProxy
 /// (`src_conn_cur` of a stick table) have no default; their examples go from 10 to 100, for web pages alone.
@@ -465,8 +468,8 @@ pub const QUEUE_REQUESTS_LIMIT: u64 = 1_000_000;
 pub const QUEUE_BYTES_LIMIT: u64 = 64 << 30;
 /// Largest `retries_max`. More dispatches of one request would only spread what kills workers.
 pub const RETRIES_LIMIT: u64 = 10;
-/// Credentials of one edge, those of `credentials_dir` among them. A setup is held against all of them (some 40 ns each), so
-/// that its time tells nothing about which was close; each takes some 300 bytes.
+/// Credentials of one edge, those of `credentials_dir` among them; each takes some 300 bytes, and 80 for each of its secrets. A setup
+/// looks up the hash of what it presents, however many there are.
 pub const CREDENTIALS_MAX: usize = 4096;
 /// Secrets of one credential that are good at once. A rotation needs two.
 pub const SECRETS_MAX: usize = 8;

@@ -253,6 +253,49 @@ fn a_credential_that_is_withdrawn_while_its_worker_sets_up_has_no_link() {
     folder.edge.until_links(0);
 }
 
+#[test]
+fn a_credential_that_may_not_set_up_as_before_the_drafts_any_more_loses_those_links_alone() {
+    let text = |legacy: bool| {
+        file("dev", &["ddd"], &format!("legacy = {legacy}"))
+            .replace(&format!("[\"{HOST}\"]"), "[\"http://app.example\"]")
+    };
+    let folder = Folder::start(2, &[("dev.toml", &text(true))]);
+    let edge = &folder.edge;
+    let (mut old, answer) = edge.set_up(&format!(
+        "POST /dev HTTP/1.1\r\nHost: edge.example\r\nConnection: Upgrade\r\nUpgrade: PTTH/1.0\r\nContent-Length: 0\r\n\
+         Authorization: {}\r\n\r\n",
+        bearer("ddd")
+    ));
+    assert_eq!(answer.status(), 101, "{answer:?}");
+    edge.until_links(1);
+    let _new = link_as(edge, &bearer("ddd"));
+    folder.put("dev.toml", &text(false));
+    edge.reload_files();
+    old.ends();
+    edge.until_links(1);
+}
+
+/// How many clients' connections the edge takes, by its own account.
+fn connections_max(edge: &TestEdge) -> u64 {
+    edge.status()["limits"]["connections_max"].as_u64().expect("a number")
+}
+
+#[test]
+fn descriptors_are_kept_for_links_whose_credentials_come_later() {
+    let files = Files::new();
+    files.write("jwks.json", "{ \"keys\": [] }");
+    let folder = format!("credentials_dir = \"{}\"", files.0.display());
+    let tokens =
+        format!("tokens = {{ jwks_file = \"{}\", issuer = \"i\", audience = \"a\" }}", files.path("jwks.json"));
+    let (fixed, folder, tokens) = (setting().start(), setting().edge(&folder).start(), setting().edge(&tokens).start());
+    // A quarter of all, where 32 are enough for the one credential that there is.
+    let quarter = connections_max(&fixed) / 4;
+    for edge in [&folder, &tokens] {
+        assert!(connections_max(edge) <= connections_max(&fixed) - quarter + 64, "{}", connections_max(edge));
+    }
+    assert_eq!(connections_max(&folder), connections_max(&tokens));
+}
+
 // ---- certificates ----
 
 /// An edge with TLS that knows the workers of one authority, a plain address beside it, and the credential `web-2` for the

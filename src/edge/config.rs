@@ -1,7 +1,7 @@
 //! `edge.toml`: what it may say, and every mistake in it. Opening a socket or reading a clock never enters.
 
 use super::log::rules as access_log;
-use super::patterns::{HostPattern, Network, NotNetwork, PathPattern, includes_hosts, meet};
+use super::patterns::{HostPattern, Network, NotNetwork, PathPattern, meet, shares};
 use crate::limits;
 use crate::settings::{At, Document, Entry, Mistakes, Place, Section, Shape, plain, read_text};
 use crate::wire::authority::Scheme;
@@ -285,7 +285,7 @@ pub enum Proof {
 }
 
 /// SHA-256 of a secret. `Debug` does not show it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SecretHash(pub [u8; 32]);
 
 impl SecretHash {
@@ -1577,13 +1577,13 @@ fn certificate_name(entry: &Entry, mistakes: &mut Mistakes) -> Option<At<String>
     }
 }
 
-/// The pools that these origins open, and that take requests for hosts outside of them: all requests of a pool wait in
-/// one queue, for all of its workers.
+/// The pools that these origins open, and that take requests for others: all requests of a pool wait in one queue, for all of
+/// its workers.
 fn partly_served<'p>(origins: &[At<OriginPattern>], pools: Option<&'p Vec<Pool>>) -> Vec<(Place, &'p Pool)> {
     let mut partly = Vec::new();
     for pool in pools.into_iter().flatten() {
         let opens = origins.iter().find(|own| pool.origins.iter().any(|wanted| meet(&own.value, wanted)));
-        let covered = |wanted| origins.iter().any(|own| includes_hosts(&own.value, wanted));
+        let covered = |wanted| origins.iter().any(|own| shares(&own.value, wanted));
         if let Some(own) = opens
             && !pool.origins.iter().all(covered)
         {

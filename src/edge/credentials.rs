@@ -6,13 +6,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+use subtle::{Choice, ConstantTimeEq as _};
 
 use super::config::{Credential, Pool, Proof, SecretHash};
-use super::patterns::{includes, includes_hosts};
+use super::patterns::{includes, shares};
 use super::tls::Vouched;
 use super::tokens::{Claims, Denied, KeyId, Tokens};
-use crate::limits::{CREDENTIALS_MAX, SECRETS_MAX};
+use crate::limits::CREDENTIALS_MAX;
 use crate::wire::origin::{Origin, OriginPattern};
 use crate::wire::setup::Presented;
 use crate::xcore::{Seat, Seats};
@@ -21,6 +21,8 @@ use crate::xcore::{Seat, Seats};
 #[derive(Default)]
 pub struct Credentials {
     list: Vec<Held>,
+    /// Where each secret is in `list`, by its hash.
+    secrets: HashMap<SecretHash, Place>,
     /// Some worker may turn a connection by the name of its certificate alone.
     inverts: bool,
     /// Some worker may set up as before the drafts.
@@ -86,6 +88,8 @@ pub struct Badge {
     links_max: u32,
     /// It may set up as before the drafts.
     pub legacy: bool,
+    /// It has.
+    is_legacy: bool,
     /// Seconds since 1970: of the credential or of its proof, whichever comes first.
     pub expires_unix: Option<u64>,
     seats: Arc<Seats>,
@@ -144,18 +148,16 @@ impl fmt::Display for Refusal {
 pub enum Standing {
     /// It is good, up to this second.
     Good(Option<u64>),
-    /// Its credential, its secret or its name was withdrawn, may register other origins now, or nobody vouches for its
+    /// Its credential, its secret or its name was withdrawn, may not set up as it has any more, may register other origins now, or nobody vouches for its
     /// certificate any more.
     Withdrawn,
 }
 
-/// What a look through all secrets has found.
-struct Search {
-    /// The credential and which of its secrets; a number that no index is where there is none.
-    credential: u32,
-    secret: u32,
-    /// Secrets that were compared.
-    compared: usize,
+/// A secret in the list: its credential, and which of its secrets it is.
+#[derive(Clone, Copy)]
+struct Place {
+    credential: usize,
+    secret: usize,
 }
 
 impl Credentials {
@@ -174,8 +176,16 @@ impl Credentials {
         };
         let names_itself = |credential: &Credential| matches!(credential.proof, Proof::Certificate { .. });
         let has_origin = |credential: &Credential| exact(&credential.origins).next().is_some();
+        let mut secrets = HashMap::new();
+        for (credential, own) in list.iter().enumerate() {
+            let Proof::Secrets(hashes) = &own.proof else { continue };
+            for (secret, hash) in hashes.iter().enumerate() {
+                secrets.insert(*hash, Place { credential, secret });
+            }
+        }
         Credentials {
             list: list.iter().map(held).collect(),
+            secrets,
             inverts: list.iter().any(|credential| names_itself(credential) && has_origin(credential)),
             has_legacy: list.iter().any(|credential| credential.legacy),
             tokens,
@@ -233,30 +243,27 @@ impl Credentials {
         badge.in_time(now_unix)
     }
 
+    /// One look, however many secrets there are. What is looked up is the hash of what was presented, by a hash of that with keys of
+    /// this process's own: where a look ends early depends on bits that nobody who does not know the secret can choose (that
+    /// would be a preimage of SHA-256) or see, so its time tells nothing about how close a guess was. What decides is compared
+    /// in constant time all the same, the hash and the id at once; a list without any secret that is presented takes
+    /// as long, with a hash that is nobody's.
     fn by_secret(&self, id: Option<&str>, secret: &[u8]) -> Result<Badge, Refusal> {
-        let found = self.search(id, SecretHash::of(secret));
-        let held = self.list.get(found.credential as usize).ok_or(Refusal::Wrong)?;
-        let Proof::Secrets(hashes) = &held.credential.proof else { return Err(Refusal::Wrong) };
-        let hash = hashes.get(found.secret as usize).ok_or(Refusal::Wrong)?;
-        Ok(held.badge(Proved::Secret(*hash)))
-    }
-
-    /// Every secret of every credential is compared, each in constant time, and what was found before changes nothing: the
-    /// time tells nothing about which one was close.
-    fn search(&self, id: Option<&str>, hash: SecretHash) -> Search {
-        let mut found = Search { credential: u32::MAX, secret: u32::MAX, compared: 0 };
-        for (index, held) in (0_u32..).zip(&self.list) {
-            let own = &held.credential;
-            let same_id = id.map_or(Choice::from(1), |id| id.as_bytes().ct_eq(own.id.as_bytes()));
-            let Proof::Secrets(hashes) = &own.proof else { continue };
-            for (which, own) in (0_u32..).zip(hashes) {
-                let same = same_id & hash.0.ct_eq(&own.0);
-                found.credential.conditional_assign(&index, same);
-                found.secret.conditional_assign(&which, same);
-                found.compared += 1;
-            }
+        const NOBODYS: SecretHash = SecretHash([0; 32]);
+        let hash = SecretHash::of(secret);
+        let place = self.secrets.get(&hash).copied();
+        let held = place.and_then(|place| self.list.get(place.credential));
+        let own = match (place, held.map(|held| &held.credential.proof)) {
+            (Some(place), Some(Proof::Secrets(hashes))) => hashes.get(place.secret),
+            _ => None,
+        };
+        let own_id = held.map_or("", |held| held.credential.id.as_str());
+        let same_id = id.map_or(Choice::from(1), |id| id.as_bytes().ct_eq(own_id.as_bytes()));
+        let is_right = same_id & hash.0.ct_eq(&own.unwrap_or(&NOBODYS).0);
+        match (held, own) {
+            (Some(held), Some(own)) if bool::from(is_right) => Ok(held.badge(Proved::Secret(*own))),
+            _ => Err(Refusal::Wrong),
         }
-        found
     }
 
     /// The names of a certificate are no secrets. The first of them counts that is some credential's, as a name that its
@@ -279,7 +286,16 @@ impl Credentials {
         let Claims { id, origins, links_max, expires_unix, key } = claims;
         let seats = self.seats.row(Holder::Token(id.clone()));
         let proved = Proved::Token { key, expires_unix };
-        Badge { id, expires_unix: proved.expires_unix(), proved, origins, links_max, legacy: false, seats }
+        Badge {
+            id,
+            expires_unix: proved.expires_unix(),
+            proved,
+            origins,
+            links_max,
+            legacy: false,
+            is_legacy: false,
+            seats,
+        }
     }
 
     /// What these credentials say about a badge that earlier ones gave, and about what its certificate says now.
@@ -312,7 +328,7 @@ impl Credentials {
             (Proved::Listener, _) => None,
             (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => return Standing::Withdrawn,
         };
-        if are_same(&own.origins, &badge.origins) {
+        if are_same(&own.origins, &badge.origins) && (own.legacy || !badge.is_legacy) {
             Standing::Good(earlier(own.expires_unix, proof_ends))
         } else {
             Standing::Withdrawn
@@ -330,6 +346,7 @@ impl Held {
             origins: origins.clone(),
             links_max: *links_max,
             legacy: *legacy,
+            is_legacy: false,
             seats: self.seats.clone(),
         }
     }
@@ -357,6 +374,13 @@ impl Badge {
         }
     }
 
+    /// Its worker has set up as before the drafts: it stands as long as its credential allows that.
+    #[must_use]
+    pub fn sets_up_as_before_the_drafts(self) -> Badge {
+        debug_assert!(self.legacy);
+        Badge { is_legacy: true, ..self }
+    }
+
     /// A certificate has proved it: so long as that is good, it is.
     #[must_use]
     pub fn is_by_certificate(&self) -> bool {
@@ -376,11 +400,11 @@ impl Badge {
     }
 
     /// Whether its worker may serve `pool` for one origin of it. A pool sends its workers what comes for any of its origins, so a
-    /// token has to name the hosts of all of them: who issues tokens does not read this edge's configuration. A `[[credential]]`
+    /// token has to name all of them (of patterns, their hosts): who issues tokens does not read this edge's configuration. A `[[credential]]`
     /// is written beside its pools, and a mistake of that kind is warned of there.
     #[must_use]
     pub fn may_share(&self, pool: &Pool) -> bool {
-        let covers = |wanted| self.origins.iter().any(|own| includes_hosts(own, wanted));
+        let covers = |wanted| self.origins.iter().any(|own| shares(own, wanted));
         !matches!(self.proved, Proved::Token { .. }) || pool.origins.iter().all(covers)
     }
 
@@ -423,16 +447,18 @@ fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-// A search counts in 32 bits, and the last number is nobody's.
-const _: () = assert!(CREDENTIALS_MAX.saturating_mul(SECRETS_MAX) < u32::MAX as usize);
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SECRETS_MAX;
 
     fn credential(id: &str, proof: Proof, origins: &[&str], expires_unix: Option<u64>) -> Credential {
         let origins = origins.iter().map(|o| OriginPattern::parse(o).unwrap()).collect();
         Credential { id: id.into(), proof, origins, links_max: 1, expires_unix, legacy: false }
+    }
+
+    fn credential_of(id: &str, texts: &[&str]) -> Credential {
+        credential(id, secrets(texts), &["https://app.example.com"], None)
     }
 
     fn secrets(secrets: &[&str]) -> Proof {
@@ -531,22 +557,32 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_presented_is_held_against_every_secret() {
-        let credentials = held(sample());
-        for (id, secret) in [
-            (None, "s3cret"),
-            (None, "its successor"),
-            (None, "wrong"),
-            (None, ""),
-            (Some("web-1"), "s3cret"),
-            (Some("web-1"), "third"),
-            (Some("web-1"), "wrong"),
-            (Some("nobody"), "s3cret"),
-            (Some(""), ""),
-        ] {
-            let compared = credentials.search(id, SecretHash::of(secret.as_bytes())).compared;
-            assert_eq!(compared, 4, "{id:?} {secret}");
+    fn each_secret_of_a_long_list_is_found_and_no_other() {
+        let text = |credential: usize, secret: usize| format!("secret {secret} of {credential}");
+        let many = |credential: usize| {
+            let texts: Vec<String> = (0..SECRETS_MAX).map(|secret| text(credential, secret)).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            credential_of(&format!("web-{credential}"), &texts)
+        };
+        let credentials = held((0..CREDENTIALS_MAX).map(many).collect());
+        let found = |presented: &Presented| id_of(credentials.check(by(presented), 0, || true));
+        for credential in (0..CREDENTIALS_MAX).step_by(97).chain([CREDENTIALS_MAX - 1]) {
+            let id = format!("web-{credential}");
+            for secret in 0..SECRETS_MAX {
+                let own = text(credential, secret);
+                assert_eq!(found(&bearer(&own)), Ok(id.clone()));
+                assert_eq!(found(&basic(&id, &own)), Ok(id.clone()));
+                assert_eq!(found(&basic("web-0x", &own)), Err(Refusal::Wrong));
+                assert_eq!(found(&bearer(&own[1..])), Err(Refusal::Wrong));
+            }
         }
+    }
+
+    #[test]
+    fn each_secret_has_one_place_and_nobody_has_any() {
+        let credentials = held(sample());
+        assert_eq!(credentials.secrets.len(), 4);
+        assert!(!credentials.secrets.contains_key(&SecretHash([0; 32])));
     }
 
     #[test]
@@ -697,6 +733,13 @@ mod tests {
         check("an end", &|list| list[2].expires_unix = Some(7), [until(7), until(2000)]);
         check("a later end", &|list| list[3].expires_unix = Some(3000), [good, until(3000)]);
         check("no end but the certificate's", &|list| list[3].expires_unix = None, [good, until(5000)]);
+        check("setups as before the drafts", &|list| list[2].legacy = true, [good, until(2000)]);
+        let mut list = sample();
+        list[2].legacy = true;
+        let before = held(list.clone()).check(by(&bearer("third")), 0, || true).ok().unwrap();
+        assert_eq!(old.standing(&before, None), good, "it may, and has not");
+        let before = before.sets_up_as_before_the_drafts();
+        assert_eq!([held(list).standing(&before, None), old.standing(&before, None)], [good, gone]);
         // What becomes of the certificate itself.
         for (said, want) in [
             (None, gone),

@@ -285,6 +285,7 @@ fn check(core: &Rc<Core>, gate: &Gate<'_>, head: &RequestHead, visitor: &Visitor
     if !badge.legacy || badge.id != id {
         return Err(Fault::SetupForbidden);
     }
+    let badge = badge.sets_up_as_before_the_drafts();
     let pools = pools_of(shared, &badge, None)?;
     Ok((Answer::Old, accept(core, visitor, badge, pools, Channel::H1)?))
 }

@@ -61,8 +61,8 @@ use crate::exchange::Latch;
 use crate::ids::{Class, CoreId, PoolId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
-    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LEAVE_IDLE_MS, MAILBOX_MESSAGES_MAX,
-    OVER_MS_MAX, RATE_LOOK_MS, TICK_MS, WORKERS_RETURN_MS,
+    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LEAVE_IDLE_MS, LINK_FDS,
+    MAILBOX_MESSAGES_MAX, OVER_MS_MAX, RATE_LOOK_MS, TICK_MS, WORKERS_RETURN_MS,
 };
 use crate::settings::Mistakes;
 use crate::xcore::{Attempts, Fill, MemoryGauge, PoolBooks, PoolFlow, Post};
@@ -119,8 +119,7 @@ impl Generation {
         listeners: Vec<Vec<Given>>,
         lineage: &Arc<Lineage>,
     ) -> Result<Generation, String> {
-        let links_max = config.credentials.iter().map(|credential| credential.links_max as usize).sum();
-        let connections_max = connections_max(cpus.len(), links_max, &config.limits)?;
+        let connections_max = connections_max(cpus.len(), links_max(&config), &config.limits)?;
         let before = lineage.present();
         let register = match &before {
             Some(before) => before.register.follow(&config, clock::unix_seconds()),
@@ -285,17 +284,26 @@ fn cpus_of(cores: &Cores) -> Result<Vec<Option<usize>>, String> {
     })
 }
 
+/// How many links there may be. Files that come, and tokens, bring any number.
+fn links_max(config: &EdgeConfig) -> usize {
+    match (&config.credentials_dir, &config.tokens) {
+        (None, None) => config.credentials.iter().map(|credential| credential.links_max as usize).sum(),
+        _ => usize::MAX,
+    }
+}
+
 /// How many connections of clients the edge may hold so that descriptors never run out, and so that as many links as
 /// credentials allow find one, up to a quarter of all; fewer, where the configuration says so.
 fn connections_max(cores: usize, links_max: usize, limits: &Limits) -> Result<usize, String> {
     let limit = io::raise_fd_limit();
-    let all = limit.saturating_sub(FDS_RESERVED).saturating_sub(links_max.min(limit / FDS_LINKS_PART));
+    let for_links = links_max.saturating_mul(LINK_FDS).min(limit / FDS_LINKS_PART);
+    let all = limit.saturating_sub(FDS_RESERVED).saturating_sub(for_links);
     if all / cores < FDS_RESERVED {
         return Err(format!("only {limit} file descriptors for {cores} cores; raise ulimit -n"));
     }
     let wanted = limits.connections_max as usize;
     if wanted > all {
-        tracing::warn!(connections_max = wanted, descriptors = limit, links_max, "fewer descriptors; raise ulimit -n");
+        tracing::warn!(connections_max = wanted, descriptors = limit, for_links, "fewer descriptors; raise ulimit -n");
     }
     Ok(if wanted == 0 { all } else { all.min(wanted) })
 }

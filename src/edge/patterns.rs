@@ -33,9 +33,18 @@ pub fn includes(a: &OriginPattern, b: &OriginPattern) -> bool {
     }
 }
 
-/// As [`includes`], with schemes and ports left out: whether `a` covers every host that `b` covers.
+/// Whether who may serve `own` may get what comes for `wanted`, an entry of the same pool. A whole origin has to be covered
+/// whole: another scheme or port of its host is another one. Of a pattern, which looks at neither, the hosts are enough.
 #[must_use]
-pub fn includes_hosts(a: &OriginPattern, b: &OriginPattern) -> bool {
+pub fn shares(own: &OriginPattern, wanted: &OriginPattern) -> bool {
+    match wanted {
+        Origin(origin) => own.covers(origin),
+        wanted => includes_hosts(own, wanted),
+    }
+}
+
+/// As [`includes`], with schemes and ports left out: whether `a` covers every host that `b` covers.
+fn includes_hosts(a: &OriginPattern, b: &OriginPattern) -> bool {
     let hosts = |pattern: &OriginPattern| match pattern {
         Origin(origin) => Host(origin.host.clone()),
         other => other.clone(),
@@ -280,6 +289,27 @@ mod tests {
             ("a.example", "*", false),
         ] {
             assert_eq!(includes_hosts(&pattern(a), &pattern(b)), want, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn who_shares_a_pool_covers_its_whole_origins_whole() {
+        for (own, wanted, want) in [
+            ("https://a.example", "https://a.example", true),
+            ("https://a.example", "https://a.example:443", true),
+            ("https://a.example", "http://a.example", false),
+            ("https://a.example", "https://a.example:8443", false),
+            ("a.example", "https://a.example:8443", true),
+            ("*.example", "https://a.example:8443", true),
+            ("*", "http://a.example", true),
+            // A pattern has neither scheme nor port.
+            ("https://a.example", "a.example", true),
+            ("https://a.example", "b.example", false),
+            ("https://a.example", "*.example", false),
+            ("a.example", "*", false),
+            ("*.example", "*.a.example", true),
+        ] {
+            assert_eq!(shares(&pattern(own), &pattern(wanted)), want, "{own} and {wanted}");
         }
     }
 
