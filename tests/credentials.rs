@@ -8,6 +8,7 @@ use std::io::Read as _;
 
 use common::frames::{self, Frames};
 use common::h2_worker::H2Worker;
+use common::program::Text;
 use common::tls::{Authority, Client, Files, Stream};
 use common::worker::{PlayedEdge, Program};
 use common::{CORES, HOST, ORIGIN, Peer, SECRET, TestEdge, basic, get, ok, secret_hash, setting, setups};
@@ -65,6 +66,202 @@ fn every_secret_of_a_list_opens_the_credential() {
         assert_eq!(status_as(&edge, &basic("web-1", secret)), 401);
     }
     assert_eq!(status_as(&edge, &basic("both", SECRET)), 401);
+}
+
+#[test]
+fn no_spelling_of_a_list_of_origins_reaches_another_pool() {
+    const OTHER: &str = "http%3A%2F%2Fother.example";
+    let edge = setting().more("[[pool]]\nname = \"other\"\norigins = [\"http://other.example\"]\n").start();
+    let mut waiting = edge.sent("GET /for-another HTTP/1.1\r\nHost: other.example\r\n\r\n");
+    edge.until(|status| status["pools"][1]["queued"] == 1);
+    for (list, status) in [
+        (OTHER.to_owned(), 403),
+        (format!("{ORIGIN},{OTHER}"), 403),
+        (format!("{OTHER},{ORIGIN}"), 403),
+        (format!("{ORIGIN}%2C{OTHER}"), 403),
+        (format!("{ORIGIN}%2c{OTHER}"), 403),
+        (format!("{ORIGIN},{ORIGIN},{OTHER}"), 403),
+        ("http%3A%2F%2FOTHER.example".into(), 403),
+        (format!("{OTHER}%3A80"), 403),
+        ("%68ttp%3A%2F%2Foth%65r.example".into(), 403),
+        ("https%3A%2F%2Fother.example".into(), 403),
+        ("pool/other".into(), 403),
+        // What could be read in two ways is nobody's origin.
+        (format!("{ORIGIN}%252C{OTHER}"), 400),
+        ("http%253A%252F%252Fother.example".into(), 400),
+        (format!("{ORIGIN}%40other.example"), 400),
+        (format!("{ORIGIN}%2F..%2F..%2Fother.example"), 400),
+        (format!("{ORIGIN}%23other.example"), 400),
+        (format!("{ORIGIN}%3F,{OTHER}"), 400),
+        (format!("{ORIGIN}%00.other.example"), 400),
+        (format!("{ORIGIN}%0D%0A,{OTHER}"), 400),
+        (format!("{ORIGIN}%20,{OTHER}"), 400),
+        (format!("{ORIGIN},,{OTHER}"), 400),
+        (format!("{ORIGIN},"), 400),
+        (format!(",{ORIGIN}"), 400),
+        (",".into(), 400),
+        (String::new(), 400),
+        ("%".into(), 400),
+        (format!("{ORIGIN}%2"), 400),
+        (format!("{ORIGIN}%FF"), 400),
+        ("null".into(), 400),
+        ("NULL".into(), 400),
+        ("%6Eull".into(), 400),
+        (format!("null,{ORIGIN}"), 400),
+        (format!("{ORIGIN},null"), 400),
+        ("*".into(), 400),
+        ("http%3A%2F%2F*".into(), 400),
+        ("http%3A%2F%2F*.example".into(), 400),
+        ("http://other.example".into(), 400),
+        ("pool%2Fother".into(), 400),
+        ("pool/app%2F..%2Fother".into(), 400),
+    ] {
+        for alpn in ["h2", "http%2F1.1"] {
+            let (mut link, answer) = edge.set_up(&setup_as(Some(&basic("web-1", SECRET)), &list, alpn));
+            assert_eq!(answer.status(), status, "{list}");
+            assert_eq!(link.end().0, b"", "{list}");
+        }
+    }
+    let status = edge.status();
+    assert_eq!((&status["links"], &status["pools"][1]["queued"]), (&serde_json::json!([]), &1.into()));
+    waiting.is_quiet();
+    // What means the same is the same.
+    for list in [format!("{ORIGIN},{ORIGIN}%3A80"), "http%3a%2f%2fAPP.example".into(), "pool/app".into()] {
+        assert_eq!(edge.set_up(&setup_as(Some(&basic("web-1", SECRET)), &list, "h2")).1.status(), 101, "{list}");
+    }
+}
+
+/// The least time that each of several does take, over many turns in which they follow each other.
+fn least_of<const N: usize>(turns: usize, mut each: [&mut dyn FnMut(); N]) -> [std::time::Duration; N] {
+    let mut least = [std::time::Duration::MAX; N];
+    for _ in 0..turns {
+        for (own, least) in each.iter_mut().zip(&mut least) {
+            let began = std::time::Instant::now();
+            (0..20).for_each(|_| own());
+            *least = began.elapsed().min(*least);
+        }
+    }
+    least
+}
+
+/// Compared with each other, in one process and in turns, never with a clock: what a wrong credential costs must not tell what
+/// is wrong with it, nor where in a long list the right one stands.
+#[test]
+fn a_wrong_guess_takes_as_long_whatever_is_wrong_with_it() {
+    use ptth::edge::config::{Credential, Proof, SecretHash};
+    use ptth::edge::credentials::{Credentials, Shown};
+    use ptth::wire::Presented;
+    let credential = |n: usize| Credential {
+        id: format!("web-{n:04}"),
+        proof: Proof::Secrets(vec![SecretHash::of(format!("the secret of {n:04}").as_bytes())]),
+        origins: vec!["*".parse().unwrap()],
+        links_max: 1,
+        expires_unix: None,
+        legacy: false,
+    };
+    let list: Vec<Credential> = (0..ptth::limits::CREDENTIALS_MAX).map(credential).collect();
+    let credentials = Credentials::new(&list, None, Default::default(), Default::default());
+    let presented = |id: &str, secret: &str| Presented::Basic { id: id.into(), secret: secret.into() };
+    let wrong = [
+        presented("web-0000", "the secret of nobody"),
+        presented("web-4095", "the secret of nobody"),
+        presented("web-nine", "the secret of nobody"),
+        presented("web-0000", "the secret of 4095"),
+        presented("web-4095", "the secret of 0000"),
+    ];
+    let check = |presented: &Presented| {
+        let shown = Shown { presented: Some(presented), certificate: None };
+        assert!(credentials.check(shown, 0, || true).is_err());
+    };
+    let [a, b, c, d, e] = &wrong;
+    let ratio = || {
+        let (mut a, mut b, mut c) = (|| check(a), || check(b), || check(c));
+        let (mut d, mut e) = (|| check(d), || check(e));
+        let least = least_of(200, [&mut a, &mut b, &mut c, &mut d, &mut e]);
+        let (low, high) = (least.iter().min().unwrap(), least.iter().max().unwrap());
+        (high.as_secs_f64() / low.as_secs_f64(), least)
+    };
+    // A machine that is busy with others can make one round look so, and not each of many.
+    let seen: Vec<_> = std::iter::repeat_with(ratio).take(20).take_while(|(ratio, _)| *ratio > 1.5).collect();
+    assert!(seen.len() < 20, "one of them takes longer than the others: {seen:?}");
+}
+
+#[test]
+fn no_secret_is_in_a_log_or_in_what_the_admin_address_tells() {
+    const GUESS: &str = "gu3ssed-s0-wr0ng";
+    const TOKEN: &str = "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+    let files = Files::new();
+    files.write("jwks.json", "{ \"keys\": [] }");
+    files.write("right", &format!("web-1:{SECRET}\n"));
+    files.write("wrong", &format!("web-1:{GUESS}\n"));
+    files.write("token", &format!("{TOKEN}\n"));
+    let tokens =
+        format!("tokens = {{ jwks_file = \"{}\", issuer = \"i\", audience = \"a\" }}", files.path("jwks.json"));
+    let everything = |address: std::net::SocketAddr, file: &str| {
+        let mut command = std::process::Command::new("env"); // the program's own variables are taken away
+        command.args(["RUST_LOG=trace", env!("CARGO_BIN_EXE_ptth"), "--log", "text", "edge", "--config", file]);
+        let _ = address;
+        command
+    };
+    let edge = common::program::Program::start_as("secrets", Text { edge: &tokens, ..Text::default() }, everything);
+    let all =
+        [basic("web-1", SECRET), bearer(SECRET), basic("web-1", GUESS), bearer(GUESS), bearer(TOKEN), "Basic !".into()];
+    let mut held = Vec::new();
+    for authorization in &all {
+        let mut peer = Peer::connect(edge.address);
+        peer.send(setup_as(Some(authorization), ORIGIN, "h2"));
+        peer.response();
+        held.push(peer);
+        let mut client = common::h2_client::H2Client::connect(edge.address);
+        common::peer::until(|| client.send.is_extended_connect_protocol_enabled());
+        let setup = http::Request::builder().method("CONNECT").header("authorization", authorization);
+        let setup = setup.header("alpn", "h2").uri(format!("http://edge.example/.well-known/ptth/{ORIGIN}/"));
+        let setup = setup.extension(h2::ext::Protocol::from("ptth")).body(()).unwrap();
+        client.start(setup, false).begun();
+    }
+    // And our own worker, with each of them.
+    let mut logs = Vec::new();
+    for (flag, name) in [("--credential-file", "right"), ("--credential-file", "wrong"), ("--bearer-file", "token")] {
+        let log = files.0.join(format!("{name}.log"));
+        let (address, path) = (format!("http://{}", edge.address), files.path(name));
+        let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_ptth"))
+            .args(["--log", "text", "worker"])
+            .args(worker_for(&address, [flag, &path]))
+            .env("RUST_LOG", "trace")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .expect("the program");
+        let wanted = if name == "right" { "link up" } else { "no link" };
+        common::peer::until(|| std::fs::read_to_string(&log).unwrap().contains(wanted));
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        logs.push(std::fs::read_to_string(&log).unwrap());
+    }
+    for path in ["/status", "/metrics", "/"] {
+        logs.push(String::from_utf8(edge.admin_get(path).body).unwrap());
+    }
+    let log = edge.log();
+    for told in ["TRACE", "link up", "setup refused", "a worker is not known", "web-1"] {
+        assert!(log.contains(told), "the log should have {told:?}:\n{log}");
+    }
+    logs.push(log);
+    let after = |value: &str| value.split_once(' ').unwrap().1.to_owned();
+    let secrets = [
+        SECRET.to_owned(),
+        GUESS.into(),
+        TOKEN.into(),
+        TOKEN.rsplit_once('.').unwrap().1.into(),
+        after(&basic("web-1", SECRET)),
+        after(&basic("web-1", GUESS)),
+        secret_hash(SECRET)["sha256:".len()..].into(),
+    ];
+    for text in &logs {
+        for secret in &secrets {
+            let line = text.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "{secret}");
+        }
+    }
 }
 
 // ---- files ----
