@@ -171,7 +171,7 @@ fn check_knows_both_kinds_of_files() {
         ("c", edge.replace("127.0.0.1:9090", "0.0.0.0:9090"), 0, ":12:11: warning: [admin] has no password"),
         ("d", edge.replace("2099", "2019"), 0, ":45:15: warning: credential `web-1` has expired"),
         ("e", edge.replace("[edge]", "[edge"), 2, ":3:6: not TOML: "),
-        ("f", worker.replace("http://edge", "ftp://edge"), 2, ":3:10: not an edge's address"),
+        ("f", worker.replace("http://localhost", "ftp://localhost"), 2, ":3:10: not an edge's address"),
         ("g", worker.replace("web-1.secret", "web-2.secret"), 2, ":6:19: "),
         ("h", worker.replace("serve =", "pool = \"app\"\nserve ="), 2, "both `serve` and `pool`"),
         ("i", String::new(), 2, ":1:1: this is neither an edge's file nor a worker's"),
@@ -195,7 +195,7 @@ fn a_new_credential_fits_both_files() {
     assert_eq!((id, secret.len()), ("web-1", 43), "{line}");
     assert!(secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{line}");
 
-    let rest = "[[listen]]\naddress = \"0.0.0.0:80\"\naccept = [\"clients\", \"workers\"]\n\
+    let rest = "[[listen]]\naddress = \"127.0.0.1:80\"\naccept = [\"clients\", \"workers\"]\n\
         [[pool]]\nname = \"p\"\norigins = [\"app.example\", \"b.example\"]\n";
     let (config, warnings) =
         EdgeConfig::parse("edge.toml", &format!("{rest}{block}"), 0).unwrap_or_else(|m| panic!("{m}"));

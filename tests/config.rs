@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// 2026-01-01T00:00:00Z.
 const NOW_UNIX: u64 = 1_767_225_600;
 
-const LISTEN: &str = "[[listen]]\naddress = \"0.0.0.0:8080\"\naccept = [\"clients\", \"workers\"]\n";
+const LISTEN: &str = "[[listen]]\naddress = \"127.0.0.1:8080\"\naccept = [\"clients\", \"workers\"]\n";
 const POOL: &str = "[[pool]]\nname = \"app\"\norigins = [\"app.example\"]\n";
 const HASH: &str = "secret_hash = \"sha256:00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF\"\n";
 const HASH_2: &str = "secret_hash = \"sha256:10112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n";
@@ -271,15 +271,16 @@ fn what_is_no_toml_is_said_once_with_its_place() {
 fn the_listen_tables() {
     let c = |listens: &str, warnings: &[&str]| edge_good(&format!("{listens}{POOL}{}", credential()), warnings).listens;
     let listen = |address: &str, clients, workers| Listen::new(address.parse().unwrap(), clients, workers);
-    assert_eq!(c(LISTEN, &[]), [listen("0.0.0.0:8080", true, true)]);
+    assert_eq!(c(LISTEN, &[]), [listen("127.0.0.1:8080", true, true)]);
     let two = "[[listen]]\naddress = \"[::]:80\"\naccept = [\"clients\"]\n\
         [[listen]]\naddress = \"127.0.0.1:81\"\naccept = [\"workers\"]\n";
     assert_eq!(c(two, &[]), [listen("[::]:80", true, false), listen("127.0.0.1:81", false, true)]);
-    let list = "listen = [{ address = \"0.0.0.0:8080\", accept = [\"workers\", \"clients\"] }]\n";
-    assert_eq!(c(list, &[]), [listen("0.0.0.0:8080", true, true)]);
+    let list = "listen = [{ address = \"127.0.0.1:8080\", accept = [\"workers\", \"clients\"] }]\n";
+    assert_eq!(c(list, &[]), [listen("127.0.0.1:8080", true, true)]);
 
     let proxied = |address| {
-        format!("[[listen]]\naddress = {address}\naccept = [\"clients\", \"workers\"]\nproxy_protocol = true\n")
+        let workers = "[[listen]]\naddress = \"127.0.0.1:9\"\naccept = [\"workers\"]\n";
+        format!("[[listen]]\naddress = {address}\naccept = [\"clients\"]\nproxy_protocol = true\n{workers}")
     };
     assert!(!c(&proxied("\"0.0.0.0:8080\"").replace("true", "false"), &[])[0].proxy_protocol);
     assert!(c(&proxied("\"127.0.0.1:8080\""), &[])[0].proxy_protocol);
@@ -294,7 +295,7 @@ fn the_listen_tables() {
     );
 
     let both = "accept = [\"clients\", \"workers\"]";
-    let address = "address = \"0.0.0.0:8080\"";
+    let address = "address = \"127.0.0.1:8080\"";
     for (listen, want) in [
         (format!("address = ¦\":8080\"\n{both}"), "`address` is not an IP address with a port; write \"0.0.0.0:8080\""),
         (format!("address = ¦\"localhost:8080\"\n{both}"), "`address` is not an IP address with a port"),
@@ -343,12 +344,12 @@ fn the_listen_tables() {
         &format!("¦¦[[listen]]\n{rest}"),
         &["`address` is missing; add address = \"0.0.0.0:8080\"", "`accept` is missing; add accept ="],
     );
-    let only = |who: &str| format!("¦[[listen]]\naddress = \"0.0.0.0:8080\"\naccept = [\"{who}\"]\n{rest}");
+    let only = |who: &str| format!("¦[[listen]]\naddress = \"127.0.0.1:8080\"\naccept = [\"{who}\"]\n{rest}");
     edge_bad(&only("clients"), &["no [[listen]] accepts workers; add \"workers\" to the `accept` of one"]);
     edge_bad(&only("workers"), &["no [[listen]] accepts clients; add \"clients\""]);
     edge_bad(
         &format!("{LISTEN}{}{rest}", LISTEN.replace("address = ", "address = ¦")),
-        &["0.0.0.0:8080 is listened on twice (line 2); put both into one `accept`"],
+        &["127.0.0.1:8080 is listened on twice (line 2); put both into one `accept`"],
     );
 }
 
@@ -917,6 +918,28 @@ fn the_name_in_a_certificate() {
 }
 
 #[test]
+fn secrets_that_cross_a_network_in_the_clear_are_warned_of() {
+    let edge = |address: &str, accept: &str, more: &str| {
+        let listen = format!("[[listen]]\naddress = ¦\"{address}\"\naccept = [{accept}]\n{more}");
+        let rest = "[[listen]]\naddress = \"127.0.0.1:7\"\naccept = [\"clients\", \"workers\"]\n";
+        format!("{listen}{rest}{POOL}{}", credential())
+    };
+    for address in ["0.0.0.0:80", "192.0.2.1:80", "[::]:80", "[2001:db8::1]:80"] {
+        let want = format!(
+            "warning: workers come to {address} without TLS, and their secrets can be read on the way; add `tls`"
+        );
+        edge_good(&edge(address, "\"workers\"", ""), &[&want]);
+        edge_good(&edge(address, "\"clients\", \"workers\"", ""), &[&want]);
+        edge_good(&edge(address, "\"clients\"", "").replace('¦', ""), &[]);
+        let tls = "tls = { certificate = \"a\", key = \"k\" }\n";
+        edge_good(&edge(address, "\"workers\"", tls).replace('¦', ""), &[]);
+    }
+    for address in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+        edge_good(&edge(address, "\"workers\"", "").replace('¦', ""), &[]);
+    }
+}
+
+#[test]
 fn where_there_are_several_authorities_a_name_belongs_to_one_of_them() {
     const OTHER: &str = "[[listen]]\naddress = \"0.0.0.0:82\"\naccept = [\"workers\"]\n\
         tls = { certificate = \"a\", key = \"k\", worker_ca = \"other\" }\n";
@@ -1093,7 +1116,7 @@ fn no_message_shows_a_secret() {
     }
 }
 
-const GOOD: &str = "edges = [\"http://edge.example:8080\"]\nserve = [\"https://app.example\"]\nto = \"http://127.0.0.1:3000\"\n\
+const GOOD: &str = "edges = [\"http://localhost:8080\"]\nserve = [\"https://app.example\"]\nto = \"http://127.0.0.1:3000\"\n\
     credential_file = \"web-1.secret\"\n";
 
 /// A directory of its own with `web-1.secret` and `web-1.token` in it; gone at the end.
@@ -1199,10 +1222,33 @@ fn but(key: &str, line: &str) -> String {
 }
 
 #[test]
+fn a_worker_warns_of_each_edge_that_gets_its_secret_in_the_clear() {
+    let secret = Secret::new("web-1:s3cret\n");
+    let edges = |edges: &str| but("edges", &format!("edges = [{edges}]"));
+    let check = |edges: &str, want: &[&str]| {
+        let (text, _) = unmark(edges);
+        let (_, mistakes) = secret.parse_all(&text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+        check_lines(&secret.toml().display().to_string(), edges, &mistakes, want);
+    };
+    let goes = |edge: &str| {
+        format!("warning: the secret goes to {edge} without TLS, and can be read on the way; write https://")
+    };
+    check(&edges("¦\"http://edge.example\""), &[&goes("edge.example:80")]);
+    check(
+        &edges("\"http://127.0.0.2\", ¦\"http://10.0.0.1:8080\", ¦\"http://[2001:db8::1]\""),
+        &[&goes("10.0.0.1:8080"), &goes("[2001:db8::1]:80")],
+    );
+    check(&edges("\"http://localhost\", \"http://edge.localhost\", \"http://127.0.0.1\", \"http://[::1]\""), &[]);
+    // Nothing is sent that anybody could use.
+    let certificate = but("credential_file", "haproxy = true").replace("serve = [\"https://app.example\"]\n", "");
+    check(&certificate.replace("localhost", "edge.example"), &[]);
+}
+
+#[test]
 fn the_worker_file() {
     let secret = Secret::new("web-1:s3cret\n");
     let config = secret.good("", &[]);
-    assert_eq!(config.edges, [EdgeAddress { scheme: Scheme::Http, host: "edge.example".into(), port: 8080 }]);
+    assert_eq!(config.edges, [EdgeAddress { scheme: Scheme::Http, host: "localhost".into(), port: 8080 }]);
     assert_eq!(config.serve, Scope::Origins(vec![Origin::parse("https://app.example").unwrap()]));
     assert_eq!(config.to, Target::Http { host: "127.0.0.1".into(), port: 3000 });
     assert_eq!(config.authorization.as_ref().unwrap().header_value(), "Basic d2ViLTE6czNjcmV0");
@@ -1228,7 +1274,7 @@ fn the_worker_file() {
     );
     secret.good("certificate = ¦\"a.pem\"\nkey = \"a.key\"", &["warning: a certificate is shown over TLS only"]);
     let alone = but("credential_file", "certificate = \"a.pem\"\nkey = \"a.key\"");
-    let over_tls = alone.replace("http://edge", "https://edge");
+    let over_tls = alone.replace("http://localhost", "https://localhost");
     assert_eq!(c(&over_tls).authorization, None);
     secret.bad(&alone.replace("\"a.pem\"", "¦\"a.pem\""), &["a certificate is shown over TLS only, and no edge"]);
     assert_eq!(c(&format!("{GOOD}adaptive = false\n")).adaptive, None);
@@ -1273,11 +1319,11 @@ fn the_worker_file() {
         ("edges", "edges = ¦[]", "`edges` is empty; write [\"https://edge.example:8443\"]"),
         ("edges", "edges = ¦\"http://edge.example\"", "`edges` is a string; write [\"https://edge.example:8443\"]"),
         ("edges", "edges = [¦\"ftp://edge.example\"]", "not an edge's address, it does not begin with http://"),
-        ("edges", "edges = [\"http://a.example:1\", ¦\"https://a.example:1\"]", "edge a.example:1 is there twice"),
+        ("edges", "edges = [\"http://[::1]:1\", ¦\"https://[::1]:1\"]", "edge [::1]:1 is there twice"),
         ("edges", "edges = [¦\"edge.example:8080\"]", "not an edge's address, it does not begin with http://"),
         ("edges", "edges = [¦\"http://edge.example/x\"]", "not an edge's address, an origin has no path"),
         ("edges", "edges = [¦\"http://edge.example:0\"]", "not an edge's address, "),
-        ("edges", "edges = [\"http://a.example\", ¦\"http://A.example:80/\"]", "edge a.example:80 is there twice"),
+        ("edges", "edges = [\"http://localhost\", ¦\"http://Localhost:80/\"]", "edge localhost:80 is there twice"),
         ("serve", "serve = [¦\"app.example\"]", "not an origin, an origin begins with http://"),
         ("serve", "serve = [¦\"https://*.example\"]", "not an origin, "),
         ("serve", "serve = [\"http://a.example\", ¦\"http://a.example:80\"]", "this origin is there twice"),

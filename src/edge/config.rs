@@ -692,6 +692,11 @@ fn listens(root: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<At<Lis
             continue;
         };
         let Accept { clients, workers, haproxy_workers } = accept;
+        if workers && !table.has("tls") && !address.value.ip().to_canonical().is_loopback() {
+            let what =
+                format!("workers come to {} without TLS, and their secrets can be read on the way", address.value);
+            mistakes.warning(address.place, what, "add `tls`, or `workers` to an address of loopback alone");
+        }
         let credential = devices(&table, haproxy_workers, &tls, mistakes);
         if let (true, true, Some(entry)) = (h2c, haproxy_workers, table.entry("h2c")) {
             entry.refuse("is for clients, and haproxy-workers speak HTTP/2 without it", "h2c = false", mistakes);

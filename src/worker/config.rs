@@ -8,6 +8,7 @@ use crate::wire::origin::Origin;
 use crate::wire::setup::{Scope, basic_authorization};
 use http::uri::{Authority, PathAndQuery};
 use std::fmt;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,6 +175,15 @@ pub struct EdgeAddress {
     /// A name or an IP address; an IPv6 address has no brackets.
     pub host: String,
     pub port: u16,
+}
+
+impl EdgeAddress {
+    /// Nobody but this machine sees what goes there.
+    fn is_here(&self) -> bool {
+        let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+        // RFC 6761 §6.3.
+        self.host == "localhost" || self.host.ends_with(".localhost") || self.host.parse().is_ok_and(is_loopback)
+    }
 }
 
 /// `host:port`, with the brackets that an IPv6 address needs in `Host` and in a log line.
@@ -782,6 +792,16 @@ impl Given {
                 None
             }
         };
+        if let (Some(Some(_)), Some(edges), Some(places)) = (&authorization, &edges, &self.edges)
+            && edges.len() == places.len()
+        {
+            for (edge, at) in
+                edges.iter().zip(places).filter(|(edge, _)| edge.scheme == Scheme::Http && !edge.is_here())
+            {
+                let what = format!("the secret goes to {edge} without TLS, and can be read on the way");
+                mistakes.warning(at.place, what, "write https:// in `edges`");
+            }
+        }
         let secret_file = match (&self.credential_file, &self.bearer_file) {
             _ if haproxy => None,
             (Some(file), _) => Some(SecretFile::Credential(file.value.clone())),
