@@ -8,6 +8,8 @@ mod pages;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use common::frames::PREFACE;
+use common::h2_client::H2Client;
 use common::{Message, Peer, TestEdge, edge, secret_hash, setting};
 use pages::Block;
 use ptth::events::{Label, RefusalReason, SetupRefusal};
@@ -16,7 +18,7 @@ use ptth::fault::Fault;
 // ---- docs/protocol.md ----
 
 /// Who speaks for a block, and to whom.
-const SPEAKERS: [&str; 4] = ["http worker", "http edge", "http client", "http answer"];
+const SPEAKERS: [&str; 5] = ["http worker", "http stream", "http edge", "http client", "http answer"];
 
 /// The conversations of the page: the blocks under one heading, with the heading's line first.
 fn conversations(page: &str) -> Vec<(String, Vec<Block>)> {
@@ -64,8 +66,40 @@ fn check(block: &Block, came: &Message) {
     }
 }
 
+/// A setup over HTTP/2, and its answer.
+fn play_stream(edge: &TestEdge, setup: &Block, answer: &Block) {
+    let fields: Vec<(&str, &str)> = setup.lines.iter().filter_map(|line| line.rsplit_once(": ")).collect();
+    let pseudo = |name: &str| fields.iter().find(|(own, _)| *own == name).map_or("", |(_, value)| *value);
+    let uri = format!("{}://{}{}", pseudo(":scheme"), pseudo(":authority"), pseudo(":path"));
+    let mut request = http::Request::builder().method(pseudo(":method")).uri(uri);
+    for (name, value) in fields.iter().filter(|(name, _)| !name.starts_with(':')) {
+        request = request.header(*name, *value);
+    }
+    let request = request.extension(h2::ext::Protocol::from(pseudo(":protocol"))).body(()).expect("a request");
+    let mut client = H2Client::connect(edge.address);
+    common::peer::until(|| client.send.is_extended_connect_protocol_enabled());
+    let mut sent = client.start(request, false);
+    let begun = sent.begun();
+    let status = (":status".to_owned(), begun.head.status.as_str().to_owned());
+    let others = begun
+        .head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.to_str().expect("text").to_owned()));
+    let came: BTreeSet<(String, String)> = std::iter::once(status).chain(others).collect();
+    let lines = answer.lines.iter().filter_map(|line| line.rsplit_once(": "));
+    let shown: BTreeSet<(String, String)> = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    assert_eq!(came, shown);
+    edge.until_links(1);
+}
+
 /// The worker's and the client's connection, as far as the conversation has come.
 fn play(edge: &TestEdge, blocks: &[Block]) {
+    if let [setup, answer] = blocks
+        && setup.info == "http stream"
+    {
+        return play_stream(edge, setup, answer);
+    }
     let (mut worker, mut client): (Option<Peer>, Option<Peer>) = (None, None);
     for block in blocks {
         match block.info.as_str() {
@@ -74,7 +108,15 @@ fn play(edge: &TestEdge, blocks: &[Block]) {
                 None => worker = Some(edge.sent(bytes(block))),
             },
             "http client" => client = Some(edge.sent(bytes(block))),
-            "http edge" => check(block, &worker.as_mut().expect("a worker").head()),
+            "http edge" => {
+                let link = worker.as_mut().expect("a worker");
+                let came = link.head();
+                check(block, &came);
+                // "The edge sends the HTTP/2 preface."
+                if came.line.contains(" 101 ") && came.all("alpn") == ["h2"] {
+                    assert_eq!(link.read(PREFACE.len()), PREFACE);
+                }
+            }
             "http answer" => check(block, &client.as_mut().expect("a client").response()),
             other => panic!("{other}"),
         }
@@ -91,7 +133,7 @@ fn each_exchange_of_the_protocol_is_as_it_is_shown() {
             secret_hash("own secret")
         );
         // An edge for each: nobody else's link answers.
-        let edge = setting().more(&own).start();
+        let edge = setting().listen("h2c = true").more(&own).start();
         println!("{heading}");
         play(&edge, &blocks);
     }

@@ -104,7 +104,7 @@ fn every_command_has_a_machine_that_runs_it() {
                 }
                 "toml edge" | "toml edge fragment" | "toml worker" | "toml worker fragment" => {}
                 // tests/docs.rs sends and compares them.
-                "http worker" | "http edge" | "http client" | "http answer" => {}
+                "http worker" | "http stream" | "http edge" | "http client" | "http answer" => {}
                 "text haproxy" => assert!(haproxy.contains("```text haproxy"), "{place}"),
                 // What a program prints, a unit, an example of a file of others: nothing that a shell would take.
                 "text" => assert!(!has_commands, "{place}: commands that nobody runs"),
