@@ -158,6 +158,16 @@ pub struct Durations {
 }
 
 impl Durations {
+    /// With room for every duration that is told: what is observed later allocates nothing. Some 12 KiB.
+    #[must_use]
+    pub fn roomy() -> Durations {
+        let longest_ns = FIRST_BUCKET_NS << (DURATION_BUCKETS - 1);
+        let mut others =
+            hdrhistogram::Histogram::new_with_max(longest_ns, DURATION_DIGITS).expect("a number of digits");
+        others.auto(true);
+        Durations { others: Some(Box::new(others)), ..Durations::default() }
+    }
+
     pub fn observe_ns(&mut self, ns: u64) {
         self.sum_ns = self.sum_ns.saturating_add(ns);
         // It grows with its largest value; a count of 4 billion stays there.
@@ -743,6 +753,19 @@ mod tests {
         durations.at_once();
         assert!(durations.others.is_none());
         assert!(durations.cumulated().iter().all(|(_, count)| *count == 1));
+    }
+
+    #[test]
+    fn one_with_room_for_all_tells_the_same() {
+        let (mut roomy, mut usual) = (Durations::roomy(), Durations::default());
+        for ns in [0, 250, 260, 256_000, 67_108_864_000, 68_000_000_000] {
+            roomy.observe_ns(ns);
+            usual.observe_ns(ns);
+        }
+        assert_eq!(roomy.cumulated(), usual.cumulated());
+        assert_eq!((roomy.count(), roomy.sum_ns()), (usual.count(), usual.sum_ns()));
+        usual.add(&roomy);
+        assert_eq!(usual.count(), 12);
     }
 
     #[test]

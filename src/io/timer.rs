@@ -24,7 +24,7 @@ thread_local! {
         wheel: RefCell::new(Wheel::new(Now(0))),
         clock: RefCell::new(None),
         ticking: Cell::new(false),
-        lag: RefCell::default(),
+        lag: RefCell::new(Durations::roomy()),
     };
 }
 
