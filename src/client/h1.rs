@@ -3,7 +3,7 @@
 
 use std::future::Future as _;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::header::{EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
@@ -292,6 +292,7 @@ async fn serve_one<S: Service>(
     let served = service.serve(ask_of(head, hosts), &mut body, &mut answer, timer).await;
     if let Err(fault) = served {
         if answer.has_begun {
+            answer.show();
             return After::Cut;
         }
         if fault == Fault::ClientGone {
@@ -445,6 +446,15 @@ struct H1Answer<'a> {
 impl H1Answer<'_> {
     fn may_persist(&self) -> bool {
         self.keeps_alive && !self.owes_continue && !self.drain.is_announced()
+    }
+
+    /// What was answered before it broke leaves as far as the socket takes it now. Whoever sees nothing of an answer on a
+    /// connection that was kept may send even a POST again (browsers do), as if nobody had had it.
+    #[cold]
+    fn show(&mut self) {
+        if !self.sink.is_complete() {
+            let _ = self.sink.writer.poll_flush(&mut Context::from_waker(Waker::noop())); // what is left is cut
+        }
     }
 }
 
