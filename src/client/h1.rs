@@ -302,6 +302,10 @@ async fn serve_one<S: Service>(
         if fault.blame() == crate::fault::Blame::Client {
             answer.keeps_alive = false;
         }
+        // Nobody reads so much of it, and then the connection ends: the next request has to know.
+        if body.source.left().is_some_and(|left| left > DISCARD_BYTES_MAX as u64) {
+            answer.keeps_alive = false;
+        }
         let FaultAnswer { reply, body: text } = fault_answer(fault, answer.retry_after_s);
         let put = answer.head(reply);
         debug_assert!(put.is_ok(), "nothing was put before");

@@ -51,6 +51,12 @@ impl<'a> H1Source<'a> {
         self.is_ended
     }
 
+    /// Bytes of the body that were not taken; `None` where only its end will tell.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        self.decoder.left()
+    }
+
     /// Bytes that arrived and were not taken.
     #[must_use]
     pub fn read_ahead(&self) -> usize {

@@ -88,6 +88,16 @@ impl BodyDecoder {
         Self { side, at }
     }
 
+    /// Bytes of the body that have not been counted yet; `None` where only its end will tell.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        match self.at {
+            At::Exact { left } => Some(left),
+            At::Ended => Some(0),
+            _ => None,
+        }
+    }
+
     /// Looks at the front of `input`, the unconsumed bytes. The caller consumes `skip` bytes, also with `NeedMore`,
     /// and then those of `Data`, before it calls again. Once the body has ended every call gives `End`.
     ///
