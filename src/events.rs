@@ -244,6 +244,11 @@ impl<L: Label> TallyByClass<L> {
     pub fn get(&self, label: L) -> u64 {
         self.0.iter().map(|tally| tally.get(label)).sum()
     }
+
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.0.iter().map(Tally::sum).sum()
+    }
 }
 
 impl<L: Label> Counted for TallyByClass<L> {

@@ -213,6 +213,17 @@ pub const REPORT_MS_MAX: u64 = 1_000;
 pub const RETRY_AFTER_S_MAX: u64 = 300;
 /// How often each core tells of its links' work, from which a queue's wait is foretold.
 pub const RATE_LOOK_MS: u64 = 1_000;
+/// A form that is posted to the admin address: a head of the largest size, every byte of it percent-encoded; and how long it
+/// may take.
+pub const FORM_BYTES_MAX: usize = 64 * 1024;
+pub const FORM_MS_MAX: u64 = 5_000;
+/// How often the admin's history takes a sample: each core is woken once for it.
+pub const SAMPLE_MS: u64 = 1_000;
+/// Samples of the history: five minutes. 140 bytes for each and pool: 41 KiB a pool, 10 MiB with `POOLS_MAX` of them. Each core
+/// keeps what it told last: 120 bytes for each pool and class that it has served.
+pub const HISTORY_SAMPLES: usize = 300;
+/// The last samples that a pool's pace is made of: half a minute.
+pub const PACE_SAMPLES: usize = 30;
 /// How often a waiting client is looked at whose bytes fill the read-ahead, so that no read can tell that it left.
 pub const GONE_LOOK_MS: u64 = 1_000;
 /// Default of `per_link_max`.
@@ -544,6 +555,7 @@ const _: () = assert!(16 + PROXY_V2_BYTES_MAX <= READ_BYTES_SMALL && PROXY_V1_BY
 const _: () = assert!(WRITE_COPY_BYTES_MAX <= WRITE_BYTES_HIGH);
 const _: () = assert!(TAKE_COPY_BYTES_MAX <= READ_BYTES_SMALL);
 const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
+const _: () = assert!(PACE_SAMPLES <= HISTORY_SAMPLES && FORM_BYTES_MAX > 3 * HEAD_BYTES_MAX && SAMPLE_MS >= TICK_MS);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < READ_BYTES_SMALL);
 const _: () = assert!(PER_LINK_MAX <= LINK_STREAMS_MAX);
 const _: () = assert!((STREAM_WINDOW_BYTES as u64) * (LINK_STREAMS_MAX as u64) < (1 << 31));

@@ -70,6 +70,8 @@ fn a_nearly_full_edge_refuses_requests_then_connections_and_takes_both_again() {
         assert!(!refused.connection("close"), "{refused:?}");
     }
     assert_own(&edge.client().ask("/tight"), 503, "connection_limit_reached");
+    let told = edge.admin_get("/explain?url=http%3A%2F%2Fapp.example%2Ftight");
+    assert!(told.text().contains("the edge has no memory left"), "{told:?}");
     // Whoever does not read is ended; whoever does is not.
     edge.until_links(2);
     assert_eq!(hoarder.end().1, End::Reset, "what came is not all");

@@ -14,6 +14,15 @@ use std::time::Duration;
 
 /// Asks `path` of the admin address with `method`, and gives the body of a 2xx.
 pub(super) fn ask(address: &str, method: &str, path: &str) -> Result<Vec<u8>, Stop> {
+    exchange(address, method, path, "")
+}
+
+/// Posts a form (application/x-www-form-urlencoded), and gives the body of a 2xx.
+pub(super) fn post_form(address: &str, path: &str, form: &str) -> Result<Vec<u8>, Stop> {
+    exchange(address, "POST", path, form)
+}
+
+fn exchange(address: &str, method: &str, path: &str, form: &str) -> Result<Vec<u8>, Stop> {
     let host = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
     let addresses = resolve(host)?;
     let shown = plain(host, 100);
@@ -22,8 +31,10 @@ pub(super) fn ask(address: &str, method: &str, path: &str) -> Result<Vec<u8>, St
     };
     let by = now().plus_ms(ADMIN_ANSWER_MS_MAX);
     let mut stream = connect(&addresses).map_err(|error| failed(io_reason(&error)))?;
-    let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}Connection: close\r\n\r\n");
+    let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let kind = if form.is_empty() { "" } else { kind };
+    let length = if method == "POST" { format!("Content-Length: {}\r\n", form.len()) } else { String::new() };
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{kind}{length}Connection: close\r\n\r\n{form}");
     stream.write_all(request.as_bytes()).map_err(|error| failed(io_reason(&error)))?;
     let (status, body) = answer(&mut Bounded { stream, by }).map_err(failed)?;
     if (200..300).contains(&status) {

@@ -5,6 +5,7 @@ mod admin;
 mod check;
 mod credential;
 mod doctor;
+mod explain;
 mod log;
 mod pages;
 mod status;
@@ -156,6 +157,19 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgument,
         /// Print the JSON of /status instead
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what an edge would do with a request, and why; nothing is sent
+    ///
+    /// Which pool it belongs to, its class and whose word that is, whether a link has a credit for it, what waits ahead of it
+    /// and for how long, or what refuses it.
+    Explain {
+        #[command(flatten)]
+        request: explain::RequestArguments,
+        #[command(flatten)]
+        admin: AdminArgument,
+        /// Print the JSON of /explain instead
         #[arg(long)]
         json: bool,
     },
@@ -323,6 +337,7 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
         Command::Doctor { config, admin, json } => doctor::doctor(&doctor::Asked { config, admin, json }),
         Command::Credential(CredentialCommand::New { name, origins }) => print(&credential::new(&name, &origins)?),
         Command::Status { admin, json } => print(&status::status(&admin.address, json)?),
+        Command::Explain { request, admin, json } => print(&explain::explain(&admin.address, &request, json)?),
         Command::Drain { admin } => print(&status::drain(&admin.address)?),
         Command::Completions { shell } => pages::completions(shell),
         Command::Manual { folder } => pages::manual(&folder),

@@ -141,7 +141,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 /// Text from the network on a terminal: no control characters, no endless names.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let mut out: String = text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.chars().nth(80).is_some() {
         out.push('…');
@@ -150,22 +150,22 @@ fn visible(text: &str) -> String {
 }
 
 /// Columns as wide as their widest cell: the first `left` of them to the left, numbers to the right.
-struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
     left: usize,
 }
 
 impl Table {
-    fn new(head: &[&str], left: usize) -> Table {
+    pub(super) fn new(head: &[&str], left: usize) -> Table {
         Table { rows: vec![head.iter().map(|&title| title.to_owned()).collect()], left }
     }
 
-    fn row(&mut self, cells: Vec<String>) {
+    pub(super) fn row(&mut self, cells: Vec<String>) {
         assert_eq!(cells.len(), self.rows[0].len(), "a row has a cell for each title");
         self.rows.push(cells);
     }
 
-    fn write(&self, out: &mut String) {
+    pub(super) fn write(&self, out: &mut String) {
         let widest = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<_> = (0..self.rows[0].len()).map(widest).collect();
         for row in &self.rows {

@@ -13,6 +13,7 @@ use h2::client::SendRequest;
 
 use super::config::EdgeConfig;
 use super::far::{self, Adopted, Away, FarAsk, FarBack, FarEnds};
+use super::history::{ByClass, LinkNow, PoolNow, Told};
 use super::lineage::{Leave, Lineage, Successor};
 use super::links::{H1Slot, Holders, Turned};
 use super::log::Book;
@@ -28,13 +29,13 @@ use super::silence::Silence;
 use super::tls;
 use crate::client::Clocks;
 use crate::clock::{self, Now};
-use crate::dispatch::{self, Dispatcher, Grant, Granted, Host};
+use crate::dispatch::{self, Dispatcher, Grant, Granted, Host, Own};
 use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{Class, CoreId, LinkId, PoolId, RequestId};
 use crate::io;
 use crate::limits::{LINK_UNHEARD_MS, LINK_WANTED_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
-use crate::sched::{Facts, LinkFacts, Needs};
+use crate::sched::{Facts, LinkFacts, LinkOffer, Needs, Sched};
 use crate::wire::{About, RequestIds};
 use crate::xcore::{
     Attempts, Crowd, Guest, HomeWakers, Mail, MemoryGauge, Parcel, Permit, PoolBooks, PoolFlow, Portable, Post, Source,
@@ -121,8 +122,8 @@ pub enum Message {
     Beat(mpsc::Sender<CoreId>),
     /// A core that drains has no client left, and will send no request over another's links.
     Idle,
-    /// Tell what you hold.
-    Report(Box<dyn FnOnce(CorePart) + Send>),
+    /// Say something about yourself.
+    Ask(Box<dyn FnOnce(&Core) + Send>),
 }
 
 /// What a core is told once in its life, a bit each: no full mailbox loses one. Obeyed in this order.
@@ -224,6 +225,8 @@ pub struct Core {
     /// Requests that wait and are in no pool's books.
     unbooked: Cell<usize>,
     pub request_ids: RefCell<RequestIds>,
+    /// What was told the last time, to whoever keeps the history.
+    pub told: RefCell<Told>,
     dispatcher: RefCell<Dispatcher<FarAsk, Rc<Ticket>>>,
     links: RefCell<HashMap<LinkId, LinkEntry>>,
     rates: RefCell<Rates>,
@@ -240,6 +243,16 @@ pub struct Keepers(HashMap<LinkId, bool>);
 struct Ticket {
     given: Cell<Option<Grant>>,
     waker: Cell<Option<Waker>>,
+}
+
+/// What one core would do for a request.
+pub struct Chance {
+    /// It would find a credit here at once.
+    pub has_credit: bool,
+    /// Requests of its pool that wait here, by class.
+    pub queued: ByClass<usize>,
+    /// The links of its pool, and what each offers.
+    pub offers: Vec<(LinkOffer, LinkPart)>,
 }
 
 /// A granted credit. Dropping it gives the credit back.
@@ -303,6 +316,7 @@ impl Core {
             guests: Cell::new(0),
             unbooked: Cell::new(0),
             request_ids: RefCell::new(RequestIds::new(random_keys(id))),
+            told: RefCell::default(),
             dispatcher: RefCell::new(dispatcher),
             links: RefCell::new(HashMap::new()),
             rates: RefCell::new(rates),
@@ -694,6 +708,43 @@ impl Core {
         self.open.is_set() && !self.leave.is_set() && shared.awaits_workers() && (0..).zip(&shared.books).any(is_wanted)
     }
 
+    /// What this core's pools and links are at this moment, in numbers alone.
+    pub fn moment(&self) -> (Vec<PoolNow>, Vec<LinkNow>) {
+        let dispatcher = self.dispatcher.borrow();
+        let sched = dispatcher.sched();
+        let ids = (0..self.shared.config.pools.len()).map(|pool| PoolId(pool as u16));
+        let mut pools: Vec<PoolNow> =
+            ids.map(|pool| PoolNow { queued: sched.waiting_by_class(pool), ..PoolNow::default() }).collect();
+        let mut parts = Vec::new();
+        for (&link, entry) in self.links.borrow().iter() {
+            let credits = sched.credits(link);
+            for pool in &entry.about.pools {
+                let now = &mut pools[usize::from(pool.0)];
+                now.links += 1;
+                now.credits += credits;
+                now.in_flight += sched.in_flight_of(link, *pool);
+            }
+            parts.push(LinkNow { link, in_flight: sched.in_flight(link), ended: sched.ended(link) });
+        }
+        (pools, parts)
+    }
+
+    /// What would become of a request that this core read now, as far as it is this core's.
+    pub fn chance_of(&self, facts: Facts) -> Chance {
+        let dispatcher = self.dispatcher.borrow();
+        let sched = dispatcher.sched();
+        let links = self.links.borrow();
+        let offers = links.iter().filter(|(_, entry)| entry.about.pools.contains(&facts.pool)).map(|(&id, entry)| {
+            let part = link_part(id, entry, sched);
+            (sched.offer_of(id, facts.pool, facts.needs), part)
+        });
+        Chance {
+            has_credit: dispatcher.would_offer(facts),
+            queued: sched.waiting_by_class(facts.pool),
+            offers: offers.collect(),
+        }
+    }
+
     /// What this core holds now.
     pub fn report(&self) -> CorePart {
         let dispatcher = self.dispatcher.borrow();
@@ -702,27 +753,14 @@ impl Core {
         let mut pools = vec![PoolPart::default(); self.shared.config.pools.len()];
         let mut parts = Vec::with_capacity(links.len());
         for (&id, entry) in links.iter() {
-            let credits = u64::from(sched.credits(id));
-            let in_flight = u64::from(sched.in_flight(id));
+            let link = link_part(id, entry, sched);
             for pool in &entry.about.pools {
                 let part = &mut pools[usize::from(pool.0)];
                 part.links += 1;
-                part.credits += credits;
+                part.credits += link.credits;
                 part.in_flight += u64::from(sched.in_flight_of(id, *pool));
             }
-            parts.push(LinkPart {
-                id,
-                worker: entry.about.worker.clone(),
-                said: entry.about.said.clone(),
-                address: entry.about.address,
-                protocol: entry.about.protocol,
-                pools: entry.about.pools.clone(),
-                credits,
-                in_flight,
-                since_unix: entry.about.since_unix,
-                is_mute: entry.silence.is_mute(),
-                silent_seconds: entry.silence.ns(clock::now()) / 1_000_000_000,
-            });
+            parts.push(link);
         }
         for (pool, part) in (0..).map(PoolId).zip(&mut pools) {
             part.queued_by_class = sched.waiting_by_class(pool).map(|waiting| waiting as u64);
@@ -762,6 +800,22 @@ impl Core {
             pools,
             links: parts,
         }
+    }
+}
+
+fn link_part(id: LinkId, entry: &LinkEntry, sched: &Sched<Own<FarAsk, Rc<Ticket>>>) -> LinkPart {
+    LinkPart {
+        id,
+        worker: entry.about.worker.clone(),
+        said: entry.about.said.clone(),
+        address: entry.about.address,
+        protocol: entry.about.protocol,
+        pools: entry.about.pools.clone(),
+        credits: u64::from(sched.credits(id)),
+        in_flight: u64::from(sched.in_flight(id)),
+        since_unix: entry.about.since_unix,
+        is_mute: entry.silence.is_mute(),
+        silent_seconds: entry.silence.ns(clock::now()) / 1_000_000_000,
     }
 }
 

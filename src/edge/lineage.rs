@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::core::{Message, Shared, orders};
+use super::history::History;
 use super::log::AccessLog;
 use super::roll::Whose;
 use super::supervisor::Supervisor;
@@ -26,6 +27,8 @@ pub struct Lineage {
     pub supervisor: Supervisor,
     pub log: AccessLog,
     state: Mutex<State>,
+    /// What the edge was like in the last minutes.
+    history: Mutex<History>,
 }
 
 #[derive(Default)]
@@ -114,11 +117,23 @@ impl Lineage {
     pub fn new(follows: bool, supervisor: Supervisor) -> Arc<Lineage> {
         let (crowd, started) = (Crowd::new(), clock::now());
         let log = AccessLog::default();
-        Arc::new(Lineage { crowd, started, follows, supervisor, log, state: Mutex::default() })
+        Arc::new(Lineage {
+            crowd,
+            started,
+            follows,
+            supervisor,
+            log,
+            state: Mutex::default(),
+            history: Mutex::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number for one more generation.

@@ -1,8 +1,10 @@
 //! One generation of the edge: its cores, their listeners, its start and its end. What a request or a link does is in the rooms
 //! below, what follows a generation in `life`.
 
+pub mod admin;
 pub mod config;
 pub mod credentials;
+pub mod history;
 pub mod log;
 pub mod memory;
 pub mod metrics;
@@ -15,11 +17,11 @@ pub mod routes;
 pub mod tls;
 pub mod tokens;
 
-mod admin;
 mod core;
 mod far;
 mod gate;
 mod handover;
+mod inquiry;
 mod life;
 mod lineage;
 mod links;
@@ -392,6 +394,9 @@ async fn live(core: &Rc<Core>, listeners: Vec<Given>) -> bool {
         io::spawn(until_over(core.clone(), age(core.clone())));
     }
     io::spawn(until_over(core.clone(), tell_rates(core.clone())));
+    if core.id == CoreId(0) {
+        io::spawn(until_over(core.clone(), history::keep(core.clone())));
+    }
     if core.shared.dispatch.has_permits() {
         io::spawn(until_over(core.clone(), look_for_permits(core.clone())));
     }
@@ -642,7 +647,7 @@ async fn read_messages(core: Rc<Core>, home: crate::xcore::Home<Message>, mut be
                 Message::Credentials => links::look_at_credentials(&core),
                 Message::Beat(tell) => _ = tell.send(core.id), // whoever asked may have stopped to listen
                 Message::Idle => core.core_is_idle(),
-                Message::Report(tell) => tell(core.report()),
+                Message::Ask(tell) => tell(&core),
             }
         }
         if home.take_look() {

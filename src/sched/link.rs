@@ -62,6 +62,8 @@ pub(super) struct Link {
     /// What it may have at once: what it asked for, within our own bounds.
     pub streams_max: u32,
     pub in_flight: u32,
+    /// Requests that have ended on it.
+    pub ended: u64,
     /// Counts grants: when it last got one, or came up.
     pub turn: u64,
 }
@@ -91,6 +93,7 @@ impl Link {
             has_asked: false,
             streams_max: 0,
             in_flight: 0,
+            ended: 0,
             turn,
         }
     }

@@ -50,6 +50,8 @@ pub enum LinkOffer {
     Full,
     /// Nothing any more.
     Drains,
+    /// Nothing, but on trial: it has taken requests and answered none.
+    Mute,
     /// It has not said yet how many it takes.
     Silent,
     /// It does not carry upgrades.
@@ -335,6 +337,7 @@ impl<W> Sched<W> {
             let link = self.links.at_mut(index);
             assert!(link.in_flight > 0, "released more often than granted");
             link.in_flight -= 1;
+            link.ended += 1;
             link.membership_mut(pool).in_flight -= 1;
             self.seat(index);
         }
@@ -409,6 +412,12 @@ impl<W> Sched<W> {
         self.link(link).map_or(0, |link| link.in_flight)
     }
 
+    /// Requests that have ended on the link since it came up.
+    #[must_use]
+    pub fn ended(&self, link: LinkId) -> u64 {
+        self.link(link).map_or(0, |link| link.ended)
+    }
+
     /// Those of one pool among them.
     #[must_use]
     pub fn in_flight_of(&self, link: LinkId, pool: PoolId) -> u32 {
@@ -431,6 +440,7 @@ impl<W> Sched<W> {
             _ if link.draining => LinkOffer::Drains,
             _ if !link.has_asked => LinkOffer::Silent,
             _ if needs == Needs::Upgrade && !link.carries_upgrades => LinkOffer::NoUpgrades,
+            0 if link.voice != Voice::Answers => LinkOffer::Mute,
             0 => LinkOffer::Full,
             free => LinkOffer::Credits(free),
         }

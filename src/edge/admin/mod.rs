@@ -7,7 +7,11 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::core::{Core, Message, Shared};
+pub mod explain;
+mod form;
+
+use super::core::{Core, Shared};
+use super::inquiry;
 use super::lineage::{Look, Member};
 use super::metrics;
 use super::report::{CorePart, EdgePart, LimitsReport, Report};
@@ -16,9 +20,7 @@ use crate::clock;
 use crate::exchange::{Answer, Ask, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
 use crate::ids::CoreId;
-use crate::io::{self, Conn, Timer};
-use crate::limits::REPORT_MS_MAX;
-use crate::xcore::{PipeRx, pipe};
+use crate::io::{Conn, Timer};
 
 /// Serves one connection to the admin address.
 pub async fn connection(core: Rc<Core>, conn: Conn) {
@@ -45,6 +47,11 @@ impl Page {
         Page { status, kind: "text/plain; charset=utf-8", text: text.to_owned(), allow: None }
     }
 
+    fn json(told: &impl serde::Serialize) -> Page {
+        let text = serde_json::to_string_pretty(told).unwrap_or_else(|error| error.to_string());
+        Page { status: StatusCode::OK, kind: "application/json", text: text + "\n", allow: None }
+    }
+
     fn only(allow: &'static str) -> Page {
         let page = Page::text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted; Allow names it\n");
         Page { allow: Some(allow), ..page }
@@ -55,11 +62,11 @@ impl Service for AdminService {
     async fn serve(
         &self,
         ask: Ask,
-        _body: &mut impl RequestBody,
+        body: &mut impl RequestBody,
         answer: &mut impl Answer,
         _timer: &mut Timer,
     ) -> Result<(), Fault> {
-        let page = self.page(&ask).await;
+        let page = self.page(&ask, body, answer).await;
         let body = Bytes::from(page.text);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.kind));
@@ -77,7 +84,7 @@ impl Service for AdminService {
 }
 
 impl AdminService {
-    async fn page(&self, ask: &Ask) -> Page {
+    async fn page(&self, ask: &Ask, body: &mut impl RequestBody, answer: &mut impl Answer) -> Page {
         let reads = matches!(ask.method, Method::GET | Method::HEAD);
         match ask.path.path() {
             // A page that a browser shows may post here, too; only a tool leaves out where it comes from.
@@ -89,11 +96,16 @@ impl AdminService {
                 Page::text(StatusCode::ACCEPTED, "draining\n")
             }
             "/drain" => Page::only("POST"),
+            "/explain" if ask.method == Method::POST => match form::body_of(ask, body, answer).await {
+                Some(asked) => self.explain(&asked).await,
+                None => Page::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too long, or does not arrive\n"),
+            },
+            "/explain" if reads => self.explain(ask.path.query().unwrap_or("").as_bytes()).await,
+            "/explain" => Page::only("GET, HEAD, POST"),
             _ if !reads => Page::only("GET, HEAD"),
             "/status" => {
                 let report = self.report().await.0;
-                let text = serde_json::to_string_pretty(&report).unwrap_or_else(|error| error.to_string());
-                Page { status: StatusCode::OK, kind: "application/json", text: text + "\n", allow: None }
+                Page::json(&report)
             }
             "/metrics" => {
                 let text = self.report().await.0.prometheus();
@@ -108,8 +120,18 @@ impl AdminService {
                 Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
             "/health/ready" => Page::text(StatusCode::OK, "ready\n"),
-            "/" => Page::text(StatusCode::OK, "ptth edge: /status /metrics /health/live /health/ready, POST /drain\n"),
-            _ => Page::text(StatusCode::NOT_FOUND, "there are /status /metrics /health/live /health/ready\n"),
+            "/" => Page::text(
+                StatusCode::OK,
+                "ptth edge: /status /metrics /explain /health/live /health/ready, POST /drain\n",
+            ),
+            _ => Page::text(StatusCode::NOT_FOUND, "there are /status /metrics /explain /health/live /health/ready\n"),
+        }
+    }
+
+    async fn explain(&self, asked: &[u8]) -> Page {
+        match explain::explain(&self.core, asked).await {
+            Ok(explanation) => Page::json(&explanation),
+            Err(why) => Page::text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
         }
     }
 
@@ -149,27 +171,14 @@ impl AdminService {
 
     /// What one core holds, or had counted when it ended. `None`: it hangs.
     async fn part(&self, member: &Member, index: usize) -> Option<CorePart> {
-        let (core, shared) = (&self.core, &member.shared);
-        if shared.generation == core.shared.generation && index == usize::from(core.id.0) {
-            return Some(core.report());
-        }
         let ended = || {
             let counters = member.ended_core(index)?;
-            Some(CorePart::ended(shared.generation, CoreId(index as u16), counters))
+            Some(CorePart::ended(member.shared.generation, CoreId(index as u16), counters))
         };
         if let Some(part) = ended() {
             return Some(part);
         }
-        let (mut tx, mut rx): (_, PipeRx<CorePart>) = pipe(1);
-        let tell = Box::new(move |report| {
-            let _ = tx.try_send(report); // an admin that left does not need it
-        });
-        let asked = shared.posts[index].send(Message::Report(tell));
-        let told = match asked {
-            Ok(()) => io::timeout(REPORT_MS_MAX, std::future::poll_fn(|cx| rx.poll_recv(cx, &core.home))).await,
-            Err(_) => None,
-        };
-        told.flatten().or_else(ended)
+        inquiry::ask(&self.core, member, index, Core::report).await.or_else(ended)
     }
 }
 
