@@ -10,7 +10,7 @@ use common::{Peer, assert_own, get, setting};
 
 /// Descriptors of the edge: so few that its listener stops at a number of connections that a test can open.
 const DESCRIPTORS: usize = 160;
-const CONNECTIONS_MAX: usize = DESCRIPTORS - ptth::limits::FDS_RESERVED - LINKS_MAX;
+const CONNECTIONS_MAX: usize = DESCRIPTORS - ptth::limits::FDS_RESERVED - ptth::limits::LINK_FDS * LINKS_MAX;
 
 /// An edge in a process of its own, on one core, without workers.
 fn start() -> Program {
