@@ -260,10 +260,12 @@ pub const WAKE_BITS: usize = 65_536;
 
 // ---- connections ----
 
-/// Descriptors kept free for listeners, the ring, logs and files.
+/// Descriptors kept free for logs, files, signals and readers of the admin address.
 pub const FDS_RESERVED: usize = 64;
-/// Of all descriptors this part at most is kept for links; as many as all credentials' `links_max` allow, and the whole part
-/// where credentials come while the edge runs.
+/// Descriptors of one core of a generation beside its listeners: its ring, its bell, and what wakes both.
+pub const FDS_CORE: usize = 4;
+/// Of all descriptors this part at most is kept for links; twice as many as all credentials' `links_max` allow, for those that
+/// were told to come again are there a while longer, and the whole part where credentials come while the edge runs.
 pub const FDS_LINKS_PART: usize = 4;
 /// Descriptors of one link: in a stream it has a pair of sockets.
 pub const LINK_FDS: usize = 2;

@@ -123,6 +123,38 @@ fn a_bad_file_changes_nothing_and_is_reported() {
 }
 
 #[test]
+fn reloads_find_descriptors_when_clients_have_all_that_they_may() {
+    const CORES: usize = 4;
+    let text = |pool| Text { edge: "cores = 4", pool, ..Text::default() };
+    let program = Program::start_as("full", text(""), |_, file| {
+        let mut command = std::process::Command::new("sh");
+        let line = "ulimit -n 450; exec \"$0\" --log text edge --config \"$1\"";
+        command.arg("-c").arg(line).arg(env!("CARGO_BIN_EXE_ptth")).arg(file);
+        command
+    });
+    let connections_max = program.status()["limits"]["connections_max"].as_u64().expect("a number");
+    let connections = |status: &serde_json::Value| status["limits"]["connections"].as_u64().expect("a number");
+    // They wait for a worker; a few more than there may be, for each core has an accept in flight.
+    let clients: Vec<Peer> = (0..connections_max as usize + CORES)
+        .map(|_| {
+            let mut client = Peer::connect(program.address);
+            client.get("/");
+            client
+        })
+        .collect();
+    program.until(|status| connections(status) >= connections_max);
+    for (generation, pool) in [(2, "retries_max = 3"), (3, "retries_max = 4")] {
+        program.write(text(pool));
+        program.signal(Signal::HUP);
+        program.until(|status| status["generation"] == generation || program.log().contains("nothing changes"));
+    }
+    assert!(!program.log().contains("nothing changes"), "{}", program.log());
+    let status = program.status();
+    assert_eq!((&status["generation"], status["leaving"].as_array().map(Vec::len)), (&3.into(), Some(2)));
+    drop(clients);
+}
+
+#[test]
 fn what_does_not_end_in_time_is_cut_and_leaves_nothing_behind() {
     let text = |edge| Text { edge, pool: "retries_max = 1", ..Text::default() };
     let program = Program::start("cut", text("cores = 1\ndrain_max = \"300ms\""));

@@ -63,8 +63,8 @@ use crate::exchange::Latch;
 use crate::ids::{Class, CoreId, PoolId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
-    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_LINKS_PART, FDS_RESERVED, LEAVE_IDLE_MS, LINK_FDS,
-    MAILBOX_MESSAGES_MAX, OVER_MS_MAX, RATE_LOOK_MS, TICK_MS, WORKERS_RETURN_MS,
+    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_CORE, FDS_LINKS_PART, FDS_RESERVED, GENERATIONS_LEAVING_MAX,
+    LEAVE_IDLE_MS, LINK_FDS, MAILBOX_MESSAGES_MAX, OVER_MS_MAX, RATE_LOOK_MS, TICK_MS, WORKERS_RETURN_MS,
 };
 use crate::settings::Mistakes;
 use crate::xcore::{Attempts, Fill, MemoryGauge, PoolBooks, PoolFlow, Post};
@@ -121,7 +121,8 @@ impl Generation {
         listeners: Vec<Vec<Given>>,
         lineage: &Arc<Lineage>,
     ) -> Result<Generation, String> {
-        let connections_max = connections_max(cpus.len(), links_max(&config), &config.limits)?;
+        let listens = config.listens.len() + usize::from(config.admin.is_some());
+        let connections_max = connections_max(cpus.len(), listens, links_max(&config), &config.limits)?;
         let before = lineage.present();
         let register = match &before {
             Some(before) => before.register.follow(&config, clock::unix_seconds()),
@@ -296,10 +297,11 @@ fn links_max(config: &EdgeConfig) -> usize {
 
 /// How many connections of clients the edge may hold so that descriptors never run out, and so that as many links as
 /// credentials allow find one, up to a quarter of all; fewer, where the configuration says so.
-fn connections_max(cores: usize, links_max: usize, limits: &Limits) -> Result<usize, String> {
+fn connections_max(cores: usize, listens: usize, links_max: usize, limits: &Limits) -> Result<usize, String> {
     let limit = io::raise_fd_limit();
-    let for_links = links_max.saturating_mul(LINK_FDS).min(limit / FDS_LINKS_PART);
-    let all = limit.saturating_sub(FDS_RESERVED).saturating_sub(for_links);
+    // Those that were told to come again are there a while longer, beside the new ones.
+    let for_links = links_max.saturating_mul(2 * LINK_FDS).min(limit / FDS_LINKS_PART);
+    let all = limit.saturating_sub(fds_reserved(cores, listens)).saturating_sub(for_links);
     if all / cores < FDS_RESERVED {
         return Err(format!("only {limit} file descriptors for {cores} cores; raise ulimit -n"));
     }
@@ -308,6 +310,13 @@ fn connections_max(cores: usize, links_max: usize, limits: &Limits) -> Result<us
         tracing::warn!(connections_max = wanted, descriptors = limit, for_links, "fewer descriptors; raise ulimit -n");
     }
     Ok(if wanted == 0 { all } else { all.min(wanted) })
+}
+
+/// Descriptors that all generations which may live at once need for themselves, were they all like this one.
+fn fds_reserved(cores: usize, listens: usize) -> usize {
+    // Of each socket one is kept, and one more while a reload deals them out, or an upgrade hands them over.
+    let kept = 2 * cores * listens;
+    FDS_RESERVED + (GENERATIONS_LEAVING_MAX + 1) * cores * (FDS_CORE + listens) + kept
 }
 
 /// Setups by their source count on over a reload, unless their bounds have changed.

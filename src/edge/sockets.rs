@@ -62,6 +62,10 @@ impl Sockets {
         self.addresses.iter().flat_map(|(_, all)| all)
     }
 
+    fn has(&self, address: SocketAddr) -> bool {
+        self.addresses().any(|own| own == address)
+    }
+
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.addresses.iter().map(|(address, _)| *address)
     }
@@ -94,6 +98,14 @@ impl Sockets {
         if let Some(address) = config.admin {
             // One core answers for all: the admin's reader is a person or a scraper.
             dealt.admin = Some(self.deal_one(address, None, 1, &mut dealt)?);
+        }
+        // Whoever has lent a socket listens on; a later configuration may want it again, and could not bind its address.
+        for (address, all) in &self.addresses {
+            let is_here = dealt.sockets.has(*address);
+            for kept in all.iter().filter(|kept| kept.is_lent && !is_here) {
+                let twin = kept.twin().map_err(|error| cannot_listen(*address, &error))?;
+                dealt.sockets.add(*address, twin);
+            }
         }
         Ok(dealt)
     }
@@ -203,6 +215,21 @@ mod tests {
         assert_eq!(inodes(&dealt), vec![vec![wanted]; 3]);
         assert_eq!(dealt.sockets.iter().count(), 1);
         assert!(dealt.cores.iter().flatten().all(|given| given.is_lent), "it is never told to stop");
+    }
+
+    #[test]
+    fn a_socket_that_was_lent_is_kept_though_no_configuration_wants_it() {
+        let alone = TcpListener::bind(any()).expect("a port");
+        let address = alone.local_addr().expect("an address");
+        let wanted = inode(&alone);
+        let first = Sockets::of(vec![Kept { listener: alone, is_lent: true }]);
+        let without = first.deal(&config(&[any()], None), 2).expect("any port is free");
+        assert!(inodes(&without).concat().iter().all(|inode| *inode != wanted), "nobody accepts on it");
+        drop(first);
+        let dropped: Vec<SocketAddr> = without.sockets.addresses().filter(|own| *own != address).collect();
+        let again = without.sockets.deal(&config(&[address], None), 2).expect("it is here");
+        assert_eq!(inodes(&again), vec![vec![wanted]; 2]);
+        assert!(again.sockets.addresses().all(|own| !dropped.contains(&own)), "our own are closed");
     }
 
     #[test]
