@@ -4,11 +4,13 @@
 
 mod common;
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::frames::{self, Frames};
 use common::load::Load;
@@ -18,6 +20,9 @@ use common::relay::Relay;
 use common::{HANG, HOST, ORIGIN, Peer, SECRET, get, origin, setup, worker_config};
 use ptth::worker::Worker;
 use ptth::worker::config::Secret;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Our own worker, in front of a server that answers everything.
@@ -152,6 +157,76 @@ fn link(program: &Program, streams: u32) -> Frames {
     let mut frames = Frames::on(peer, &[(frames::MAX_CONCURRENT_STREAMS, streams)]);
     frames.settled();
     frames
+}
+
+/// What an older process does, done here.
+struct Older {
+    channel: OwnedFd,
+    address: SocketAddr,
+    /// Dropping it leaves the socket to the newer one.
+    _listener: std::net::TcpListener,
+}
+
+impl Older {
+    fn start(name: &str) -> (Older, Program) {
+        let mut older = None;
+        let program = Program::start_unready(name, TEXT, |address, file| {
+            let (channel, theirs) =
+                rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                    .expect("a channel");
+            let listener = std::net::TcpListener::bind(address).expect("a port");
+            say(&channel, r#"{"handover":1,"batches":1}"#, &[]);
+            say(&channel, r#"{"lent":[true]}"#, &[listener.as_fd()]);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ptth"));
+            command.args(["--log", "text", "edge", "--config", file]);
+            command.env("PTTH_HANDOVER", std::process::id().to_string());
+            older = Some(Older { channel, address, _listener: listener });
+            (command, Stdio::from(theirs))
+        });
+        (older.expect("it was started"), program)
+    }
+
+    /// Until the newer one is ready.
+    fn hears_ready(&self) {
+        let mut bytes = [0; 4096];
+        let (count, _) = rustix::net::recv(&self.channel, &mut bytes, RecvFlags::empty()).expect("it lives");
+        let text = String::from_utf8_lossy(&bytes[..count]);
+        assert!(text.contains("\"ready\":true") && text.contains(&self.address.to_string()), "{text}");
+    }
+}
+
+fn say(channel: &OwnedFd, text: &str, sockets: &[BorrowedFd<'_>]) {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    assert!(sockets.is_empty() || beside.push(SendAncillaryMessage::ScmRights(sockets)));
+    let text = [IoSlice::new(text.as_bytes())];
+    rustix::net::sendmsg(channel, &text, &mut beside, SendFlags::empty()).expect("it lives");
+}
+
+#[test]
+fn a_newer_process_takes_no_connection_before_it_is_told_to() {
+    let (older, program) = Older::start("go");
+    older.hears_ready();
+    let mut clients: Vec<Peer> = (0..4).map(|_| Peer::connect(older.address)).collect();
+    let unknown = "GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n";
+    clients.iter_mut().for_each(|client| client.send(unknown));
+    clients[0].is_quiet(); // it can still be taken back, and nobody would be cut
+    assert!(clients.iter_mut().all(|client| !client.has_some()));
+    say(&older.channel, r#"{"go":true}"#, &[]);
+    assert!(clients.iter_mut().all(|client| client.response().status() == 404));
+    drop(program);
+}
+
+#[test]
+fn a_newer_process_goes_on_when_the_older_one_has_ended() {
+    let (older, program) = Older::start("gone-before");
+    older.hears_ready();
+    let address = older.address;
+    drop(older);
+    let mut client = Peer::connect(address);
+    client.send("GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n");
+    assert_eq!(client.response().status(), 404);
+    drop(program);
 }
 
 #[test]

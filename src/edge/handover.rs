@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! older: {"handover":1,"batches":n}, n times {"lent":[..]} with as many sockets (SCM_RIGHTS)
-//! newer: {"ready":true,"addresses":[..]}  it listens there, and takes connections
-//! older: {"go":true}                      it has told its supervisor
+//! newer: {"ready":true,"addresses":[..]}  its cores have started; it will take connections there, and takes none yet
+//! older: {"go":true}                      it will not take it back; it has told its supervisor, and leaves its sockets now
 //! ```
+//!
+//! A newer one whose older one has ended takes connections without that word: there is nobody else.
 //!
 //! One message each on a socket that keeps them apart (SOCK_SEQPACKET), the newer process's standard input. Members that are
 //! not known are skipped; what a reader could not skip gets another number.
@@ -20,8 +22,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +140,7 @@ impl Successor {
         self.child.id()
     }
 
-    /// Until it takes connections. Otherwise it has ended afterwards.
+    /// Until its cores have started. Otherwise it has ended afterwards.
     pub fn wait(mut self) -> Result<Successor, String> {
         let by = clock::now().plus_ms(UPGRADE_MS_MAX);
         match hear::<Word>(&self.channel, by.ms_since(clock::now())) {
@@ -158,7 +160,7 @@ impl Successor {
         }
     }
 
-    /// It is the edge from now on. It would go on without this word, too.
+    /// It is the edge from now on, and takes connections. It would go on without this word, too, when this process has ended.
     pub fn go(&self) {
         let _ = say(&self.channel, &Word { go: true, ..Word::default() }, &[]);
     }
@@ -190,13 +192,17 @@ impl Predecessor {
         let mut all = Vec::new();
         for _ in 0..greeting.batches.min(INHERITED_SOCKETS_MAX) {
             let (batch, sockets) = hear::<Batch>(&self.channel, UPGRADE_MS_MAX).map_err(failed)?;
-            let lent = batch.lent.into_iter().chain(std::iter::repeat(false));
-            all.extend(sockets.into_iter().zip(lent).map(|(fd, is_lent)| Kept { listener: fd.into(), is_lent }));
+            let (said, came) = (batch.lent.len(), sockets.len());
+            if said != came {
+                return Err(format!("{said} sockets were handed over, and {came} came; raise ulimit -n"));
+            }
+            let kept = sockets.into_iter().zip(batch.lent);
+            all.extend(kept.map(|(fd, is_lent)| Kept { listener: fd.into(), is_lent }));
         }
         Ok(Sockets::of(all))
     }
 
-    /// This one takes connections, there. Returns when the other one knows, or has gone.
+    /// This one could take connections, there. Returns when it is to, or when the other one has gone.
     pub fn tell_ready(self, addresses: Vec<SocketAddr>) {
         if say(&self.channel, &Word { ready: true, addresses, go: false }, &[]).is_ok() {
             let _ = hear::<Word>(&self.channel, UPGRADE_MS_MAX);
@@ -252,6 +258,10 @@ fn hear<T: for<'de> Deserialize<'de>>(channel: &OwnedFd, max_ms: u64) -> io::Res
     }
     if received.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // recvmsg(2): what had no room, or no descriptor free for it, the kernel has closed.
+    if received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC) {
+        return Err(io::Error::other("not everything has come; raise ulimit -n"));
     }
     Ok((serde_json::from_slice(&text[..received.bytes])?, fds))
 }
@@ -324,6 +334,34 @@ mod tests {
         assert_eq!(named("sh", "/nowhere"), None);
         assert_eq!(named("/opt/x/ptth", ""), Some("/opt/x/ptth".into()));
         assert_eq!(named("./ptth", "/bin"), Some(std::env::current_dir().unwrap().join("ptth")));
+    }
+
+    #[test]
+    fn a_socket_that_did_not_come_is_missed() {
+        let (older, newer) = channel();
+        let sockets = kept(3);
+        say(&older, &Greeting { handover: VERSION, batches: 1 }, &[]).unwrap();
+        say(&older, &Batch::of(&sockets), &sockets[..2]).unwrap();
+        let why = Predecessor { channel: newer }.sockets().err().expect("one is missing");
+        assert!(why.contains("3 sockets were handed over, and 2 came"), "{why}");
+    }
+
+    #[test]
+    fn what_the_kernel_had_no_room_for_is_missed() {
+        let (older, newer) = channel();
+        // More than a batch may have, and all that the kernel takes (SCM_MAX_FD).
+        let sockets = kept(HANDOVER_BATCH_SOCKETS + 3);
+        let fds: Vec<_> = sockets.iter().map(|kept| kept.listener.as_fd()).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_BATCH_SOCKETS + 3))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        assert!(beside.push(SendAncillaryMessage::ScmRights(&fds)));
+        let text = serde_json::to_vec(&Batch::of(&sockets)).unwrap();
+        rustix::net::sendmsg(&older, &[IoSlice::new(&text)], &mut beside, SendFlags::empty()).unwrap();
+        let told = hear::<Batch>(&newer, UPGRADE_MS_MAX).expect_err("not all came").to_string();
+        assert!(told.contains("not everything has come"), "{told}");
+        let long = vec![b' '; HANDOVER_BYTES_MAX + 1];
+        rustix::net::send(&older, &long, SendFlags::empty()).unwrap();
+        assert!(hear::<Word>(&newer, UPGRADE_MS_MAX).is_err());
     }
 
     #[test]

@@ -69,11 +69,17 @@ struct Ended {
 impl Edge {
     /// Opens all listeners and starts all cores. Nothing runs if one of them cannot.
     pub fn start(config: EdgeConfig) -> Result<Edge, String> {
-        Edge::start_on(config, &Sockets::default(), Lineage::new(false, Supervisor::default()))
+        Edge::start_on(config, &Sockets::default(), Lineage::new(false, Supervisor::default()), None)
     }
 
-    /// As [`Edge::start`], on sockets that are open already as far as the configuration wants them.
-    fn start_on(config: EdgeConfig, sockets: &Sockets, lineage: Arc<Lineage>) -> Result<Edge, String> {
+    /// As [`Edge::start`], on sockets that are open already as far as the configuration wants them, and, where another process
+    /// has them, not before that one says so.
+    fn start_on(
+        config: EdgeConfig,
+        sockets: &Sockets,
+        lineage: Arc<Lineage>,
+        predecessor: Option<Predecessor>,
+    ) -> Result<Edge, String> {
         let cpus = cpus_of(&config.cores)?;
         let tls = read_certificates(&config)?;
         let Dealt { sockets, cores, addresses, admin } = sockets.deal(&config, cpus.len())?;
@@ -82,6 +88,9 @@ impl Edge {
         let present = Present { sockets, addresses: addresses_now, admin, is_wanted_anew: false, is_upgrading: false };
         let life = Arc::new(Life { lineage, present: Mutex::new(present), told });
         let generation = Generation::boot(config, &cpus, tls, cores, &life.lineage)?;
+        if let Some(predecessor) = predecessor {
+            predecessor.tell_ready(addresses.iter().copied().chain(admin).collect());
+        }
         life.begin(generation, &life.present().sockets, None)?;
         Ok(Edge { life, ends: Mutex::new(ends), addresses, admin })
     }
@@ -192,7 +201,8 @@ impl Life {
         for address in addresses.iter().filter(|address| !present.addresses.contains(address)) {
             tracing::info!(%address, "listening");
         }
-        for address in present.addresses.iter().filter(|address| !living.contains(address)) {
+        let is_here = |address: &&SocketAddr| addresses.contains(address) || admin == Some(**address);
+        for address in present.addresses.iter().filter(|address| !is_here(address)) {
             tracing::info!(%address, "closed: nobody new is taken here");
         }
         *present = Present { sockets, addresses, admin, is_wanted_anew: false, is_upgrading: false };
@@ -204,16 +214,18 @@ impl Life {
         let Some(before) = self.lineage.present() else { return };
         self.lineage.log.reopen(); // also where the file is bad: whoever has renamed a log waits for that
         self.lineage.supervisor.reloads();
+        // Before the file is read: of two who do this, the one that reads later is in force later.
+        let mut present = self.present();
         let result = match EdgeConfig::read(Path::new(&before.config.file), clock::unix_seconds()) {
             Ok((config, warnings)) => {
                 warnings.lines().for_each(|line| tracing::warn!("{line}"));
-                let mut present = self.present();
                 let reloaded = self.reload(&mut present, config);
                 present.is_wanted_anew = reloaded == Ok(Reloaded::Later);
                 reloaded
             }
             Err(mistakes) => Err(mistakes.to_string()),
         };
+        drop(present);
         match result {
             Ok(Reloaded::Anew(generation)) => {
                 self.lineage.count(Reload::Done);
@@ -235,9 +247,7 @@ impl Life {
                 self.lineage.count(Reload::Failed); // who sees it finds the reason in the log
             }
         }
-        if !self.lineage.drains() {
-            self.lineage.supervisor.is_ready();
-        }
+        self.lineage.supervisor.has_reloaded();
     }
 
     /// What SIGUSR2 asks for: the program's file is started once more, takes over the sockets, and this process ends when
@@ -268,11 +278,12 @@ impl Life {
         let sockets = if self.lineage.drains() { Err("the edge drains".into()) } else { sockets };
         let replaced = sockets.and_then(|sockets| program.start(&sockets)?.wait()).and_then(|mut successor| {
             let heirs = self.present().heirs(&successor.addresses);
-            if self.lineage.leave(&heirs).is_none() {
+            let Some(departure) = self.lineage.depart(&heirs) else {
                 return Err(successor.end("the edge drains"));
-            }
+            };
             self.lineage.supervisor.goes_on_as(successor.pid());
-            successor.go();
+            successor.go(); // before this one leaves its sockets: nobody finds one that nobody accepts on
+            departure.begin();
             Ok(successor.pid())
         });
         let mut present = self.present();
@@ -346,14 +357,16 @@ fn reload_files(shared: &Shared) -> Result<(), String> {
 pub fn run(config: EdgeConfig) -> Result<(), String> {
     let program = Program::here()?;
     let signals = crate::signals::watch()?;
+    let (hung_up, early) = mpsc::channel();
+    signals.on_hangup(move || _ = hung_up.send(()));
     let predecessor = Predecessor::from_environment()?;
     let sockets = match &predecessor {
         Some(predecessor) => predecessor.sockets()?,
         None => activated(&config),
     };
     let lineage = Lineage::new(predecessor.is_some(), Supervisor::from_environment());
-    let edge = Edge::start_on(config, &sockets, lineage.clone())?;
-    drop(sockets); // those that no configuration wants are closed
+    let edge = Edge::start_on(config, &sockets, lineage.clone(), predecessor)?;
+    drop(sockets); // those that no configuration wants are closed, unless they are lent
     for address in &edge.addresses {
         tracing::info!(%address, "listening");
     }
@@ -362,6 +375,9 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
     }
     let life = edge.life.clone();
     signals.on_hangup(move || life.hang_up());
+    if early.try_recv().is_ok() {
+        edge.life.hang_up(); // the file may have changed after it was read
+    }
     let (life, program) = (edge.life.clone(), Arc::new(program));
     let upgrades = Arc::new(Mutex::new(Vec::new()));
     let begun = upgrades.clone();
@@ -381,9 +397,6 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
         tracing::info!("draining: no new connections, what runs is finished");
         ends.drain();
     });
-    if let Some(predecessor) = predecessor {
-        predecessor.tell_ready(edge.addresses.iter().copied().chain(edge.admin).collect());
-    }
     lineage.supervisor.is_ready();
     if let Some(every) = supervisor::watchdog() {
         edge.life.keep_watch(every)?;
@@ -398,16 +411,17 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
     }
 }
 
-/// What the supervisor has opened. Sockets without a place in the configuration are named, for nobody accepts on them.
+/// What the supervisor has opened. Sockets without a place in the configuration are named, for nobody accepts on them as long
+/// as it is so.
 fn activated(config: &EdgeConfig) -> Sockets {
     let mut kept = Vec::new();
     for (name, socket) in supervisor::activated() {
         let address = socket.listener.local_addr().ok();
         let is_wanted = |own| config.listens.iter().any(|listen| listen.address == own) || config.admin == Some(own);
-        match address {
-            Some(own) if is_wanted(own) => kept.push(socket),
-            _ => tracing::warn!(name, ?address, "a socket was passed on that no [[listen]] and no [admin] names"),
+        if !address.is_some_and(is_wanted) {
+            tracing::warn!(name, ?address, "a socket was passed on that no [[listen]] and no [admin] names");
         }
+        kept.push(socket);
     }
     Sockets::of(kept)
 }

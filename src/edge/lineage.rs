@@ -156,35 +156,41 @@ impl Lineage {
         state.living.push(Arc::new(Member { shared: shared.clone(), idle_cores: Mutex::default(), ended }));
         // Whoever is told first takes connections first: nobody finds a socket that nobody accepts on.
         tell_all(shared, orders::OPEN);
-        let left = before.zip(heirs).and_then(|(before, heirs)| leave(&before, heirs, Successor::Generation, had));
+        let left = before.zip(heirs).and_then(|(before, heirs)| {
+            let left = says(&before, heirs, Successor::Generation, had);
+            tell_all(&before, orders::LEAVE);
+            left
+        });
         drop(state);
         left.inspect(Left::wait);
         Some(())
     }
 
-    /// Another process has taken over: everybody leaves, the newest generation its sockets as `heirs` says. Returns when that
-    /// is done; `None`: the process drains already.
-    pub fn leave(&self, heirs: &Heirs) -> Option<()> {
+    /// Another process takes over: from now on it cannot be taken back, and everybody knows that the newest generation leaves
+    /// its sockets as `heirs` says. `None`: the process drains already. [`Departure::begin`] does it.
+    pub fn depart(&self, heirs: &Heirs) -> Option<Departure> {
         let mut state = self.state();
         if std::mem::replace(&mut state.drains, true) {
             return None;
         }
         // Those that had left before have done so for a generation.
-        let leave = |member: &Arc<Member>| leave(&member.shared, heirs.clone(), Successor::Process, state.links());
-        let left: Vec<Left> = state.living.iter().filter_map(leave).collect();
-        drop(state);
-        left.iter().for_each(Left::wait);
-        Some(())
+        let says = |member: &Arc<Member>| {
+            let left = says(&member.shared, heirs.clone(), Successor::Process, state.links())?;
+            Some((member.shared.clone(), left))
+        };
+        Some(Departure(state.living.iter().filter_map(says).collect()))
     }
 
     /// Everybody drains, and closes what it listens on. Safe to repeat.
     pub fn drain(&self) {
         let mut state = self.state();
-        if !std::mem::replace(&mut state.drains, true) {
-            self.supervisor.stops();
-        }
+        let is_first = !std::mem::replace(&mut state.drains, true);
         for member in &state.living {
             tell_all(&member.shared, orders::DRAIN);
+        }
+        drop(state);
+        if is_first {
+            self.supervisor.stops();
         }
     }
 
@@ -286,12 +292,22 @@ impl Lineage {
     }
 }
 
-/// Tells a generation to leave. `None`: it was told before.
-fn leave(shared: &Shared, heirs: Heirs, successor: Successor, had: HashMap<Whose, u32>) -> Option<Left> {
+/// Says how a generation leaves. `None`: that was said before.
+fn says(shared: &Shared, heirs: Heirs, successor: Successor, had: HashMap<Whose, u32>) -> Option<Left> {
     let (left, cores) = mpsc::channel();
     shared.leave.set(Leave { heirs, successor, had, left }).ok()?;
-    tell_all(shared, orders::LEAVE);
     Some(Left { cores, count: shared.posts.len() })
+}
+
+/// Generations that have been said to leave, and have not been told to.
+pub struct Departure(Vec<(Arc<Shared>, Left)>);
+
+impl Departure {
+    /// Tells them. Returns when they have left their sockets.
+    pub fn begin(self) {
+        self.0.iter().for_each(|(shared, _)| tell_all(shared, orders::LEAVE));
+        self.0.iter().for_each(|(_, left)| left.wait());
+    }
 }
 
 /// The cores of a generation that leave their listeners.

@@ -67,6 +67,23 @@ impl Program {
         panic!("no port is free");
     }
 
+    /// Starts it without a look whether it has: `command` also says what its standard input is.
+    pub fn start_unready(
+        name: &str,
+        text: Text<'_>,
+        command: impl FnOnce(SocketAddr, &str) -> (Command, Stdio),
+    ) -> Program {
+        let file = std::env::temp_dir().join(format!("ptth-{name}-{}.toml", std::process::id()));
+        let log = file.with_extension("log");
+        let (address, admin) = (closed_port(), closed_port());
+        std::fs::write(&file, written(address, admin, text)).expect("a temporary file");
+        let (mut command, stdin) = command(address, file.to_str().expect("text"));
+        let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a temporary file");
+        command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+        command.stdin(stdin).stdout(Stdio::null()).stderr(stderr);
+        Program { child: command.spawn().expect("the program"), file, log, address, admin }
+    }
+
     fn is_up(&mut self) -> bool {
         let from = Instant::now();
         while self.child.try_wait().expect("it can be waited for").is_none() {
