@@ -252,6 +252,25 @@ fn a_client_that_comes_back_resumes_its_session() {
 }
 
 #[test]
+fn a_session_outlives_a_reload() {
+    for versions in [TLS13, TLS12] {
+        let site = site_of(2, "");
+        site.edge.reload(|_| {}); // from any port to the one that was chosen
+        let _worker = worker_over_tls(&site);
+        let client = Client::of(&site.authority, versions);
+        assert_eq!(client.connect(&site.edge, HOST).ask(&get("/")).0, 200); // the ticket comes with it
+        for retries_max in 5..7 {
+            site.edge.until_alone();
+            site.edge.reload(|config| config.pools[0].retries_max = retries_max);
+            let _worker = worker_over_tls(&site);
+            let mut stream = client.connect(&site.edge, HOST);
+            assert_eq!(stream.ask(&get("/")).0, 200);
+            assert_eq!(stream.0.conn.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
+        }
+    }
+}
+
+#[test]
 fn certificates_are_read_again_and_what_runs_goes_on() {
     let site = site();
     let mut link = link_of(&site);

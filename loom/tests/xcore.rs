@@ -206,7 +206,7 @@ fn no_message_of_two_producers_is_slept_over() {
 /// Two give orders to a core whose mailbox has no room for a message.
 #[test]
 fn no_order_is_slept_over_and_each_is_taken_once() {
-    walk(4, || {
+    walk(3, || {
         let bell = Doorbell::new();
         let post = Post::new(1, bell.ring(), at_once);
         post.send(1).expect("room");
