@@ -87,6 +87,9 @@ pub struct Record {
     pub texts: Texts,
 }
 
+// What limits.rs says of a spool's memory.
+const _: () = assert!(size_of::<Record>() <= 560);
+
 /// The texts of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Text {
