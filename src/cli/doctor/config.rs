@@ -1,18 +1,21 @@
 //! What follows from a configuration on this host: its mistakes, its addresses and files, the edges that a worker dials; and what a
 //! running edge says of itself. What the kernel alone tells never enters.
 
-use super::{Finding, Stop};
+use super::{Finding, Grade, Stop};
+use crate::clock;
 use crate::edge::config::{Cores, EdgeConfig};
 use crate::edge::report::Report;
 use crate::io::bind_listener;
-use crate::limits::CORES_MAX;
-use crate::settings::{Mistakes, Weight, plain};
+use crate::limits::{CERTIFICATE_EXPIRY_WARNING_S, CORES_MAX};
+use crate::pem::certificates;
+use crate::settings::{At, Mistakes, Place, Weight, plain};
 use crate::worker::config::Services;
 use crate::worker::reach::{Tried, Whither, reach};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// The threads of the program that is meant.
 pub(super) enum Threads {
@@ -79,13 +82,19 @@ pub(super) fn of_edge(config: &EdgeConfig, edge: Option<&Report>) -> Vec<Finding
     let mut all: Vec<Finding> = addresses.map(|address| port(address, &listeners, edge)).collect();
     let keys = config.listens.iter().flat_map(|listen| &listen.tls).map(|files| files.key.value.as_path());
     all.extend(keys.filter_map(open_key));
+    let certificates = config.listens.iter().flat_map(|listen| &listen.tls).map(|files| &files.certificate.value);
+    // What is wrong with one is a mistake of the configuration, and told there.
+    let now_unix = clock::unix_seconds();
+    all.extend(certificates.filter_map(|path| certificate(path, now_unix)).filter(|found| found.grade == Grade::Good));
     all
 }
 
 pub(super) fn of_worker(services: &Services, has_ring: bool) -> Vec<Finding> {
     let mut all: Vec<Finding> = Vec::new();
     for config in &services.0 {
-        all.extend(config.tls.identity.iter().filter_map(|identity| open_key(&identity.key.value)));
+        let identity = config.tls.identity.as_ref();
+        all.extend(identity.and_then(|identity| open_key(&identity.key.value)));
+        all.extend(identity.and_then(|identity| certificate(&identity.certificate.value, clock::unix_seconds())));
         if !has_ring {
             continue; // it is told already, and without one nobody can look
         }
@@ -126,6 +135,28 @@ fn reached(tried: Tried) -> Finding {
             let mend = "start the server, or look at `to`";
             Finding::wrong(&about, why, "requests that come over a link are answered 502", mend)
         }
+    }
+}
+
+/// How long the first certificate of a file holds; `None` where it cannot be read, which others tell.
+fn certificate(path: &Path, now_unix: u64) -> Option<Finding> {
+    let file = At { value: path.to_owned(), place: Place::File };
+    let chain = certificates(&file, &mut Mistakes::new(""))?;
+    let (_, own) = X509Certificate::from_der(chain.first()?).ok()?;
+    Some(expiry(path, own.validity().not_after.timestamp(), now_unix))
+}
+
+fn expiry(path: &Path, not_after_unix: i64, now_unix: u64) -> Finding {
+    let about = format!("certificate {}", path.display());
+    let left_s = not_after_unix.saturating_sub(i64::try_from(now_unix).unwrap_or(i64::MAX));
+    let until = jiff::Timestamp::from_second(not_after_unix).map_or_else(|_| "?".to_owned(), |until| until.to_string());
+    let mend = "renew it and send SIGHUP";
+    if left_s <= 0 {
+        Finding::wrong(&about, format!("it expired at {until}"), "the other side refuses it", mend)
+    } else if left_s < CERTIFICATE_EXPIRY_WARNING_S {
+        Finding::advice(&about, format!("it expires at {until}"), "from then on the other side refuses it", mend)
+    } else {
+        Finding::good(&about, format!("good until {until}"))
     }
 }
 
@@ -347,7 +378,7 @@ pub(super) fn of_report(report: &Report) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Grade::{self, Advice, Good, Wrong};
+    use super::super::Grade::{Advice, Good, Wrong};
     use super::*;
     use crate::edge::report::PoolReport;
     use std::net::TcpListener;
@@ -418,6 +449,19 @@ mod tests {
         assert_eq!(readable_by_all(path, 0o100_640), None);
         let finding = readable_by_all(path, 0o100_644).expect("the last 4");
         assert_eq!((finding.grade, finding.saw.as_str()), (Advice, "edge.key has mode 644"));
+    }
+
+    #[test]
+    fn a_certificate_is_good_ends_soon_or_has_ended() {
+        let (path, day) = (Path::new("web-1.pem"), 86_400);
+        let check = |left_days: i64, grade: Grade, saw: &str| {
+            let got = expiry(path, 1_800_000_000 + left_days * day, 1_800_000_000);
+            assert!(got.grade == grade && got.saw.starts_with(saw) && got.about == "certificate web-1.pem", "{got:?}");
+        };
+        check(100, Good, "good until 2027-04-25T08:00:00Z");
+        check(3, Advice, "it expires at 2027-01-18T08:00:00Z");
+        check(0, Wrong, "it expired at 2027-01-15T08:00:00Z");
+        check(-1, Wrong, "it expired at 2027-01-14T08:00:00Z");
     }
 
     #[test]
