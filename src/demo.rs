@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use crate::cli::DemoOptions;
 use crate::client::{Clocks, Service, h1};
 use crate::edge::Edge;
-use crate::edge::config::{Cores, Credential, EdgeConfig, Limits, Listen, Pool, Proof, SecretHash};
+use crate::edge::config::{AdminAccess, Cores, Credential, EdgeConfig, Limits, Listen, Pool, Proof, SecretHash};
 use crate::exchange::{Answer, Ask, Latch, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
 use crate::io::{self, Listener, Timer};
@@ -68,6 +68,7 @@ fn edge_config(options: DemoOptions, secret: &str) -> EdgeConfig {
         trusted_proxies: Vec::new(),
         listens: vec![Listen::new(options.address, true, true)],
         admin: Some(options.admin),
+        admin_access: AdminAccess::default(),
         pools: vec![Pool::new("demo", vec![OriginPattern::Any])],
         credentials: vec![Credential {
             id: WORKER_ID.into(),

@@ -213,6 +213,12 @@ pub const REPORT_MS_MAX: u64 = 1_000;
 pub const RETRY_AFTER_S_MAX: u64 = 300;
 /// How often each core tells of its links' work, from which a queue's wait is foretold.
 pub const RATE_LOOK_MS: u64 = 1_000;
+/// How long a browser that has shown the admin's token is let in: a working day. It ends with the process and with the token, too.
+pub const ADMIN_SESSION_S: u64 = 12 * 3600;
+/// Shortest token of the admin address: 64 bits, should it be hex digits. It is told how to make one of 256.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+/// How long whoever said a wrong one waits for the answer.
+pub const ADMIN_WRONG_MS: u64 = 500;
 /// A form that is posted to the admin address: a head of the largest size, every byte of it percent-encoded; and how long it
 /// may take.
 pub const FORM_BYTES_MAX: usize = 64 * 1024;

@@ -354,7 +354,7 @@ fn the_admin_address_answers_what_it_knows_and_nothing_else() {
 fn the_admin_address_takes_neither_workers_nor_proxied_requests() {
     let edge = edge();
     let mut link = Peer::connect(edge.admin);
-    link.send(common::setup(common::ORIGIN, "h2"));
+    link.send(common::setup(common::ORIGIN, "h2").replace("edge.example", "127.0.0.1"));
     assert_eq!(link.response().status(), 404);
     let mut bad = Peer::connect(edge.admin);
     bad.send("GET /status HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n");

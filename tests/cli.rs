@@ -168,7 +168,13 @@ fn check_knows_both_kinds_of_files() {
     for (name, text, code, want) in [
         ("a", edge.replace("drain_max = \"30s\"", "drain_max = 30"), 2, ":5:13: `drain_max` is an integer"),
         ("b", edge.replace("per_link_max", "per_link"), 2, ":20:1: unknown key `per_link`"),
-        ("c", edge.replace("127.0.0.1:9090", "0.0.0.0:9090"), 0, ":12:11: warning: [admin] has no password"),
+        ("c", edge.replace("127.0.0.1:9090", "0.0.0.0:9090"), 2, ":12:11: [admin] at 0.0.0.0:9090 can be reached"),
+        (
+            "k",
+            edge.replace("\"127.0.0.1:9090\"", "\"127.0.0.1:9090\"\ntoken_file = \"no.token\""),
+            2,
+            "cannot be read: no such",
+        ),
         ("d", edge.replace("2099", "2019"), 0, ":45:15: warning: credential `web-1` has expired"),
         ("e", edge.replace("[edge]", "[edge"), 2, ":3:6: not TOML: "),
         ("f", worker.replace("http://localhost", "ftp://localhost"), 2, ":3:10: not an edge's address"),

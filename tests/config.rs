@@ -406,9 +406,34 @@ fn the_admin_section() {
     let admin = edge_good(&format!("[admin]\naddress = \"127.0.0.1:9090\"\n{rest}"), &[]).admin;
     assert_eq!(admin, Some("127.0.0.1:9090".parse().unwrap()));
     edge_good(&format!("[admin]\naddress = \"[::1]:9090\"\n{rest}"), &[]);
-    edge_good(
+    edge_bad(
         &format!("[admin]\naddress = ¦\"0.0.0.0:9090\"\n{rest}"),
-        &["warning: [admin] has no password, and 0.0.0.0:9090 can be reached from outside; listen on 127.0.0.1"],
+        &["[admin] at 0.0.0.0:9090 can be reached from outside, and asks nobody who he is; add token_file"],
+    );
+    let hash = format!("token_hash = \"sha256:{}\"", "0a".repeat(32));
+    let tls = "certificate = \"edge.pem\", key = \"edge.key\"";
+    edge_bad(
+        &format!("[admin]\naddress = ¦\"0.0.0.0:9090\"\ntls = {{ {tls} }}\n{rest}"),
+        &["asks nobody who he is; add token_file"],
+    );
+    edge_good(
+        &format!("[admin]\naddress = ¦\"0.0.0.0:9090\"\n{hash}\n{rest}"),
+        &["warning: [admin] at 0.0.0.0:9090 has a token and no tls: whoever listens on the way learns it; add tls ="],
+    );
+    edge_good(&format!("[admin]\naddress = \"0.0.0.0:9090\"\n{hash}\ntls = {{ {tls} }}\n{rest}"), &[]);
+    edge_good(&format!("[admin]\naddress = \"0.0.0.0:9090\"\ntls = {{ {tls}, client_ca = \"ca.pem\" }}\n{rest}"), &[]);
+    edge_good(&format!("[admin]\naddress = \"127.0.0.1:9090\"\n{hash}\n{rest}"), &[]);
+    edge_bad(
+        &format!("[admin]\naddress = \"127.0.0.1:9090\"\ntoken_file = \"t\"\ntoken_hash = ¦{}\n{rest}", &hash[13..]),
+        &["both `token_file` and `token_hash`; keep one of them"],
+    );
+    edge_bad(
+        &format!("[admin]\naddress = \"127.0.0.1:9090\"\ntoken_hash = ¦\"hunter2\"\n{rest}"),
+        &["`token_hash` does not begin with \"sha256:\"; write \"sha256:\" and the 64 hex digits"],
+    );
+    edge_bad(
+        &format!("[admin]\naddress = \"127.0.0.1:9090\"\nnames = [\"a.example\", ¦\"b.example:9090\", ¦\"*\"]\n{rest}"),
+        &["`names` has \"b.example:9090\"; write a host without a port", "`names` has \"*\""],
     );
     edge_bad(&format!("[admin]\naddress = ¦\"9090\"\n{rest}"), &["`address` is not an IP address with a port"]);
     edge_bad(

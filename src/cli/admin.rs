@@ -2,47 +2,165 @@
 
 use super::Stop;
 use crate::clock::{Now, now};
-use crate::limits::{ADMIN_ANSWER_BYTES_MAX, ADMIN_ANSWER_MS_MAX, ADMIN_CONNECT_MS_MAX, READ_BYTES_LARGE};
-use crate::settings::{io_reason, plain};
+use crate::limits::{
+    ADMIN_ANSWER_BYTES_MAX, ADMIN_ANSWER_MS_MAX, ADMIN_CONNECT_MS_MAX, READ_BYTES_LARGE, SECRET_FILE_BYTES_MAX,
+};
+use crate::pem::shown;
+use crate::settings::{io_reason, plain, read_bounded};
 use crate::wire::body::{BodyDecoder, Found};
 use crate::wire::head::{Asked, parse_response};
 use crate::wire::scan::{HeadScan, Side};
+use crate::worker::tls::of_command;
 use bytes::Bytes;
-use std::io::{ErrorKind, Read, Write as _};
+use rustls::StreamOwned;
+use rustls::client::ClientConnection;
+use rustls::pki_types::ServerName;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where the edge is asked, and what it is shown.
+#[derive(clap::Args)]
+pub(super) struct AdminArgument {
+    /// The address of the edge's [admin], such as 127.0.0.1:9090 or https://edge.internal:9090
+    #[arg(long = "admin", value_name = "ADDR")]
+    address: String,
+    #[command(flatten)]
+    proof: Proof,
+}
+
+/// What an edge may want to see.
+#[derive(clap::Args, Clone, Default)]
+pub(super) struct Proof {
+    /// A file with one line, the admin address's token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// A PEM file with the authorities of its certificate [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A PEM file with a certificate to show to it
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// A PEM file with its private key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+}
+
+impl AdminArgument {
+    pub(super) fn new(address: &str, proof: Proof) -> AdminArgument {
+        AdminArgument { address: address.to_owned(), proof }
+    }
+}
+
+impl Proof {
+    /// The line of a request that shows the token.
+    fn authorization(&self) -> Result<String, Stop> {
+        let Some(file) = &self.token_file else { return Ok(String::new()) };
+        let name = shown(file);
+        let text = match read_bounded(file, SECRET_FILE_BYTES_MAX) {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                return Err(Stop::usage(format_args!("--token-file: {name} holds more than one line, a token")));
+            }
+            Err(error) => {
+                return Err(Stop::usage(format_args!("--token-file: {name} cannot be read: {}", io_reason(&error))));
+            }
+        };
+        let token = text.trim_ascii();
+        if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+            return Err(Stop::usage(format_args!("--token-file: {name} does not hold one line, a token")));
+        }
+        Ok(format!("Authorization: Bearer {}\r\n", String::from_utf8_lossy(token)))
+    }
+}
+
 /// Asks `path` of the admin address with `method`, and gives the body of a 2xx.
-pub(super) fn ask(address: &str, method: &str, path: &str) -> Result<Vec<u8>, Stop> {
-    exchange(address, method, path, "")
+pub(super) fn ask(admin: &AdminArgument, method: &str, path: &str) -> Result<Vec<u8>, Stop> {
+    exchange(admin, method, path, "")
 }
 
 /// Posts a form (application/x-www-form-urlencoded), and gives the body of a 2xx.
-pub(super) fn post_form(address: &str, path: &str, form: &str) -> Result<Vec<u8>, Stop> {
-    exchange(address, "POST", path, form)
+pub(super) fn post_form(admin: &AdminArgument, path: &str, form: &str) -> Result<Vec<u8>, Stop> {
+    exchange(admin, "POST", path, form)
 }
 
-fn exchange(address: &str, method: &str, path: &str, form: &str) -> Result<Vec<u8>, Stop> {
-    let host = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+fn exchange(admin: &AdminArgument, method: &str, path: &str, form: &str) -> Result<Vec<u8>, Stop> {
+    let (is_secure, host) = match admin.address.strip_prefix("https://") {
+        Some(host) => (true, host),
+        None => (false, admin.address.strip_prefix("http://").unwrap_or(&admin.address)),
+    };
+    let host = host.trim_end_matches('/');
     let addresses = resolve(host)?;
     let shown = plain(host, 100);
     let failed = |reason: String| {
         Stop::Failure(format!("no answer from {shown}: {reason}; is an edge running with this [admin] address?"))
     };
+    let authorization = admin.proof.authorization()?;
+    let tls = is_secure.then(|| session(host, &admin.proof)).transpose()?;
     let by = now().plus_ms(ADMIN_ANSWER_MS_MAX);
-    let mut stream = connect(&addresses).map_err(|error| failed(io_reason(&error)))?;
+    let stream = connect(&addresses).map_err(|error| failed(io_reason(&error)))?;
+    let mut stream = match tls {
+        Some(session) => Either::Secure(Box::new(StreamOwned::new(session, Bounded { stream, by }))),
+        None => Either::Plain(Bounded { stream, by }),
+    };
     let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
     let kind = if form.is_empty() { "" } else { kind };
     let length = if method == "POST" { format!("Content-Length: {}\r\n", form.len()) } else { String::new() };
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{kind}{length}Connection: close\r\n\r\n{form}");
-    stream.write_all(request.as_bytes()).map_err(|error| failed(io_reason(&error)))?;
-    let (status, body) = answer(&mut Bounded { stream, by }).map_err(failed)?;
-    if (200..300).contains(&status) {
-        return Ok(body);
-    }
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}{kind}{length}Connection: close\r\n\r\n{form}"
+    );
+    stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|error| failed(io_reason(&error)))?;
+    let (status, body) = answer(&mut stream).map_err(failed)?;
     let text = String::from_utf8_lossy(&body);
     let text = plain(text.lines().next().unwrap_or(""), 200);
-    Err(Stop::Failure(format!("{shown} answers {method} {path} with {status} {text}; is it the [admin] address?")))
+    match status {
+        200..300 => Ok(body),
+        401 => Err(Stop::Failure(format!("{shown} wants its token; name a file with it: --token-file FILE"))),
+        400 => Err(Stop::usage(text)),
+        _ => Err(Stop::Failure(format!(
+            "{shown} answers {method} {path} with {status} {text}; is it the [admin] address?"
+        ))),
+    }
+}
+
+fn session(host: &str, proof: &Proof) -> Result<ClientConnection, Stop> {
+    let identity = proof.certificate.as_deref().zip(proof.key.as_deref());
+    let config = of_command(proof.ca_file.as_deref(), identity).map_err(|mistakes| Stop::mistakes(&mistakes))?;
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(name).map_err(|_| Stop::usage("--admin: no certificate can name this host"))?;
+    ClientConnection::new(config, name).map_err(|error| Stop::Failure(error.to_string()))
+}
+
+/// A connection with TLS or without.
+enum Either {
+    Plain(Bounded),
+    Secure(Box<StreamOwned<ClientConnection, Bounded>>),
+}
+
+impl Read for Either {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Either::Plain(stream) => stream.read(into),
+            Either::Secure(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Either {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Either::Plain(stream) => stream.write(bytes),
+            Either::Secure(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Either::Plain(stream) => stream.flush(),
+            Either::Secure(stream) => stream.flush(),
+        }
+    }
 }
 
 #[allow(clippy::disallowed_methods)] // a command has no core whose loop it could block
@@ -91,6 +209,16 @@ impl Read for Bounded {
             ErrorKind::WouldBlock => ErrorKind::TimedOut.into(), // what Linux says when SO_RCVTIMEO passes
             _ => error,
         })
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes) // it has its own bound
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Stop, complain};
 use crate::clock;
+use crate::edge::admin::access::Access;
 use crate::edge::config::{EdgeConfig, is_edge_key};
 use crate::edge::{log, register, tls};
 use crate::settings::{Document, Mistakes, Place, read_text};
@@ -55,6 +56,7 @@ fn mistakes(file: &Path) -> (Mistakes, Kind) {
         return match EdgeConfig::parse(&name, &text, now_unix) {
             Ok((config, mut warnings)) => {
                 tls::load(&config, now_unix, &mut warnings);
+                Access::load(&config, now_unix, &mut warnings);
                 log::look(&config, &mut warnings);
                 (warnings, Kind::Edge(Box::new(config)))
             }

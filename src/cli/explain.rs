@@ -1,7 +1,8 @@
 //! `ptth explain`: what an edge would do with a request, in words. How it is asked never enters.
 
+use super::Stop;
+use super::admin::{self, AdminArgument};
 use super::status::{Table, visible};
-use super::{Stop, admin};
 use crate::edge::admin::explain::{Explanation, OfferReport, QueueReport, Verdict};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt::Write as _;
@@ -27,8 +28,8 @@ pub(super) struct RequestArguments {
 }
 
 /// The explanation as text, or the JSON as the edge sent it.
-pub(super) fn explain(address: &str, request: &RequestArguments, json: bool) -> Result<String, Stop> {
-    let body = admin::post_form(address, "/explain", &form(request))?;
+pub(super) fn explain(admin: &AdminArgument, request: &RequestArguments, json: bool) -> Result<String, Stop> {
+    let body = admin::post_form(admin, "/explain", &form(request))?;
     let explanation: Explanation = serde_json::from_slice(&body)
         .map_err(|_| Stop::Failure("the answer is not an edge's explanation; is it the [admin] address?".into()))?;
     if json {

@@ -10,6 +10,7 @@ mod log;
 mod pages;
 mod status;
 
+use self::admin::{AdminArgument, Proof};
 use crate::clock;
 use crate::edge::config::EdgeConfig;
 use crate::edge::tls;
@@ -145,6 +146,8 @@ enum Command {
         /// The address of a running edge's [admin], such as 127.0.0.1:9090
         #[arg(long, value_name = "ADDR")]
         admin: Option<String>,
+        #[command(flatten)]
+        proof: Proof,
         /// Print it as JSON
         #[arg(long)]
         json: bool,
@@ -187,13 +190,6 @@ enum Command {
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
     },
-}
-
-#[derive(Args)]
-struct AdminArgument {
-    /// The address of the edge's [admin], such as 127.0.0.1:9090
-    #[arg(long = "admin", value_name = "ADDR")]
-    address: String,
 }
 
 #[derive(Subcommand)]
@@ -321,6 +317,7 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
             let now_unix = clock::unix_seconds();
             let read = EdgeConfig::read(&file, now_unix).and_then(|(config, mut mistakes)| {
                 tls::load(&config, now_unix, &mut mistakes);
+                crate::edge::admin::access::Access::load(&config, now_unix, &mut mistakes);
                 crate::edge::log::look(&config, &mut mistakes);
                 if mistakes.has_errors() { Err(mistakes) } else { Ok((config, mistakes)) }
             });
@@ -334,11 +331,11 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
             (programs.worker)(source, config).map_err(Stop::Failure)
         }
         Command::Check { config: file } => check::check(&file),
-        Command::Doctor { config, admin, json } => doctor::doctor(&doctor::Asked { config, admin, json }),
+        Command::Doctor { config, admin, proof, json } => doctor::doctor(&doctor::Asked { config, admin, proof, json }),
         Command::Credential(CredentialCommand::New { name, origins }) => print(&credential::new(&name, &origins)?),
-        Command::Status { admin, json } => print(&status::status(&admin.address, json)?),
-        Command::Explain { request, admin, json } => print(&explain::explain(&admin.address, &request, json)?),
-        Command::Drain { admin } => print(&status::drain(&admin.address)?),
+        Command::Status { admin, json } => print(&status::status(&admin, json)?),
+        Command::Explain { request, admin, json } => print(&explain::explain(&admin, &request, json)?),
+        Command::Drain { admin } => print(&status::drain(&admin)?),
         Command::Completions { shell } => pages::completions(shell),
         Command::Manual { folder } => pages::manual(&folder),
     }

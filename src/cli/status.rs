@@ -1,14 +1,15 @@
 //! `ptth status` and `ptth drain`: an edge's report as aligned tables. How it is fetched never enters.
 
-use super::{Stop, admin};
+use super::Stop;
+use super::admin::{self, AdminArgument};
 use crate::clock;
 use crate::edge::report::{Amount, HistogramReport, LeavingReport, LinkReport, PoolReport, Report};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The tables, or the JSON as the edge sent it.
-pub(super) fn status(address: &str, json: bool) -> Result<String, Stop> {
-    let body = admin::ask(address, "GET", "/status")?;
+pub(super) fn status(admin: &AdminArgument, json: bool) -> Result<String, Stop> {
+    let body = admin::ask(admin, "GET", "/status")?;
     let report: Report = serde_json::from_slice(&body)
         .map_err(|_| Stop::Failure("the answer is not an edge's status; is it the [admin] address?".into()))?;
     if !json {
@@ -22,8 +23,8 @@ pub(super) fn status(address: &str, json: bool) -> Result<String, Stop> {
 }
 
 /// What to say when the edge has taken the order.
-pub(super) fn drain(address: &str) -> Result<String, Stop> {
-    admin::ask(address, "POST", "/drain")?;
+pub(super) fn drain(admin: &AdminArgument) -> Result<String, Stop> {
+    admin::ask(admin, "POST", "/drain")?;
     Ok("the edge takes no new work; it exits when what runs is done\n".into())
 }
 

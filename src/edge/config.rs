@@ -28,6 +28,8 @@ pub struct EdgeConfig {
     /// At least one; one of them takes clients, one takes workers (maybe the same).
     pub listens: Vec<Listen>,
     pub admin: Option<SocketAddr>,
+    /// Who may ask there.
+    pub admin_access: AdminAccess,
     /// In the order of the file: the index is the [`crate::ids::PoolId`]. 1 to `limits::POOLS_MAX`.
     pub pools: Vec<Pool>,
     pub credentials: Vec<Credential>,
@@ -37,6 +39,24 @@ pub struct EdgeConfig {
     pub tokens: Option<TokenRules>,
     /// A line for each request, and where it goes. `None`: there is none.
     pub access_log: Option<access_log::Rules>,
+}
+
+/// `[admin]`, apart from its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminAccess {
+    pub token: Option<AdminToken>,
+    /// Its `worker_ca` is `client_ca`.
+    pub tls: Option<CertificateFiles>,
+    /// By which names the edge may be asked where nobody has to prove anything. In lower case.
+    pub names: Vec<String>,
+}
+
+/// What whoever asks the admin address has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminToken {
+    Hash(SecretHash),
+    /// A file with one line.
+    File(At<PathBuf>),
 }
 
 /// `tokens`: signed by a key of this file, and with these words in them.
@@ -378,7 +398,8 @@ const LIMITS: Shape = Shape {
 const LISTEN: Shape =
     Shape { name: "[[listen]]", keys: &["address", "accept", "credential", "tls", "h2c", "proxy_protocol"] };
 const TLS: Shape = Shape { name: "tls", keys: &["certificate", "key", "worker_ca"] };
-const ADMIN: Shape = Shape { name: "[admin]", keys: &["address"] };
+const ADMIN: Shape = Shape { name: "[admin]", keys: &["address", "token_file", "token_hash", "tls", "names"] };
+const ADMIN_TLS: Shape = Shape { name: "tls of [admin]", keys: &["certificate", "key", "client_ca"] };
 const POOL: Shape = Shape {
     name: "[[pool]]",
     keys: &[
@@ -407,8 +428,23 @@ const CREDENTIAL: Shape = Shape {
 /// A file of `credentials_dir`, in its two forms.
 const CREDENTIAL_FILE: Shape = Shape { name: "a credential's file", keys: CREDENTIAL.keys };
 const CREDENTIAL_TABLE: Shape = Shape { name: "a credential's file", keys: &["credential"] };
-const SHAPES: &[Shape] =
-    &[TOP, EDGE, TOKENS, LIMITS, LISTEN, TLS, ADMIN, access_log::SHAPE, POOL, QUEUE, PRIORITY, RULE, MATCH, CREDENTIAL];
+const SHAPES: &[Shape] = &[
+    TOP,
+    EDGE,
+    TOKENS,
+    LIMITS,
+    LISTEN,
+    TLS,
+    ADMIN,
+    ADMIN_TLS,
+    access_log::SHAPE,
+    POOL,
+    QUEUE,
+    PRIORITY,
+    RULE,
+    MATCH,
+    CREDENTIAL,
+];
 
 /// Whether a top-level key belongs to this kind of file (`pool` is in both kinds, and tells nothing).
 #[must_use]
@@ -470,7 +506,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
     if trusted_proxies.is_empty() {
         listens.iter().for_each(|listen| warn_of_any_proxy(listen, mistakes));
     }
-    let admin = admin(root, &listens, mistakes);
+    let (admin, admin_access) = admin(root, &listens, folder, mistakes);
     let access_log = access_log::read(root, SHAPES, folder, mistakes);
     let schemes = Schemes::of(&listens, !trusted_proxies.is_empty());
     let (pools, pools_whole) = pools(root, schemes, mistakes);
@@ -491,6 +527,7 @@ fn config(root: &Section, folder: &Path, now_unix: u64, mistakes: &mut Mistakes)
         limits,
         listens,
         admin,
+        admin_access,
         pools,
         credentials,
         credentials_dir,
@@ -858,20 +895,82 @@ fn socket_address(entry: &Entry, example: &str, mistakes: &mut Mistakes) -> Opti
     }
 }
 
-fn admin(root: &Section, listens: &[At<Listen>], mistakes: &mut Mistakes) -> Option<SocketAddr> {
+fn admin(
+    root: &Section,
+    listens: &[At<Listen>],
+    folder: &Path,
+    mistakes: &mut Mistakes,
+) -> (Option<SocketAddr>, AdminAccess) {
     const EXAMPLE: &str = "\"127.0.0.1:9090\"";
-    let table = root.entry("admin")?.table("[admin], with single brackets", mistakes)?;
+    let table = root.entry("admin").and_then(|entry| entry.table("[admin], with single brackets", mistakes));
+    let Some(table) = table else { return (None, AdminAccess::default()) };
     table.check_keys(&ADMIN, SHAPES, mistakes);
-    let address = socket_address(&table.required("address", EXAMPLE, mistakes)?, EXAMPLE, mistakes)?;
+    let access = admin_access(&table, folder, mistakes);
+    let address = table.required("address", EXAMPLE, mistakes).and_then(|e| socket_address(&e, EXAMPLE, mistakes));
+    let Some(address) = address else { return (None, access) };
     if let Some(listen) = listens.iter().find(|l| l.value.address == address.value) {
         let what = format!("[admin] and a [[listen]] share {}{}", address.value, line_of(listen.place));
         mistakes.error(address.place, what, "give [admin] a port of its own");
     }
     if !address.value.ip().to_canonical().is_loopback() {
-        let what = format!("[admin] has no password, and {} can be reached from outside", address.value);
-        mistakes.warning(address.place, what, "listen on 127.0.0.1, or let a firewall decide who may drain the edge");
+        let has_certificates = access.tls.as_ref().is_some_and(|files| files.worker_ca.is_some());
+        let has_token = table.has("token_file") || table.has("token_hash");
+        if !has_token && !has_certificates {
+            let what = format!("[admin] at {} can be reached from outside, and asks nobody who he is", address.value);
+            let mend = "add token_file = \"admin.token\", or tls with a client_ca, or listen on 127.0.0.1";
+            mistakes.error(address.place, what, mend);
+        } else if !table.has("tls") {
+            let what =
+                format!("[admin] at {} has a token and no tls: whoever listens on the way learns it", address.value);
+            let mend = "add tls = { certificate = \"edge.pem\", key = \"edge.key\" }";
+            mistakes.warning(address.place, what, mend);
+        }
     }
-    Some(address.value)
+    (Some(address.value), access)
+}
+
+fn admin_access(table: &Section, folder: &Path, mistakes: &mut Mistakes) -> AdminAccess {
+    let file = table.entry("token_file").and_then(|entry| path_in(&entry, folder, "\"admin.token\"", mistakes));
+    let hash = table.entry("token_hash").and_then(|entry| {
+        const EXAMPLE: &str = "\"sha256:\" and the 64 hex digits that sha256sum prints for the token";
+        let text = entry.text(EXAMPLE, mistakes)?;
+        secret_hash(text.value)
+            .map_err(|reason| {
+                mistakes.error(text.place, format_args!("`token_hash` {reason}"), format_args!("write {EXAMPLE}"))
+            })
+            .ok()
+    });
+    if let (Some(entry), true) = (table.entry("token_hash"), table.has("token_file")) {
+        mistakes.error(entry.place(), "both `token_file` and `token_hash`", "keep one of them");
+    }
+    let tls = table.entry("tls").and_then(|entry| {
+        let table = entry.table("{ certificate = \"edge.pem\", key = \"edge.key\" }", mistakes)?;
+        table.check_keys(&ADMIN_TLS, SHAPES, mistakes);
+        let mut file = |key, example| {
+            let entry = table.required(key, example, mistakes)?;
+            path_in(&entry, folder, example, mistakes)
+        };
+        let (certificate, key) = (file("certificate", "\"edge.pem\""), file("key", "\"edge.key\""));
+        let client_ca = table.entry("client_ca");
+        let worker_ca = client_ca.and_then(|entry| path_in(&entry, folder, "\"clients-ca.pem\"", mistakes));
+        Some(CertificateFiles { certificate: certificate?, key: key?, worker_ca })
+    });
+    let mut names = Vec::new();
+    for name in table.entry("names").and_then(|e| e.texts("[\"edge.internal\"]", mistakes)).unwrap_or_default() {
+        match OriginPattern::parse(name.value) {
+            Ok(OriginPattern::Host(host)) => names.push(host),
+            _ => {
+                let what = format!("`names` has \"{}\"", plain(name.value, 80));
+                mistakes.error(name.place, what, "write a host without a port, such as \"edge.internal\"");
+            }
+        }
+    }
+    AdminAccess { token: hash.map(AdminToken::Hash).or(file.map(AdminToken::File)), tls, names }
+}
+
+fn path_in(entry: &Entry, folder: &Path, example: &str, mistakes: &mut Mistakes) -> Option<At<PathBuf>> {
+    let text = entry.text(example, mistakes)?;
+    Some(At { value: folder.join(text.value), place: text.place })
 }
 
 /// The pools, and whether their names and origins were all readable.

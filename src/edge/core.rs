@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::client::SendRequest;
 
+use super::admin::access::Access;
 use super::config::EdgeConfig;
 use super::far::{self, Adopted, Away, FarAsk, FarBack, FarEnds};
 use super::history::{ByClass, LinkNow, PoolNow, Told};
@@ -59,6 +60,8 @@ pub struct Shared {
     /// One for each core, in the order of `CoreId`.
     pub posts: Vec<Post<Message>>,
     pub tls: tls::Addresses,
+    /// Who may ask the admin address.
+    pub access: Access,
     /// `[limits]`, as the room of clients takes it.
     pub clocks: Clocks,
     /// Connections of clients, over all cores.

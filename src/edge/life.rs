@@ -81,13 +81,13 @@ impl Edge {
         predecessor: Option<Predecessor>,
     ) -> Result<Edge, String> {
         let cpus = cpus_of(&config.cores)?;
-        let tls = read_certificates(&config)?;
+        let files = read_certificates(&config)?;
         let Dealt { sockets, cores, addresses, admin } = sockets.deal(&config, cpus.len())?;
         let (told, ends) = mpsc::channel();
         let addresses_now = addresses.clone();
         let present = Present { sockets, addresses: addresses_now, admin, is_wanted_anew: false, is_upgrading: false };
         let life = Arc::new(Life { lineage, present: Mutex::new(present), told });
-        let generation = Generation::boot(config, &cpus, tls, cores, &life.lineage)?;
+        let generation = Generation::boot(config, &cpus, files, cores, &life.lineage)?;
         if let Some(predecessor) = predecessor {
             predecessor.tell_ready(addresses.iter().copied().chain(admin).collect());
         }
@@ -191,12 +191,12 @@ impl Life {
             return Ok(Reloaded::Later);
         }
         let cpus = cpus_of(&config.cores)?;
-        let tls = read_certificates(&config)?;
-        tls::keep_tickets(&tls, &config.listens, &before.tls, &before.config.listens);
+        let files = read_certificates(&config)?;
+        tls::keep_tickets(&files.0, &config.listens, &before.tls, &before.config.listens);
         let Dealt { sockets, cores, addresses, admin } = present.sockets.deal(&config, cpus.len())?;
         let living: Vec<SocketAddr> = sockets.addresses().collect();
         let heirs = present.heirs(&living);
-        let generation = Generation::boot(config, &cpus, tls, cores, &self.lineage)?;
+        let generation = Generation::boot(config, &cpus, files, cores, &self.lineage)?;
         let number = self.begin(generation, &sockets, Some(heirs))?;
         for address in addresses.iter().filter(|address| !present.addresses.contains(address)) {
             tracing::info!(%address, "listening");
@@ -344,6 +344,7 @@ impl Life {
 fn reload_files(shared: &Shared) -> Result<(), String> {
     let mut mistakes = Mistakes::new(&shared.config.file);
     let others_vouch = tls::reload(&shared.tls, &shared.config, clock::unix_seconds(), &mut mistakes);
+    shared.access.reload(&shared.config, clock::unix_seconds(), &mut mistakes);
     look_at_credentials(shared, others_vouch);
     if mistakes.has_errors() {
         return Err(mistakes.to_string());

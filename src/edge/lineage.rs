@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
+
 use super::core::{Message, Shared, orders};
 use super::history::History;
 use super::log::AccessLog;
@@ -27,6 +29,9 @@ pub struct Lineage {
     pub supervisor: Supervisor,
     pub log: AccessLog,
     state: Mutex<State>,
+    /// Of sessions at the admin address: they live over reloads, and end with the process. `None`: there were
+    /// no random bytes, and nobody has a session.
+    pub session_key: Option<hmac::Key>,
     /// What the edge was like in the last minutes.
     history: Mutex<History>,
 }
@@ -118,6 +123,7 @@ impl Lineage {
         let (crowd, started) = (Crowd::new(), clock::now());
         let log = AccessLog::default();
         Arc::new(Lineage {
+            session_key: session_key(),
             crowd,
             started,
             follows,
@@ -290,6 +296,10 @@ impl Lineage {
         past.counters.core.access_log_dropped_lines.many(LostLine::Failed, told.failed);
         (!living.is_empty()).then(|| Look { living, past, drains: state.drains, reloads: state.reloads.clone() })
     }
+}
+
+fn session_key() -> Option<hmac::Key> {
+    hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new()).ok()
 }
 
 /// Says how a generation leaves. `None`: that was said before.

@@ -47,6 +47,7 @@ use pin_project_lite::pin_project;
 
 pub use self::life::{Edge, Reloaded, run};
 
+use self::admin::access::Access;
 use self::config::{Cores, EdgeConfig, Limits};
 use self::core::{Core, Counted, Keepers, Message, Shared, orders};
 use self::lineage::{Lineage, tell_all};
@@ -117,7 +118,7 @@ impl Generation {
     fn boot(
         config: EdgeConfig,
         cpus: &[Option<usize>],
-        tls: tls::Addresses,
+        (tls, access): (tls::Addresses, Access),
         listeners: Vec<Vec<Given>>,
         lineage: &Arc<Lineage>,
     ) -> Result<Generation, String> {
@@ -157,6 +158,7 @@ impl Generation {
             roll: Arc::default(),
             posts,
             tls,
+            access,
             clocks: clocks_of(&config.limits),
             crowd: lineage.crowd.clone(),
             attempts: attempts_of(&config.limits, before.as_deref()),
@@ -255,10 +257,12 @@ fn rules_of(config: &EdgeConfig) -> Vec<PoolRules> {
 }
 
 /// The certificates of all addresses, or everything that is wrong with them.
-fn read_certificates(config: &EdgeConfig) -> Result<tls::Addresses, String> {
+fn read_certificates(config: &EdgeConfig) -> Result<(tls::Addresses, Access), String> {
     let mut mistakes = Mistakes::new(&config.file);
-    let tls = tls::load(config, clock::unix_seconds(), &mut mistakes);
-    if mistakes.has_errors() { Err(mistakes.to_string()) } else { Ok(tls) }
+    let now_unix = clock::unix_seconds();
+    let tls = tls::load(config, now_unix, &mut mistakes);
+    let access = Access::load(config, now_unix, &mut mistakes);
+    if mistakes.has_errors() { Err(mistakes.to_string()) } else { Ok((tls, access)) }
 }
 
 /// The CPUs to pin to, one for each core; `None` pins nothing (a machine that does not tell).

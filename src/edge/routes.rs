@@ -169,7 +169,7 @@ fn is_prefix(prefix: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::config::{Cores, Limits, Pool};
+    use crate::edge::config::{AdminAccess, Cores, Limits, Pool};
 
     fn config(pools: &[(&str, &[&str], &[&str])]) -> EdgeConfig {
         let pools = pools.iter().map(|(name, origins, paths)| {
@@ -185,6 +185,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             listens: Vec::new(),
             admin: None,
+            admin_access: AdminAccess::default(),
             pools: pools.collect(),
             credentials: Vec::new(),
             credentials_dir: None,

@@ -138,6 +138,39 @@ pub fn load(config: &EdgeConfig, now_unix: u64, mistakes: &mut Mistakes) -> Addr
     addresses
 }
 
+/// An address for HTTP/1.1 alone, such as the admin's. Its `worker_ca` vouches for whoever asks.
+pub fn load_one(files: &CertificateFiles, now_unix: u64, mistakes: &mut Mistakes) -> Option<Arc<Tls>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let served = server_for_one(files, &provider, None, now_unix, mistakes)?;
+    Some(Arc::new(Tls { now: RwLock::new(Arc::new(served)) }))
+}
+
+/// Reads it again. With a mistake, here or before, nothing changes.
+pub fn reload_one(tls: &Tls, files: &CertificateFiles, now_unix: u64, mistakes: &mut Mistakes) {
+    let before = tls.now();
+    let tickets = Some(before.server.ticketer.clone());
+    let served = server_for_one(files, before.server.crypto_provider(), tickets, now_unix, mistakes);
+    if let Some(served) = served.filter(|_| !mistakes.has_errors()) {
+        *tls.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
+    }
+}
+
+fn server_for_one(
+    files: &CertificateFiles,
+    provider: &Arc<CryptoProvider>,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+    now_unix: u64,
+    mistakes: &mut Mistakes,
+) -> Option<Served> {
+    let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let listen = Listen { tls: vec![files.clone()], ..Listen::new(nowhere, false, false) };
+    let mut served = server_config(&listen, provider, tickets, now_unix, mistakes)?;
+    let mut server = ServerConfig::clone(&served.server);
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    served.server = Arc::new(server);
+    Some(served)
+}
+
 /// Reads them again. With a mistake nothing changes. True: others vouch for workers' certificates now.
 pub fn reload(addresses: &Addresses, config: &EdgeConfig, now_unix: u64, mistakes: &mut Mistakes) -> bool {
     let mut fresh = Vec::new();

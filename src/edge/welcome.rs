@@ -171,7 +171,7 @@ async fn proxy_header(conn: &mut Conn) -> Result<Introduced, &'static str> {
 }
 
 /// `None`: it failed, and the peer was told why as far as TLS can say it.
-async fn shake_hands(core: &Core, mut conn: Conn, tls: &Tls, inverts: bool) -> Option<(Conn, Secured)> {
+pub(super) async fn shake_hands(core: &Core, mut conn: Conn, tls: &Tls, inverts: bool) -> Option<(Conn, Secured)> {
     let session = match tls.session(inverts) {
         Ok(session) => session,
         Err(error) => {

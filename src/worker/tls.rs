@@ -2,6 +2,7 @@
 //! handshake itself are `io`'s.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::{ClientConfig, ClientConnection};
@@ -44,6 +45,18 @@ pub fn load(config: &WorkerConfig, mistakes: &mut Mistakes) -> Tls {
         certificates(&identity.certificate, &mut Mistakes::new("")).map(|chain| chain[0].to_vec())
     });
     Tls { edge: edge.flatten(), shown, origin: origin.flatten() }
+}
+
+/// What a command speaks to an https address: whom it trusts (`None`: whom the system does), and what it shows.
+pub fn of_command(ca_file: Option<&Path>, identity: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, Mistakes> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut mistakes = Mistakes::new("");
+    let at = |path: &Path, flag| At { value: path.to_owned(), place: Place::Flag(flag) };
+    let file = ca_file.map(|file| at(file, "--ca-file"));
+    let identity = identity
+        .map(|(certificate, key)| Identity { certificate: at(certificate, "--certificate"), key: at(key, "--key") });
+    let trust = Trust { file: file.as_ref(), key: "--ca-file", place: Place::Flag("--admin") };
+    client_config(&provider, &trust, identity.as_ref(), b"http/1.1", &mut mistakes).ok_or(mistakes)
 }
 
 /// Whose certificates are believed.

@@ -39,6 +39,8 @@ pub const HOST: &str = "app.example";
 /// What its workers register.
 pub const ORIGIN: &str = "http%3A%2F%2Fapp.example";
 pub const SECRET: &str = "s3cret";
+/// Shown to every admin address, whether it wants one or not.
+pub const ADMIN_TOKEN: &str = "a-token-for-the-admin-address";
 
 /// An edge that is about to start: one listener for both kinds, an admin address, the pool `app` for [`HOST`], and the
 /// credential `web-1` with [`SECRET`] for it.
@@ -50,6 +52,7 @@ pub struct Setting {
     credential: String,
     more: String,
     listen: String,
+    admin: String,
     address: Option<SocketAddr>,
 }
 
@@ -65,6 +68,7 @@ pub fn setting() -> Setting {
         credential: "links_max = 16".into(),
         more: String::new(),
         listen: String::new(),
+        admin: format!("names = [\"admin\", \"{HOST}\", \"a\"]"), // peers ask by names of their own
         address: None,
     }
 }
@@ -104,6 +108,12 @@ impl Setting {
         self
     }
 
+    /// Lines of `[admin]`, apart from its address.
+    pub fn admin(mut self, lines: &str) -> Setting {
+        self.admin = lines.into();
+        self
+    }
+
     /// More tables.
     pub fn more(mut self, tables: &str) -> Setting {
         self.more = tables.into();
@@ -117,7 +127,7 @@ impl Setting {
     }
 
     pub fn start(self) -> TestEdge {
-        let Setting { cores, drain_max, edge, pool, credential, more, listen, address } = self;
+        let Setting { cores, drain_max, edge, pool, credential, more, listen, admin, address } = self;
         let hash = secret_hash(SECRET);
         let text = format!(
             r#"
@@ -131,6 +141,7 @@ impl Setting {
             {listen}
             [admin]
             address = "127.0.0.1:2"
+            {admin}
             [[pool]]
             name = "app"
             origins = ["{HOST}"]
@@ -249,7 +260,7 @@ impl TestEdge {
     #[track_caller]
     pub fn admin_get(&self, path: &str) -> Message {
         let mut admin = Peer::connect(self.admin);
-        admin.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"));
+        admin.send(admin_request(path));
         admin.response()
     }
 
@@ -344,9 +355,9 @@ pub fn setups(status: &serde_json::Value) -> u64 {
 impl Drop for TestEdge {
     fn drop(&mut self) {
         let Some(edge) = self.edge.take() else { return };
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.config.admin_access.tls.is_none() {
             let mut admin = Peer::connect(self.admin);
-            admin.send("GET /status HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+            admin.send(admin_request("/status"));
             let status: serde_json::Value = serde_json::from_slice(&admin.response().body).expect("JSON");
             for core in status["cores"].as_array().expect("a list") {
                 assert_eq!(core["panics"], 0, "a task of core {} panicked", core["core"]);
@@ -354,6 +365,10 @@ impl Drop for TestEdge {
         }
         edge.drain();
     }
+}
+
+fn admin_request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nConnection: close\r\n\r\n")
 }
 
 /// Our own worker; a drain ends it.

@@ -193,7 +193,7 @@ fn written(address: SocketAddr, admin: SocketAddr, text: Text<'_>) -> String {
     let Text { edge, pool, more } = text;
     format!(
         "[edge]\n{edge}\n[[listen]]\naddress = \"{address}\"\naccept = [\"clients\", \"workers\"]\nh2c = true\n\
-         [admin]\naddress = \"{admin}\"\n[[pool]]\nname = \"app\"\norigins = [\"{HOST}\"]\n{pool}\n\
+         [admin]\naddress = \"{admin}\"\nnames = [\"admin\"]\n[[pool]]\nname = \"app\"\norigins = [\"{HOST}\"]\n{pool}\n\
          [[credential]]\nid = \"web-1\"\nsecret_hash = \"{}\"\norigins = [\"{HOST}\"]\nlinks_max = {LINKS_MAX}\n{more}\n",
         secret_hash(SECRET)
     )

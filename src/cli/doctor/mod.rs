@@ -4,7 +4,8 @@
 mod config;
 mod host;
 
-use super::{Stop, admin, check, print};
+use super::admin::{self, AdminArgument, Proof};
+use super::{Stop, check, print};
 use crate::edge::report::Report;
 use crate::settings::plain;
 use config::Threads;
@@ -60,6 +61,7 @@ impl Finding {
 pub(super) struct Asked {
     pub config: Option<PathBuf>,
     pub admin: Option<String>,
+    pub proof: Proof,
     pub json: bool,
 }
 
@@ -72,14 +74,14 @@ pub(super) fn doctor(asked: &Asked) -> Result<(), Stop> {
     };
     let mut edge = None;
     if let Some(address) = &asked.admin {
-        match running(address) {
+        match running(address, &asked.proof) {
             Ok(report) => edge = Some(report),
             Err(Stop::Usage(lines)) => return Err(Stop::Usage(lines)),
             Err(stop) => findings.push(config::no_edge(address, &stop)),
         }
     } else if let check::Kind::Edge(config) = &kind {
         // Nobody said that one runs, so it is no finding that none does.
-        edge = config.admin.and_then(|address| running(&address.to_string()).ok());
+        edge = config.admin.and_then(|address| running(&address.to_string(), &asked.proof).ok());
     }
     let process = edge.as_ref().map(|report| report.pid).filter(|pid| host::is_edge(Path::new("/"), *pid));
     let threads = match &kind {
@@ -106,8 +108,8 @@ pub(super) fn doctor(asked: &Asked) -> Result<(), Stop> {
     if findings.iter().any(|finding| finding.grade == Grade::Wrong) { Err(Stop::Told) } else { Ok(()) }
 }
 
-fn running(address: &str) -> Result<Report, Stop> {
-    let body = admin::ask(address, "GET", "/status")?;
+fn running(address: &str, proof: &Proof) -> Result<Report, Stop> {
+    let body = admin::ask(&AdminArgument::new(address, proof.clone()), "GET", "/status")?;
     serde_json::from_slice(&body).map_err(|_| Stop::Failure("the answer is not an edge's status".into()))
 }
 

@@ -4,57 +4,82 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+pub mod access;
 pub mod explain;
 mod form;
 
+use self::access::Refused;
 use super::core::{Core, Shared};
 use super::inquiry;
 use super::lineage::{Look, Member};
 use super::metrics;
 use super::report::{CorePart, EdgePart, LimitsReport, Report};
+use super::tls::Certificate;
+use super::welcome::shake_hands;
 use crate::client::{Clocks, Service, h1};
 use crate::clock;
 use crate::exchange::{Answer, Ask, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
 use crate::ids::CoreId;
-use crate::io::{Conn, Timer};
+use crate::io::{self, Conn, Timer};
+use crate::limits::ADMIN_WRONG_MS;
 
 /// Serves one connection to the admin address.
-pub async fn connection(core: Rc<Core>, conn: Conn) {
+pub async fn connection(core: Rc<Core>, mut conn: Conn) {
+    let mut certificate = None;
+    if let Some(tls) = &core.shared.access.tls {
+        let secured;
+        (conn, secured) = match Box::pin(shake_hands(&core, conn, tls, false)).await {
+            Some(shaken) => shaken,
+            None => return,
+        };
+        certificate = Certificate::shown(secured.certificates, tls);
+    }
     // Not counted as a connection: it must not keep a drain from ending. It does not end by a drain either, but where another
     // generation answers for all.
-    let service = AdminService { core: core.clone() };
+    let service = AdminService { core: core.clone(), certificate };
     h1::serve(Box::new(conn), &service, &core.admin_drain, &Clocks::USUAL).await;
 }
 
 /// What answers there.
 pub struct AdminService {
     core: Rc<Core>,
+    /// What its client has shown.
+    certificate: Option<Certificate>,
 }
 
 struct Page {
     status: StatusCode,
     kind: &'static str,
-    text: String,
-    allow: Option<&'static str>,
+    body: Bytes,
+    more: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Page {
+    fn new(kind: &'static str, body: impl Into<Bytes>) -> Page {
+        Page { status: StatusCode::OK, kind, body: body.into(), more: Vec::new() }
+    }
+
     fn text(status: StatusCode, text: &str) -> Page {
-        Page { status, kind: "text/plain; charset=utf-8", text: text.to_owned(), allow: None }
+        Page { status, ..Page::new("text/plain; charset=utf-8", text.to_owned()) }
     }
 
     fn json(told: &impl serde::Serialize) -> Page {
         let text = serde_json::to_string_pretty(told).unwrap_or_else(|error| error.to_string());
-        Page { status: StatusCode::OK, kind: "application/json", text: text + "\n", allow: None }
+        Page::new("application/json", text + "\n")
     }
 
     fn only(allow: &'static str) -> Page {
         let page = Page::text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted; Allow names it\n");
-        Page { allow: Some(allow), ..page }
+        page.with(ALLOW, HeaderValue::from_static(allow))
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Page {
+        self.more.push((name, value));
+        self
     }
 }
 
@@ -66,24 +91,61 @@ impl Service for AdminService {
         answer: &mut impl Answer,
         _timer: &mut Timer,
     ) -> Result<(), Fault> {
-        let page = self.page(&ask, body, answer).await;
-        let body = Bytes::from(page.text);
+        let page = match self.refusal(&ask) {
+            Some(page) => page,
+            None => self.page(&ask, body, answer).await,
+        };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.kind));
         headers.insert("cache-control", HeaderValue::from_static("no-store"));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        if let Some(allow) = page.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
-        }
-        answer.head(Reply { status: page.status, headers, length: Length::Exact(body.len() as u64) })?;
+        headers.extend(page.more);
+        answer.head(Reply { status: page.status, headers, length: Length::Exact(page.body.len() as u64) })?;
         if ask.method != Method::HEAD {
-            answer.put(Piece::Data { bytes: body, last: true })?;
+            answer.put(Piece::Data { bytes: page.body, last: true })?;
         }
         Ok(())
     }
 }
 
 impl AdminService {
+    /// What whoever may not ask is told. Health is told to anybody: probes have no secrets.
+    fn refusal(&self, ask: &Ask) -> Option<Page> {
+        let shared = &self.core.shared;
+        let now_unix = clock::unix_seconds();
+        let is_vouched = self.certificate.as_ref().is_some_and(|own| own.vouched(now_unix).is_some());
+        match shared.access.admits(ask, is_vouched, shared.lineage.session_key.as_ref(), now_unix) {
+            Ok(()) => None,
+            Err(Refused::Stranger) if matches!(ask.path.path(), "/health/live" | "/health/ready" | "/login") => None,
+            Err(Refused::Stranger) => {
+                let text = "this address wants its token (Authorization: Bearer …) or a certificate\n";
+                let page = Page::text(StatusCode::UNAUTHORIZED, text);
+                Some(page.with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"ptth admin\"")))
+            }
+            Err(Refused::WrongName) => {
+                let text = "by this name nobody is told anything; ask by an address or localhost, or add it to `names` in [admin]\n";
+                Some(Page::text(StatusCode::MISDIRECTED_REQUEST, text))
+            }
+        }
+    }
+
+    /// A browser shows the token once, and has a cookie from then on.
+    async fn log_in(&self, ask: &Ask, body: &mut impl RequestBody, answer: &mut impl Answer) -> Page {
+        let shared = &self.core.shared;
+        let form = form::body_of(ask, body, answer).await.unwrap_or_default();
+        let said = form::pairs(&form).into_iter().find(|(name, _)| name == b"token").unwrap_or_default().1;
+        let key = shared.lineage.session_key.as_ref();
+        match key.and_then(|key| shared.access.log_in(&said, key, clock::unix_seconds())) {
+            Some(cookie) => Page::text(StatusCode::SEE_OTHER, "logged in\n")
+                .with(LOCATION, HeaderValue::from_static("/"))
+                .with(SET_COOKIE, cookie),
+            None => {
+                io::sleep_ms(ADMIN_WRONG_MS).await;
+                Page::text(StatusCode::UNAUTHORIZED, "this is not the token\n")
+            }
+        }
+    }
+
     async fn page(&self, ask: &Ask, body: &mut impl RequestBody, answer: &mut impl Answer) -> Page {
         let reads = matches!(ask.method, Method::GET | Method::HEAD);
         match ask.path.path() {
@@ -102,6 +164,8 @@ impl AdminService {
             },
             "/explain" if reads => self.explain(ask.path.query().unwrap_or("").as_bytes()).await,
             "/explain" => Page::only("GET, HEAD, POST"),
+            "/login" if ask.method == Method::POST => self.log_in(ask, body, answer).await,
+            "/login" => Page::only("POST"),
             _ if !reads => Page::only("GET, HEAD"),
             "/status" => {
                 let report = self.report().await.0;
@@ -109,7 +173,7 @@ impl AdminService {
             }
             "/metrics" => {
                 let text = self.report().await.0.prometheus();
-                Page { status: StatusCode::OK, kind: metrics::CONTENT_TYPE, text, allow: None }
+                Page::new(metrics::CONTENT_TYPE, text)
             }
             // Every core has answered: its loop beats.
             "/health/live" if self.report().await.1 > 0 => {
