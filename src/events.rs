@@ -113,6 +113,12 @@ impl<L: Label> Tally<L> {
     pub fn sum(&self) -> u64 {
         self.0.as_ref().iter().sum()
     }
+
+    /// In the order of the label's `NAMES`.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        self.0.as_ref()
+    }
 }
 
 impl<L: Label> Counted for Tally<L> {

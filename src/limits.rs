@@ -213,6 +213,16 @@ pub const REPORT_MS_MAX: u64 = 1_000;
 pub const RETRY_AFTER_S_MAX: u64 = 300;
 /// How often each core tells of its links' work, from which a queue's wait is foretold.
 pub const RATE_LOOK_MS: u64 = 1_000;
+/// Readers of `/events` at once: pages that are open. What one has not taken lies with the kernel, and one event is shared by all.
+pub const EVENT_STREAMS_MAX: usize = 16;
+/// How long a reader may take for one event. Then it is cut; a browser comes again by itself.
+pub const EVENT_TAKE_MS_MAX: u64 = 5_000;
+/// How often a stream looks for news, and whether its reader is there: an event is late by at most this.
+pub const EVENT_LOOK_MS: u64 = 100;
+/// A stream without news says so after this long.
+pub const EVENT_BEAT_MS: u64 = 10_000;
+/// Links in one event, some 400 bytes each: those with most to tell. `/status` has all of them.
+pub const EVENT_LINKS_MAX: usize = 500;
 /// How long a browser that has shown the admin's token is let in: a working day. It ends with the process and with the token, too.
 pub const ADMIN_SESSION_S: u64 = 12 * 3600;
 /// Shortest token of the admin address: 64 bits, should it be hex digits. It is told how to make one of 256.

@@ -3,6 +3,7 @@
 use super::Stop;
 use super::admin::{self, AdminArgument};
 use crate::clock;
+use crate::edge::admin::findings::{Finding, Grade};
 use crate::edge::report::{Amount, HistogramReport, LeavingReport, LinkReport, PoolReport, Report};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,6 +38,17 @@ fn tables(report: &Report, now_unix: u64) -> String {
             out,
             "configuration {generation} leaves: {connections} connections, {links} links, {queued} queued, {in_flight} in flight"
         );
+    }
+    if !report.findings.is_empty() {
+        out.push('\n');
+    }
+    for Finding { grade, about, text } in &report.findings {
+        let mark = match grade {
+            Grade::Bad => "BAD   ",
+            Grade::Warn => "WARN  ",
+            Grade::Note => "note  ",
+        };
+        let _ = writeln!(out, "{mark}{}: {}", visible(about), longer(text));
     }
     let mut pools =
         Table::new(&["POOL", "QUEUED", "BYTES", "LINKS", "CREDITS", "IN FLIGHT", "WAIT P50", "WAIT P99"], 1);
@@ -150,6 +162,11 @@ pub(super) fn visible(text: &str) -> String {
     out
 }
 
+/// As [`visible`], for a sentence.
+fn longer(text: &str) -> String {
+    crate::settings::plain(text, 400)
+}
+
 /// Columns as wide as their widest cell: the first `left` of them to the left, numbers to the right.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -212,15 +229,19 @@ mod tests {
                 since_unix: 1_000,
                 mute: true,
                 silent_seconds: 61,
+                answer_ms: None,
                 core: 0,
             }],
             cores: vec![CoreReport { cpu: Some(3), ..Default::default() }],
+            findings: vec![Finding { grade: Grade::Bad, about: "pool app".into(), text: "no\u{1b} worker".into() }],
             leaving: vec![LeavingReport { generation: 2, connections: 5, links: 1, queued: 0, in_flight: 3 }],
             ..Default::default()
         };
         let want = "\
 ptth 1.2.3, up 1h02m
 configuration 2 leaves: 5 connections, 1 links, 0 queued, 3 in flight
+
+BAD   pool app: no\\u{1b} worker
 
 POOL           QUEUED  BYTES  LINKS  CREDITS  IN FLIGHT  WAIT P50  WAIT P99
 app             12345   2KiB      0        0          0         -         -

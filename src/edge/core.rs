@@ -93,7 +93,7 @@ impl Shared {
     /// Those that its addresses show.
     fn certificates(&self) -> Vec<CertificateReport> {
         let mut all: Vec<CertificateReport> = Vec::new();
-        for (file, not_after_unix) in self.tls.iter().flatten().flat_map(|tls| tls.ends()) {
+        for (file, not_after_unix) in self.tls.iter().flatten().chain(&self.access.tls).flat_map(|tls| tls.ends()) {
             if all.iter().all(|known| known.file != file) {
                 all.push(CertificateReport { file, not_after_unix });
             }

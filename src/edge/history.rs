@@ -2,15 +2,16 @@
 //! not answer. Taken by one task, from all cores of all generations; bounds are in `limits`. What a sample means for whoever
 //! runs the edge never enters.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use super::admin::events;
 use super::core::Core;
 use super::inquiry;
 use crate::clock;
-use crate::events::{Counters, Durations, StatusClass};
+use crate::events::{Counters, Durations, Label as _, RefusalReason, StatusClass};
 use crate::ids::{Class, CoreId, LinkId};
 use crate::io;
 use crate::limits::{DURATION_BUCKETS, HISTORY_SAMPLES, PACE_SAMPLES, SAMPLE_MS};
@@ -24,7 +25,8 @@ pub struct Pulse {
     /// Indexed by pool.
     pools: Vec<PoolPulse>,
     links: Vec<LinkPulse>,
-    refused: u64,
+    /// By `RefusalReason`.
+    refused: Vec<u64>,
     requeued: u64,
 }
 
@@ -55,7 +57,7 @@ struct Waits([u32; DURATION_BUCKETS], u32);
 #[derive(Default)]
 pub struct Told {
     pools: Vec<PoolTold>,
-    refused: u64,
+    refused: Vec<u64>,
     requeued: u64,
 }
 
@@ -106,9 +108,10 @@ struct Sample {
     failed: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct WholeSample {
-    refused: u32,
+    /// By `RefusalReason`.
+    refused: Vec<u32>,
     requeued: u32,
 }
 
@@ -152,8 +155,10 @@ pub struct ClassHistory {
 /// What a pool did lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
-    /// Dispatches in a second.
+    /// Dispatches in a second, answers, and those among them with 5xx.
     pub per_s: f64,
+    pub answered_per_s: f64,
+    pub failed_per_s: f64,
     /// How many more wait than `PACE_SAMPLES` ago, or than at the first sample.
     pub growth: i64,
     /// The longest of the waits' p50 and p99, all classes, in the last of those samples that had any.
@@ -166,6 +171,7 @@ pub async fn keep(core: Rc<Core>) {
     while !core.has_successor() {
         io::sleep_ms(SAMPLE_MS).await;
         sample(&core).await;
+        events::publish(&core).await;
     }
 }
 
@@ -222,11 +228,13 @@ pub fn pulse(counters: &Counters, told: &mut Told, pools: Vec<PoolNow>, links: V
             failed: narrow(since(failed, &mut told.failed)),
         });
     }
+    let refusals = counters.core.refusals.counts();
+    told.refused.resize(refusals.len(), 0);
     let links = links.into_iter().map(|LinkNow { link, in_flight, ended }| LinkPulse { link, in_flight, ended });
     Pulse {
         pools: parts,
         links: links.collect(),
-        refused: since(counters.core.refusals.sum(), &mut told.refused),
+        refused: refusals.iter().zip(&mut told.refused).map(|(now, told)| since(*now, told)).collect(),
         requeued: since(counters.core.requeues.sum(), &mut told.requeued),
     }
 }
@@ -304,7 +312,8 @@ impl History {
                 sample.failed += part.failed;
                 part.waits.iter().for_each(|(class, own)| waits[*class].add(own));
             }
-            whole.refused += narrow(pulse.refused);
+            whole.refused.resize(pulse.refused.len(), 0);
+            whole.refused.iter_mut().zip(&pulse.refused).for_each(|(all, own)| *all += narrow(*own));
             whole.requeued += narrow(pulse.requeued);
             for link in pulse.links {
                 self.follow((generation, core, link.link), link);
@@ -360,12 +369,30 @@ impl History {
         let longest = |of: fn(&Sample) -> &ByClass<Option<u32>>| {
             last.iter().find_map(|sample| of(sample).iter().flatten().max().copied())
         };
+        #[allow(clippy::cast_precision_loss)] // a handful
+        let per_s = |of: fn(&Sample) -> u32| {
+            last.iter().map(|sample| f64::from(of(sample))).sum::<f64>() / last.len().max(1) as f64
+        };
         Pace {
-            per_s: last.iter().map(|sample| f64::from(sample.dispatched)).sum::<f64>() / last.len().max(1) as f64,
+            per_s: per_s(|sample| sample.dispatched),
+            answered_per_s: per_s(|sample| sample.answered),
+            failed_per_s: per_s(|sample| sample.failed),
             growth: last.first().zip(last.last()).map_or(0, |(newest, oldest)| depth(newest) - depth(oldest)),
             wait_p50_us: longest(|sample| &sample.wait_p50_us),
             wait_p99_us: longest(|sample| &sample.wait_p99_us),
         }
+    }
+
+    /// Requests that the edge answered itself over the last `PACE_SAMPLES`, by reason; those that happened.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for whole in self.whole.iter().rev().take(PACE_SAMPLES) {
+            for (reason, count) in RefusalReason::NAMES.iter().zip(&whole.refused).filter(|(_, count)| **count > 0) {
+                *all.entry((*reason).to_owned()).or_default() += u64::from(*count);
+            }
+        }
+        all
     }
 
     /// The last `samples` of everything.
@@ -373,7 +400,7 @@ impl History {
     pub fn report(&self, samples: usize) -> HistoryReport {
         HistoryReport {
             at_unix: last_of(&self.at_unix, samples).copied().collect(),
-            refused: last_of(&self.whole, samples).map(|whole| whole.refused).collect(),
+            refused: last_of(&self.whole, samples).map(|whole| whole.refused.iter().sum()).collect(),
             requeued: last_of(&self.whole, samples).map(|whole| whole.requeued).collect(),
             pools: self.pools.iter().map(|(name, all)| pool_history(name, last_of(all, samples))).collect(),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 
+use super::admin::events::News;
 use super::core::{Message, Shared, orders};
 use super::history::History;
 use super::log::AccessLog;
@@ -34,6 +35,8 @@ pub struct Lineage {
     pub session_key: Option<hmac::Key>,
     /// What the edge was like in the last minutes.
     history: Mutex<History>,
+    /// What readers of the page are told.
+    news: Mutex<News>,
 }
 
 #[derive(Default)]
@@ -124,6 +127,7 @@ impl Lineage {
         let log = AccessLog::default();
         Arc::new(Lineage {
             session_key: session_key(),
+            news: Mutex::default(),
             crowd,
             started,
             follows,
@@ -136,6 +140,10 @@ impl Lineage {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn history(&self) -> MutexGuard<'_, History> {

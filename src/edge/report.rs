@@ -1,6 +1,7 @@
 //! What an edge says about itself: the JSON of `/status`, from which `super::metrics` makes the text of `/metrics`. Nothing is
 //! measured here.
 
+use super::admin::findings::Finding;
 use super::metrics::{self, RELOADS, UNROUTED};
 use super::process::ProcessReport;
 use crate::events::{Counted as _, Counters, Durations, Reading, Reload, Tally};
@@ -33,8 +34,36 @@ pub struct Report {
     /// In the order of the configuration; behind them those that only a generation from before has.
     pub pools: Vec<PoolReport>,
     pub links: Vec<LinkReport>,
+    /// As many as there are, where `links` is only some of them.
+    pub links_total: u64,
     /// All cores together, by `Family::field`.
     pub counters: BTreeMap<String, Amount>,
+    pub lately: Lately,
+    /// What the edge thinks is wrong, worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// What happened in the last half minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lately {
+    /// Requests that the edge answered itself, by reason; those that happened.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// What a pool did in the last half minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolLately {
+    pub dispatched_per_second: f64,
+    pub answered_per_second: f64,
+    /// Of those, the ones with 5xx.
+    pub failed_per_second: f64,
+    /// How many more wait now than then.
+    pub growth: i64,
+    /// The longest of all classes in the last second that had any, by buckets each twice as wide. `None`: nothing was sent.
+    pub wait_p50_us: Option<u32>,
+    pub wait_p99_us: Option<u32>,
 }
 
 /// What the whole edge holds, and may hold.
@@ -93,10 +122,13 @@ pub struct PoolReport {
     /// The most urgent class first.
     pub queued_by_class: Vec<u64>,
     pub queued_bytes: u64,
+    /// `queue.requests_max`; 0 for a pool that only a configuration from before has.
+    pub queue_requests_max: u64,
     pub links: u64,
     /// Requests that the links would take now.
     pub credits: u64,
     pub in_flight: u64,
+    pub lately: PoolLately,
     /// How long a request is with a worker, as of late; 0: nobody knows yet.
     pub service_seconds: f64,
     /// How long one of the least urgent class that came now would wait, should all links be busy; 0: nobody knows.
@@ -138,6 +170,8 @@ pub struct LinkReport {
     pub mute: bool,
     /// For how long it has had requests and answered none; 0 where it answers.
     pub silent_seconds: u64,
+    /// How long a request is with the worker, over some ten seconds; `None`: none has ended lately.
+    pub answer_ms: Option<f64>,
 }
 
 /// A counter in JSON: a number, seconds, histograms with their labels, or numbers by a label's value.
@@ -330,7 +364,7 @@ impl Report {
         let (generation, leaving) =
             edge.generations.split_last().map_or((0, &[][..]), |(last, others)| (*last, others));
         let leaving = leaving.iter().map(|&generation| leaving_report(generation, &parts)).collect();
-        let links = parts.iter().flat_map(|part| link_reports(part, generation, edge.pool_names)).collect();
+        let links: Vec<_> = parts.iter().flat_map(|part| link_reports(part, generation, edge.pool_names)).collect();
         let mut cores: Vec<CorePart> = Vec::new();
         let (mut process, mut certificates) = (ProcessReport::default(), Vec::new());
         for mut part in parts {
@@ -365,10 +399,27 @@ impl Report {
             process,
             certificates,
             pools: pools.collect(),
+            links_total: links.len() as u64,
             links,
             cores: cores.iter().map(core_report).collect(),
             counters: whole,
+            lately: Lately::default(),
+            findings: Vec::new(),
         }
+    }
+
+    /// Without what is only for machines, and with at most so many links: those that have most to tell.
+    #[must_use]
+    pub fn brief(mut self, links_max: usize) -> Report {
+        let is_brief = |amount: &Amount| !matches!(amount, Amount::Histograms(_));
+        self.counters.retain(|_, amount| is_brief(amount));
+        self.pools.iter_mut().for_each(|pool| pool.counters.clear());
+        self.cores.iter_mut().for_each(|core| core.lag = HistogramReport::default());
+        if self.links.len() > links_max {
+            self.links.sort_by_key(|link| std::cmp::Reverse((link.mute, link.silent_seconds, link.in_flight)));
+            self.links.truncate(links_max);
+        }
+        self
     }
 
     /// The text of `/metrics`.
@@ -444,6 +495,7 @@ fn link_reports<'p>(
         since_unix: link.since_unix,
         mute: link.is_mute,
         silent_seconds: link.silent_seconds,
+        answer_ms: None,
     })
 }
 

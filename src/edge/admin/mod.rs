@@ -4,26 +4,31 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 pub mod access;
+pub mod events;
 pub mod explain;
+pub mod findings;
 mod form;
 
 use self::access::Refused;
+use self::events::Reader;
 use super::core::{Core, Shared};
 use super::inquiry;
 use super::lineage::{Look, Member};
 use super::metrics;
-use super::report::{CorePart, EdgePart, LimitsReport, Report};
+use super::report::{CorePart, EdgePart, LimitsReport, PoolLately, Report};
 use super::tls::Certificate;
 use super::welcome::shake_hands;
 use crate::client::{Clocks, Service, h1};
 use crate::clock;
 use crate::exchange::{Answer, Ask, Length, Piece, Reply, RequestBody};
 use crate::fault::Fault;
-use crate::ids::CoreId;
+use crate::ids::{CoreId, LinkId};
 use crate::io::{self, Conn, Timer};
 use crate::limits::ADMIN_WRONG_MS;
 
@@ -51,6 +56,14 @@ pub struct AdminService {
     certificate: Option<Certificate>,
 }
 
+/// Nothing but what this address has itself; no style or script in a page; in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const HTML: &str = include_str!("../page/page.html");
+const LOGIN: &str = include_str!("../page/login.html");
+const STYLE: &str = include_str!("../page/page.css");
+const SCRIPT: &str = include_str!("../page/page.js");
+
 struct Page {
     status: StatusCode,
     kind: &'static str,
@@ -70,6 +83,12 @@ impl Page {
     fn json(told: &impl serde::Serialize) -> Page {
         let text = serde_json::to_string_pretty(told).unwrap_or_else(|error| error.to_string());
         Page::new("application/json", text + "\n")
+    }
+
+    fn html(status: StatusCode, html: &'static str) -> Page {
+        let page = Page { status, ..Page::new("text/html; charset=utf-8", html) };
+        let page = page.with(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        page.with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
     }
 
     fn only(allow: &'static str) -> Page {
@@ -93,6 +112,12 @@ impl Service for AdminService {
     ) -> Result<(), Fault> {
         let page = match self.refusal(&ask) {
             Some(page) => page,
+            None if ask.path.path() == "/events" && ask.method == Method::GET => {
+                match Reader::enter(&self.core.shared.lineage) {
+                    Some(reader) => return events::stream(&self.core, reader, body, answer).await,
+                    None => Page::text(StatusCode::SERVICE_UNAVAILABLE, "too many read already\n"),
+                }
+            }
             None => self.page(&ask, body, answer).await,
         };
         let mut headers = HeaderMap::new();
@@ -116,7 +141,12 @@ impl AdminService {
         let is_vouched = self.certificate.as_ref().is_some_and(|own| own.vouched(now_unix).is_some());
         match shared.access.admits(ask, is_vouched, shared.lineage.session_key.as_ref(), now_unix) {
             Ok(()) => None,
-            Err(Refused::Stranger) if matches!(ask.path.path(), "/health/live" | "/health/ready" | "/login") => None,
+            Err(Refused::Stranger) if is_for_strangers(ask.path.path()) => None,
+            // A browser is shown where the token is asked for.
+            Err(Refused::Stranger) if ask.path.path() == "/" && shared.access.has_token() => {
+                let page = Page::text(StatusCode::SEE_OTHER, "log in\n");
+                Some(page.with(LOCATION, HeaderValue::from_static("/login")))
+            }
             Err(Refused::Stranger) => {
                 let text = "this address wants its token (Authorization: Bearer …) or a certificate\n";
                 let page = Page::text(StatusCode::UNAUTHORIZED, text);
@@ -141,7 +171,7 @@ impl AdminService {
                 .with(SET_COOKIE, cookie),
             None => {
                 io::sleep_ms(ADMIN_WRONG_MS).await;
-                Page::text(StatusCode::UNAUTHORIZED, "this is not the token\n")
+                Page::html(StatusCode::UNAUTHORIZED, LOGIN)
             }
         }
     }
@@ -165,18 +195,18 @@ impl AdminService {
             "/explain" if reads => self.explain(ask.path.query().unwrap_or("").as_bytes()).await,
             "/explain" => Page::only("GET, HEAD, POST"),
             "/login" if ask.method == Method::POST => self.log_in(ask, body, answer).await,
-            "/login" => Page::only("POST"),
             _ if !reads => Page::only("GET, HEAD"),
+            "/login" => Page::html(StatusCode::OK, LOGIN),
             "/status" => {
-                let report = self.report().await.0;
+                let report = report(&self.core).await.0;
                 Page::json(&report)
             }
             "/metrics" => {
-                let text = self.report().await.0.prometheus();
+                let text = report(&self.core).await.0.prometheus();
                 Page::new(metrics::CONTENT_TYPE, text)
             }
             // Every core has answered: its loop beats.
-            "/health/live" if self.report().await.1 > 0 => {
+            "/health/live" if report(&self.core).await.1 > 0 => {
                 Page::text(StatusCode::SERVICE_UNAVAILABLE, "a core does not answer\n")
             }
             "/health/live" => Page::text(StatusCode::OK, "live\n"),
@@ -184,11 +214,14 @@ impl AdminService {
                 Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
             "/health/ready" => Page::text(StatusCode::OK, "ready\n"),
-            "/" => Page::text(
-                StatusCode::OK,
-                "ptth edge: /status /metrics /explain /health/live /health/ready, POST /drain\n",
+            "/" => Page::html(StatusCode::OK, HTML),
+            "/page.css" => Page::new("text/css; charset=utf-8", STYLE),
+            "/page.js" => Page::new("text/javascript; charset=utf-8", SCRIPT),
+            "/events" => Page::only("GET"),
+            _ => Page::text(
+                StatusCode::NOT_FOUND,
+                "there are / /status /metrics /explain /events /health/live /health/ready\n",
             ),
-            _ => Page::text(StatusCode::NOT_FOUND, "there are /status /metrics /explain /health/live /health/ready\n"),
         }
     }
 
@@ -198,52 +231,87 @@ impl AdminService {
             Err(why) => Page::text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
         }
     }
+}
 
-    /// Asks every core of every generation what it holds. Also how many did not answer.
-    async fn report(&self) -> (Report, usize) {
-        let shared = &self.core.shared;
-        let Some(mut look) = shared.lineage.look() else { return (Report::default(), 0) };
-        let present = look.living.last().expect("never empty").shared.clone();
-        let mut names: Vec<String> = present.pool_names().map(str::to_owned).collect();
-        let mut parts = Vec::new();
-        let mut silent = 0;
-        for member in look.living.iter().rev() {
-            let places = places(&mut names, member.shared.pool_names());
-            for core in 0..member.shared.posts.len() {
-                match self.part(member, core).await {
-                    Some(part) => parts.push((part, places.clone())),
-                    None => silent += 1,
-                }
+/// Asks every core of every generation what it holds. Also how many did not answer.
+async fn report(core: &Rc<Core>) -> (Report, usize) {
+    let shared = &core.shared;
+    let Some(mut look) = shared.lineage.look() else { return (Report::default(), 0) };
+    let present = look.living.last().expect("never empty").shared.clone();
+    let mut names: Vec<String> = present.pool_names().map(str::to_owned).collect();
+    let mut parts = Vec::new();
+    let mut silent = 0;
+    for member in look.living.iter().rev() {
+        let places = places(&mut names, member.shared.pool_names());
+        for index in 0..member.shared.posts.len() {
+            match part(core, member, index).await {
+                Some(part) => parts.push((part, places.clone())),
+                None => silent += 1,
             }
         }
-        let past_places = places(&mut names, look.past.names.iter().map(String::as_str));
-        let past = look.past.counters.renumbered(&past_places, names.len());
-        let parts = parts.into_iter().map(|(part, places)| part.renumbered(&places, names.len())).collect();
-        let generations: Vec<u64> = look.living.drain(..).map(|member| member.shared.generation).collect();
-        let Look { drains, reloads, .. } = look;
-        let edge = EdgePart {
-            uptime_seconds: clock::now().ms_since(shared.lineage.started) / 1000,
-            draining: drains,
-            limits: limits_of(&present),
-            pool_names: &names,
-            generations: &generations,
-            past: &past,
-            reloads: &reloads,
-        };
-        (Report::gather(edge, parts), silent)
     }
+    let past_places = places(&mut names, look.past.names.iter().map(String::as_str));
+    let past = look.past.counters.renumbered(&past_places, names.len());
+    let parts = parts.into_iter().map(|(part, places)| part.renumbered(&places, names.len())).collect();
+    let generations: Vec<u64> = look.living.drain(..).map(|member| member.shared.generation).collect();
+    let Look { drains, reloads, .. } = look;
+    let edge = EdgePart {
+        uptime_seconds: clock::now().ms_since(shared.lineage.started) / 1000,
+        draining: drains,
+        limits: limits_of(&present),
+        pool_names: &names,
+        generations: &generations,
+        past: &past,
+        reloads: &reloads,
+    };
+    let mut report = Report::gather(edge, parts);
+    add_lately(&mut report, &present);
+    report.findings = findings::findings(&report, silent, clock::unix_seconds());
+    (report, silent)
+}
 
-    /// What one core holds, or had counted when it ended. `None`: it hangs.
-    async fn part(&self, member: &Member, index: usize) -> Option<CorePart> {
-        let ended = || {
-            let counters = member.ended_core(index)?;
-            Some(CorePart::ended(member.shared.generation, CoreId(index as u16), counters))
-        };
-        if let Some(part) = ended() {
-            return Some(part);
-        }
-        inquiry::ask(&self.core, member, index, Core::report).await.or_else(ended)
+/// What one core holds, or had counted when it ended. `None`: it hangs.
+async fn part(core: &Rc<Core>, member: &Member, index: usize) -> Option<CorePart> {
+    let ended = || {
+        let counters = member.ended_core(index)?;
+        Some(CorePart::ended(member.shared.generation, CoreId(index as u16), counters))
+    };
+    if let Some(part) = ended() {
+        return Some(part);
     }
+    inquiry::ask(core, member, index, Core::report).await.or_else(ended)
+}
+
+/// What the history knows beside what is so now.
+fn add_lately(report: &mut Report, present: &Shared) {
+    let history = present.lineage.history();
+    report.lately.refusals = history.refused();
+    for pool in &mut report.pools {
+        let pace = history.pace(&pool.name);
+        pool.lately = PoolLately {
+            dispatched_per_second: pace.per_s,
+            answered_per_second: pace.answered_per_s,
+            failed_per_second: pace.failed_per_s,
+            growth: pace.growth,
+            wait_p50_us: pace.wait_p50_us,
+            wait_p99_us: pace.wait_p99_us,
+        };
+        let own = present.pool_like(&pool.name);
+        let queue = own.map(|own| present.config.pools[usize::from(own.0)].queue);
+        pool.queue_requests_max = queue.map_or(0, |queue| queue.requests_max as u64);
+    }
+    for link in &mut report.links {
+        let (generation, rest) = link.id.split_once('/').unwrap_or(("", &link.id));
+        let generation = generation.parse().unwrap_or(report.generation);
+        let number = rest.split_once('-').and_then(|(_, number)| number.parse().ok());
+        let track = number.and_then(|number| history.link(generation, CoreId(link.core), LinkId(number)));
+        link.answer_ms = track.and_then(|track| track.answer_ms);
+    }
+}
+
+/// Health, and what a browser needs to show the token.
+fn is_for_strangers(path: &str) -> bool {
+    matches!(path, "/health/live" | "/health/ready" | "/login" | "/page.css")
 }
 
 /// Where these names stand among `names`; those that are new come behind.
