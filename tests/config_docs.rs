@@ -21,6 +21,7 @@ const EDGE: &[(&str, &str)] = &[
     ("edge.tokens", "jwks_file = \"jwks.json\"\nissuer = \"https://issuer.example\"\naudience = \"ptth\""),
     ("[limits]", ""),
     ("[admin]", "address = \"127.0.0.1:9090\""),
+    ("admin.tls", "certificate = \"edge.pem\"\nkey = \"edge.key\""),
     ("[access_log]", "file = \"access.log\""),
     ("[[listen]]", "address = \"127.0.0.1:8080\"\naccept = [\"clients\", \"workers\"]"),
     ("listen.tls", "certificate = \"edge.pem\"\nkey = \"edge.key\"\nworker_ca = \"ca.pem\""),
@@ -88,7 +89,9 @@ impl Key {
         let sample = match (self.table.as_str(), self.key.as_str()) {
             ("[[listen]]" | "[admin]", "address") => "\"127.0.0.1:8085\"",
             ("[[listen]]", "accept") => "[\"workers\", \"clients\"]",
-            ("[[listen]]", "tls") => "{ certificate = \"edge.pem\", key = \"edge.key\" }",
+            ("[admin]", "names") => "[\"edge.internal\"]",
+            ("[admin]", "token_hash") => return format!("\"sha256:{}\"", "0a".repeat(32)),
+            ("[[listen]]" | "[admin]", "tls") => "{ certificate = \"edge.pem\", key = \"edge.key\" }",
             ("[[pool]]", "origins") => "[\"app.example\", \"*.example\", \"https://api.example\", \"*\"]",
             ("[[pool]]", "queue") => "{ requests_max = 1 }",
             ("[[pool]]", "priority") => "{ default = 1 }",

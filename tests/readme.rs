@@ -47,7 +47,7 @@ impl Folder {
                 Some("pem") => own.cert.pem(),
                 Some("key") => own.signing_key.serialize_pem(),
                 Some("secret") => "web-1:secret\n".to_owned(),
-                Some("token") => "a-token\n".to_owned(),
+                Some("token") => "0123456789abcdef0123456789abcdef\n".to_owned(),
                 Some("txt") => "web-7\n".to_owned(),
                 Some("json") => include_str!("data/jwks.json").to_owned(),
                 _ => continue,
