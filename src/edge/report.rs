@@ -730,7 +730,7 @@ mod tests {
             ("ptth_idle_while_queued_seconds_total", &[("pool", odd)], 0.0),
             (
                 "ptth_handoff_seconds_bucket",
-                &[("pool", "app"), ("class", "3"), ("kind", "cross_awake"), ("le", "0.000002")],
+                &[("pool", "app"), ("class", "3"), ("kind", "cross_awake"), ("le", "2e-06")],
                 2.0,
             ),
             ("ptth_queue_wait_seconds_sum", &[("pool", "app"), ("class", "3")], 0.002),
