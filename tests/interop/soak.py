@@ -355,6 +355,10 @@ class Soak:
             yield None
             return
         async with holder.harm:
+            # Before its first word a program has no handlers, and a signal is its end.
+            until_s = time.monotonic() + 30
+            while os.path.getsize(holder.process.log) == 0 and time.monotonic() < until_s:
+                await asyncio.sleep(0.05)
             yield holder
 
     async def kill(self, dice):
@@ -836,7 +840,10 @@ def main():
         say(f"--seed {arguments.seed} --minutes {arguments.minutes} --rate {arguments.rate}")
         soak = Soak(house, arguments)
         try:
-            asyncio.run(soak.run())
+            # Neither a task nor a thread that waits for a process keeps a failure from being told: the house ends all processes.
+            loop = asyncio.new_event_loop()
+            loop.set_exception_handler(lambda *_: None)
+            loop.run_until_complete(soak.run())
         except BaseException:
             print(f"  --seed {arguments.seed}; the last that was done:\n{soak.diary.tail()}", flush=True)
             raise

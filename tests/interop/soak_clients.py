@@ -35,7 +35,7 @@ class Ask:
         self.chunked = dice.random() < 0.3
         self.sent = self.done = time.monotonic()
         self.outcome, self.status, self.is_kept, self.is_secure, self.at_side = None, None, False, False, False
-        self.idle_s, self.request_id, self.is_h2 = 0.0, None, False
+        self.idle_s, self.request_id, self.is_h2, self.error = 0.0, None, False, ""
 
     def took(self):
         return self.done - self.sent
@@ -68,7 +68,7 @@ class Ask:
         way = ("TLS" if self.is_secure else "plain") + (", HTTP/2" if self.is_h2 else "")
         kept = f"kept, idle {self.idle_s:.2f} s" if self.is_kept else "fresh"
         return (f"{self.outcome}: {self.deed} {self.method} {self.path()} of pool {self.pool}, {way}, {kept}, "
-                f"took {self.took():.2f} s, request id {self.request_id}")
+                f"took {self.took():.2f} s, request id {self.request_id} {self.error}")
 
 
 def spread(dice):
@@ -233,6 +233,8 @@ class Clients:
             except TimeoutError:
                 return self.all_end(asks, "hang")
             except BROKEN as error:
+                for ask in asks:
+                    ask.error = f"connect to {key[0]}: {error!r}"
                 return self.all_end(asks, "refused" if isinstance(error, ConnectionRefusedError) else "dropped")
         else:
             for ask in asks:
@@ -331,7 +333,9 @@ class Clients:
                 case "tunnel":
                     return await self.tunnel(wire, ask, dice)
             return await self.exchanges(wire, asks, dice)
-        except BROKEN:
+        except BROKEN as error:
+            for ask in asks:
+                ask.error = f"port {wire.key[0]}: {error!r}"
             self.broken(wire, asks)
         except (Wrong, ValueError, asyncio.LimitOverrunError) as error:
             self.all_end(asks, f"wrong: {type(error).__name__} {error}")
@@ -365,6 +369,7 @@ class Clients:
             except TimeoutError:
                 return self.all_end([ask], "hang")
             except BROKEN as error:
+                ask.error = f"connect to {key[0]}: {error!r}"
                 return self.all_end([ask], "refused" if isinstance(error, ConnectionRefusedError) else "dropped")
         ask.is_kept = wire.was_used
         self.under_way[pool] += 1
@@ -417,7 +422,7 @@ class Clients:
                 sender.cancel()
             wire.forget(stream)
         ask.status = stream.status
-        if stream.over == "left":
+        if stream.over == "left" or wire.was_left:
             return self.end(ask, "left")  # with all others of its connection
         if stream.over == "whole":
             return self.end(ask, self.verdict_h2(ask, stream.status, bytes(stream.body)))
@@ -435,7 +440,7 @@ class Clients:
             await stream.until(lambda: stream.status is not None)
         if stage == "connection" and dice.random() < 0.15:
             reset(wire.writer)  # and everybody else on it is gone, too
-            wire.is_over = True
+            wire.was_left = wire.is_over = True
             for other in list(wire.streams.values()):
                 other.end("left")
         wire.reset(stream)

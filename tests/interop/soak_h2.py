@@ -87,7 +87,7 @@ class Http2:
         self.streams, self.next = {}, 1
         self.window, self.stream_window = 65_535, 65_535
         self.roomy = asyncio.Event()
-        self.leaves = self.was_used = self.is_over = False
+        self.leaves = self.was_used = self.was_left = self.is_over = False
         self.broken = None
         settings = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, STREAM_WINDOW)  # no dynamic table, no push, a window
         writer.write(PREFACE + frame(SETTINGS, 0, 0, settings))
