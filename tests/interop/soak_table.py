@@ -20,7 +20,7 @@ RETRIES_MAX = 2
 REQUEST_S_MAX = 150.0
 
 # The line for a request that nobody may have had.
-UNTAKEN = "its kept connection ended while another took over"
+UNTAKEN = "its connection had no request, and ended while another took over"
 # What becomes of a request when nobody does any harm.
 USUAL = {
     "cut": {"cut", "502 connection_terminated", "502 http_protocol_error"},
@@ -54,7 +54,7 @@ class Diary:
 
     def __init__(self):
         self.began = time.monotonic()
-        self.echo_s = ECHO_S
+        self.echo_s, self.ticked = ECHO_S, time.monotonic()
         self.events = []
         self.present = {}  # of each pool: who surely has a link
         self.alone = collections.defaultdict(list)  # of each pool: [since, until] in which that may have been nobody
@@ -72,6 +72,10 @@ class Diary:
         """This script did not get its turn for so long."""
         self.event("lag", note=f"{seconds:.1f} s").began -= seconds
         self.echo_s = max(self.echo_s, ECHO_S + 3 * seconds)
+
+    def is_late(self, ask):
+        """This script did not get its turn, now or while this request ran."""
+        return time.monotonic() - self.ticked > 0.7 or any(self.during(ask, "lag"))
 
     def tail(self, lines=30):
         shown = self.events[-lines:]
@@ -177,7 +181,7 @@ class Table:
         return "its worker did not read" if stalls else None
 
     def on_504_http_response_timeout(self, ask):
-        stalled = any(self.diary.during(ask, "stop", "stall", "lag"))
+        stalled = any(self.diary.during(ask, "stop", "stall")) or self.diary.is_late(ask)
         return "its worker was stopped" if stalled and ask.took() >= self.pools[ask.pool].head_s - 0.5 else None
 
     def on_503_connection_timeout(self, ask):
@@ -193,11 +197,11 @@ class Table:
             return "its pool went, and its workers with it"
         # Requests do not go over to another process, and the older one has one link of each pool.
         replaced = any(self.diary.during(ask, "upgrade"))
-        lost = any(event.losses for event in self.diary.during(ask, "kill", "link reset", "stop", "stall"))
-        return "the last link of a process that was replaced was lost" if replaced and lost else None
+        ended = any(self.diary.during(ask, "kill", "link reset", "stop", "stall", "term", "withdraw"))
+        return "the last link of a process that was replaced has ended" if replaced and ended else None
 
     def on_408_http_request_error(self, ask):
-        return "this script was too slow" if any(self.diary.during(ask, "lag")) else None
+        return "this script was too slow" if self.diary.is_late(ask) else None
 
     def on_silent(self, ask):
         """RFC 9112 §9.3.1: a kept connection may end at any time. Here: when somebody else has taken over."""
@@ -210,6 +214,9 @@ class Table:
         return "the address was given up" if ask.at_side else None
 
     def on_dropped(self, ask):
+        """A client that has connected and says nothing is told to go after a second, too."""
+        if self.diary.is_late(ask) and any(self.diary.during(ask, "reload", "upgrade")):
+            return UNTAKEN
         return "the address was given up" if ask.at_side and any(self.diary.during(ask, "address")) else None
 
     def ran_out(self, ask):
