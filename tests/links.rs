@@ -1595,7 +1595,7 @@ fn a_worker_that_takes_work_and_never_answers_comes_last_until_it_answers() {
         }
         mute.is_quiet();
 
-        // What nobody else takes goes there, one at a time.
+        // What nobody else takes goes there, one at a time; also beside a response that streams.
         let mut served = edge.sent(get("/held"));
         let held = good.accept();
         let mut waiting = [edge.sent(get("/waits")), edge.sent(get("/waits"))];
@@ -1611,6 +1611,66 @@ fn a_worker_that_takes_work_and_never_answers_comes_last_until_it_answers() {
         assert_eq!(served.response().text(), "held");
         edge.until(|status| mute_links(status) == 0 && common::credits(status) == 5);
     }
+}
+
+#[test]
+fn a_mute_link_recovers_beside_a_response_that_still_streams() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("response_head_max_wait = \"1s\"").start();
+        let link = H2Worker::dial(&edge, 4);
+        let mut stream = edge.sent(get("/events"));
+        let mut events = link.accept().begin(http::Response::new(()));
+        stream.head();
+        let mut client = edge.sent(get("/hangs"));
+        let _hung = link.accept();
+        assert_own(&client.response(), 504, "http_response_timeout");
+        edge.until(|status| mute_links(status) == 1);
+        let mut client = edge.sent(get("/"));
+        link.accept().ok("again");
+        assert_eq!(client.response().text(), "again");
+        edge.until(|status| mute_links(status) == 0);
+        events.send_data(bytes::Bytes::new(), true).expect("open");
+    }
+}
+
+#[test]
+fn a_worker_is_not_mute_for_what_its_clients_keep_back_or_for_heavy_work() {
+    let more = r#"
+        [[pool]]
+        name = "heavy"
+        origins = ["http://heavy.example"]
+        response_head_max_wait = "0s"
+        [[credential]]
+        id = "both"
+        secret_hash = "HASH"
+        origins = ["*"]
+        "#
+    .replace("HASH", &common::secret_hash("both secret"));
+    let edge = setting().pool("response_head_max_wait = \"500ms\"").more(&more).start();
+    let origins = "http%3A%2F%2Fapp.example,http%3A%2F%2Fheavy.example";
+    let text = setup(origins, "h2").replace(&basic("web-1", SECRET), &basic("both", "both secret"));
+    let (peer, answer) = edge.set_up(&text);
+    assert_eq!(answer.status(), 101);
+    let mut builder = h2::server::Builder::new();
+    let link = H2Worker::on(peer, builder.max_concurrent_streams(8));
+    edge.until_credits(8);
+
+    // A body that does not come.
+    let mut slow = edge.sent(format!("{}Content-Length: 100\r\n\r\nsome", start("POST", "/slow")));
+    let _slow = link.accept();
+    assert_own(&slow.response(), 504, "http_response_timeout");
+    // Work that has no bound, beside a client of the other pool that leaves.
+    let mut heavy = edge.sent(get("/").replace(HOST, "heavy.example"));
+    let working = link.accept();
+    std::thread::sleep(Duration::from_millis(600));
+    let hasty = edge.sent(get("/"));
+    let mut asked = link.accept();
+    hasty.leave();
+    asked.reset_by_edge();
+    let status = edge.status();
+    assert_eq!((mute_links(&status), mutes(&status)), (0, 0), "{status}");
+    working.ok("done");
+    assert_eq!(heavy.response().text(), "done");
 }
 
 #[test]

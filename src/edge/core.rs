@@ -480,7 +480,10 @@ impl Core {
         });
         let (credential, id, from) = (about.worker.clone(), about.said.id.clone(), about.address.ip());
         let in_roll = self.shared.roll.enter(Whose { credential, id, from });
-        let entry = LinkEntry { line: Some(line), silence: Rc::default(), about, name, ends, told: None, in_roll };
+        let pools = about.pools.iter().map(|pool| &self.shared.config.pools[usize::from(pool.0)]);
+        let patience_ms = pools.map(|pool| pool.response_head_ms_max).max().unwrap_or_default();
+        let silence = Rc::new(Silence::new(patience_ms));
+        let entry = LinkEntry { line: Some(line), silence, about, name, ends, told: None, in_roll };
         self.links.borrow_mut().insert(link, entry);
         self.counters.borrow_mut().core.setups += 1;
         link
@@ -500,11 +503,16 @@ impl Core {
         self.tell_of(link, |worker, id, address| {
             tracing::warn!(worker, id, %address, "a worker answers nothing: what waits goes to its link last, one at a time");
         });
+        let Some((_, silence)) = self.line(link) else { return };
         let core = self.clone();
         io::spawn(async move {
             loop {
                 io::sleep_ms(MUTE_LOOK_MS).await;
-                if !core.dispatcher.borrow_mut().link_trial(link, clock::now(), &mut Hands(&core)) {
+                let may_try = silence.is_free();
+                let is_mute = silence.is_mute();
+                if !is_mute
+                    || may_try && !core.dispatcher.borrow_mut().link_trial(link, clock::now(), &mut Hands(&core))
+                {
                     return;
                 }
             }
@@ -555,8 +563,9 @@ impl Core {
             }
             let of_pool =
                 || links.iter().filter(|(_, entry)| entry.line.is_some() && entry.about.pools.contains(&pool));
-            // One over HTTP/2 serves more of them.
-            let best = of_pool().min_by_key(|(id, entry)| (matches!(entry.line, Some(Line::H1(_))), id.0));
+            // One over HTTP/2 serves more of them, and one that answers nothing none.
+            let best = of_pool()
+                .min_by_key(|(id, entry)| (entry.silence.is_mute(), matches!(entry.line, Some(Line::H1(_))), id.0));
             let Some((&id, _)) = best else { continue };
             let is_only = cores.next().is_none() && of_pool().count() == 1;
             *keepers.0.entry(id).or_default() |= is_only;

@@ -1,13 +1,17 @@
 //! Hot. One request over one link that has a credit for it. Whether it is tried again, and where, is decided above.
 
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use http::uri::Authority;
+use http::{HeaderMap, StatusCode};
 
 use super::core::{Core, Credit, Line};
 use super::silence::Silence;
 use crate::clock::{self, Now};
-use crate::exchange::{Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, OnHead, Replay, RequestBody};
+use crate::exchange::{
+    Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink,
+};
 use crate::fault::{Blame, Fault};
 use crate::ids::{LinkId, PoolId};
 use crate::io::{self, Timer};
@@ -66,18 +70,15 @@ pub async fn send_over<B: RequestBody, A: Answer>(
     };
     let link = credit.link;
     let (line, silence) = core.line(link).ok_or(untouched)?;
-    let look = |_: &mut _| {
-        if silence.answered() {
-            core.link_answers(link);
-        }
-    };
-    let answer = &mut OnHead { answer, look };
-    let carried = match line {
+    let speaks = terms.bounds.response_head_ms > 0;
+    let answer = &mut Listening { answer, core, link, silence: &silence, speaks, state: State::Sending };
+    match line {
         Line::H2(mut send) => {
             let mut back = H2Back::send(&mut send, ask, nameless()).map_err(unusable)?;
             drop(send); // a link that ends must not wait for what it carries
-            silence.asked(now);
             let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
+            // Before its credit goes on: a link that turns out to be mute gets nothing more.
+            answer.ended(&carried);
             if let Err(lost) = carried
                 && lost.fault.blame() == Blame::Client
             {
@@ -88,8 +89,8 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         Line::H1(slot) => {
             let mut lent = slot.take().ok_or(untouched).map_err(unusable)?;
             let mut back = H1Back::new(lent.conn(), ask).hurrying();
-            silence.asked(now);
             let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
+            answer.ended(&carried);
             if carried.is_ok() && back.is_reusable() {
                 drop(back);
                 lent.give_back();
@@ -98,22 +99,98 @@ pub async fn send_over<B: RequestBody, A: Answer>(
             }
             carried
         }
-    };
-    if let Err(lost) = carried
-        && !answer.has_begun()
-    {
-        ended_unanswered(core, link, &silence, lost.fault, terms.bounds.response_head_ms);
     }
-    carried
 }
 
-/// Its client or its edge gave up. A link that broke, or a worker that refused, has said something.
-#[cold]
-fn ended_unanswered(core: &Rc<Core>, link: LinkId, silence: &Silence, fault: Fault, response_head_ms: u64) {
-    let silent_ms = silence.unanswered(clock::now()) / 1_000_000;
-    let gave_up = matches!(fault, Fault::ResponseTimeout | Fault::ClientGone);
-    if gave_up && response_head_ms > 0 && silent_ms >= response_head_ms && silence.mute() {
-        core.link_mute(link);
+/// The way back, and what the link's silence hears of it.
+struct Listening<'a, A> {
+    answer: &'a mut A,
+    core: &'a Rc<Core>,
+    link: LinkId,
+    silence: &'a Silence,
+    /// Its pool does not wait for ever.
+    speaks: bool,
+    state: State,
+}
+
+/// ```text
+/// Sending --request_is_up--> Asked --head, ended--> Over;   Sending --head, ended--> Over
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Its client has not sent all of it.
+    Sending,
+    /// The worker is waited for.
+    Asked,
+    /// Answered, or ended without an answer.
+    Over,
+}
+
+impl<A: Answer> Listening<'_, A> {
+    /// The exchange over this link has ended.
+    fn ended(&mut self, carried: &Result<Carried, Lost>) {
+        let before = std::mem::replace(&mut self.state, State::Over);
+        if let (State::Asked, Err(lost)) = (before, carried) {
+            self.ended_unanswered(lost.fault);
+        }
+    }
+
+    /// Its client or its edge gave up. A link that broke, or a worker that refused, has said something.
+    #[cold]
+    fn ended_unanswered(&self, fault: Fault) {
+        let gave_up = matches!(fault, Fault::ResponseTimeout | Fault::ClientGone);
+        if self.silence.unanswered(clock::now(), gave_up) {
+            self.core.link_mute(self.link);
+        }
+    }
+}
+
+impl<A: Answer> Answer for Listening<'_, A> {
+    fn request_is_up(&mut self, now: Now) {
+        if self.speaks && self.state == State::Sending {
+            self.state = State::Asked;
+            self.silence.asked(now);
+        }
+    }
+
+    fn head(&mut self, reply: Reply) -> Result<(), Fault> {
+        if std::mem::replace(&mut self.state, State::Over) == State::Asked {
+            self.silence.answered();
+        }
+        if self.silence.is_over() {
+            self.core.link_answers(self.link);
+        }
+        self.answer.head(reply)
+    }
+
+    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
+        self.answer.interim(status, headers)
+    }
+
+    fn moved(&self) -> Option<u64> {
+        self.answer.moved()
+    }
+
+    fn has_begun(&self) -> bool {
+        self.answer.has_begun()
+    }
+}
+
+impl<A: Answer> Sink for Listening<'_, A> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.answer.poll_ready(cx)
+    }
+
+    fn put(&mut self, piece: Piece) -> Result<(), Fault> {
+        self.answer.put(piece)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.answer.poll_flush(cx)
+    }
+
+    fn delivered(&self) -> Option<u64> {
+        self.answer.delivered()
     }
 }
 

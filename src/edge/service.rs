@@ -298,10 +298,10 @@ impl EdgeService {
                 let course = &mut answer.course;
                 course.left.get_or_insert(now);
                 (course.granted, course.attempts) = (Some(now), dispatches);
-                course.grantor = Some(match &granted {
-                    Granted::Here(credit) => core.grantor(credit, Dispatch::Local),
+                course.grantor = match &granted {
+                    Granted::Here(credit) => Some(core.grantor(credit, Dispatch::Local)),
                     Granted::There(back) => back.grantor.clone(),
-                });
+                };
             }
             let carried = match granted {
                 Granted::Here(credit) => {
@@ -382,10 +382,6 @@ impl EdgeService {
             }
             unbooked = Some(core.unbooked().ok_or(Fault::QueueFull)?);
         }
-        let ask = request.ask.share();
-        let mut waiting = core.wait(request.facts, ask);
-        let mut drained = core.drain.wait();
-        let mut left = core.leave.wait();
         let place = core.shared.flows[usize::from(pool.0)].line_up(request.facts.class);
         let wishes = request.heed();
         let until = request.until;
@@ -394,9 +390,14 @@ impl EdgeService {
             let ns = core.wait_ns(pool, place.ahead());
             wishes && ns.is_some_and(|ns| clock::now().plus_ns(ns) > until) && !is_idle()
         };
+        // Before anybody can take it.
         if would_wait_too_long() {
             return Err(Fault::WouldWaitTooLong);
         }
+        let ask = request.ask.share();
+        let mut waiting = core.wait(request.facts, ask);
+        let mut drained = core.drain.wait();
+        let mut left = core.leave.wait();
         // Most requests have nothing to look at while they wait: thousands of them would keep their core busy with looking.
         let mut looks = wishes || gate::has_to_look(core, pool, needs);
         timer.set(match (&held, looks) {

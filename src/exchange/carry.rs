@@ -121,6 +121,9 @@ impl Carry {
         self.still_since = now;
         self.due_at = self.next_due(now);
         self.arm(timer);
+        if self.up_is_done {
+            answer.request_is_up(now);
+        }
         let end = std::future::poll_fn(|cx| self.poll(cx, body, answer, back, timer)).await;
         timer.clear();
         end
@@ -153,7 +156,10 @@ impl Carry {
         }
         if !self.up_is_done && !self.up_is_refused && !self.owes_continue {
             match self.up.poll(cx, body, back.up()) {
-                Poll::Ready(Ok(())) => self.up_is_done = true,
+                Poll::Ready(Ok(())) => {
+                    self.up_is_done = true;
+                    answer.request_is_up(clock::now());
+                }
                 // A source's fault is the client's; nothing of the response can mend it.
                 Poll::Ready(Err(PumpEnd::Source(fault))) => return lost(fault, Again::Never),
                 // The worker may have answered before it stopped reading (RFC 9112 §9.5): its answer decides.

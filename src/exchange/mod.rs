@@ -27,6 +27,7 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use crate::clock::Now;
 use crate::fault::Fault;
 
 /// How long a body is.
@@ -139,6 +140,8 @@ pub trait Answer: Sink {
     }
     /// What the request is called: the final head tells it (`X-Request-Id`), whoever makes it. Called before it, or never.
     fn tells_id(&mut self, _id: HeaderValue) {}
+    /// The whole request is on its way to the worker: from now on it is the worker who is waited for.
+    fn request_is_up(&mut self, _now: Now) {}
     /// When it makes sense to ask again, in seconds, should the request be answered by the fault that it is about to end in.
     fn tells_retry_after(&mut self, _seconds: u16) {}
 }

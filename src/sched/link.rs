@@ -43,7 +43,7 @@ pub enum LinkState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
     Answers,
-    /// It has taken requests and answered none of them: it gets no other, but for one at a time on trial.
+    /// It has taken requests and answered none of them: it gets no other, but for one with each trial.
     Mute {
         on_trial: bool,
     },
@@ -115,8 +115,8 @@ impl Link {
     pub fn free(&self) -> u32 {
         match (self.state(), self.voice) {
             (LinkState::Open, Voice::Answers) => self.streams_max.saturating_sub(self.in_flight),
-            (LinkState::Open, Voice::Mute { on_trial: true }) if self.in_flight == 0 => self.streams_max.min(1),
-            (LinkState::Open, Voice::Mute { .. }) | (LinkState::Draining | LinkState::Gone, _) => 0,
+            (LinkState::Open, Voice::Mute { on_trial: true }) => self.streams_max.saturating_sub(self.in_flight).min(1),
+            (LinkState::Open, Voice::Mute { on_trial: false }) | (LinkState::Draining | LinkState::Gone, _) => 0,
         }
     }
 }

@@ -79,12 +79,13 @@ impl PlainLink {
 
     /// What it takes of all its pools together.
     fn free(&self) -> u32 {
-        let most = match self.voice {
-            Voice::Answers => self.streams_max,
-            Voice::Mute { on_trial: true } => self.streams_max.min(1),
+        let free = self.streams_max.saturating_sub(count(self.serves.len()));
+        match self.voice {
+            _ if self.draining => 0,
+            Voice::Answers => free,
+            Voice::Mute { on_trial: true } => free.min(1),
             Voice::Mute { on_trial: false } => 0,
-        };
-        if self.draining { 0 } else { most.saturating_sub(count(self.serves.len())) }
+        }
     }
 
     fn is_open_to(&self, pool: PoolId) -> bool {
