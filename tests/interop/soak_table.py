@@ -181,7 +181,7 @@ class Table:
         return "its worker did not read" if stalls else None
 
     def on_504_http_response_timeout(self, ask):
-        stalled = any(self.diary.during(ask, "stop", "stall")) or self.diary.is_late(ask)
+        stalled = any(self.diary.during(ask, "stop", "stall")) or self.diary.is_late(ask) or ask.deed == "slow sender"
         return "its worker was stopped" if stalled and ask.took() >= self.pools[ask.pool].head_s - 0.5 else None
 
     def on_503_connection_timeout(self, ask):
