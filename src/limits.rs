@@ -207,6 +207,9 @@ pub const QUEUE_WAIT_MS_MAX: u64 = 30_000;
 /// Requests of one core that a full queue lets wait for a moment, because a credit seems to be idle somewhere. Some bits of
 /// the board are stale, so that not all of them will find one.
 pub const UNBOOKED_REQUESTS_MAX: usize = 64;
+/// Connections to the admin address, while they last: those of a page, of a scrape, of an operator. Others are closed at once. They
+/// take descriptors that are kept free of clients' (`FDS_RESERVED`).
+pub const ADMIN_CONNECTIONS_MAX: usize = 48;
 /// How long the admin address waits for a core's part of a report.
 pub const REPORT_MS_MAX: u64 = 1_000;
 /// Longest `Retry-After` of a request's answer, before its jitter: what is known of a queue is not known for longer.
@@ -354,10 +357,13 @@ pub const NOTIFY_MS_MAX: u64 = 1_000;
 /// Turn of the timer wheel: every timer is late by at most this.
 pub const TICK_MS: u64 = 50;
 
+const _: () = assert!(ADMIN_CONNECTIONS_MAX < FDS_RESERVED);
+
 // ---- the access log ----
 
 /// Records of one core that wait for the log's thread; what comes when they are all taken is lost and counted. At 100,000 requests
-/// a second on one core they last for 40 ms, two of its looks. 2.3 MiB for each core that writes a log.
+/// a second on one core they last for 40 ms, two of its looks. 2.3 MiB for each core that writes a log; where nobody takes them,
+/// and requests have long paths, up to the rest of a head more for each, 64 MiB in all.
 pub const ACCESS_LOG_RECORDS_MAX: usize = 4096;
 /// Texts of a record (method, host, path, names) that lie in the record itself; longer ones cost an allocation.
 pub const ACCESS_LOG_TEXT_BYTES: usize = 320;

@@ -1,4 +1,5 @@
 //! Who may ask the admin address, and by which name.
+#![allow(clippy::disallowed_methods)] // peers are no cores: they have a clock of their own
 
 mod common;
 
@@ -39,11 +40,38 @@ fn without_a_token_a_name_that_is_led_here_is_told_nothing() {
     ] {
         for path in ["/status", "/metrics", "/", "/explain", "/health/live"] {
             let got = asks(&edge, &format!("GET {path}"), &host, "").status();
-            assert_eq!(got, if (path, status) == ("/explain", 200) { 400 } else { status }, "{host} {path}");
+            let want = match path {
+                "/health/live" => 200, // to anybody
+                "/explain" if status == 200 => 400,
+                _ => status,
+            };
+            assert_eq!(got, want, "{host} {path}");
         }
     }
     assert_eq!(asks(&edge, "POST /drain", "rebound.example", "").status(), 421);
     assert_eq!(edge.status()["draining"], false);
+}
+
+#[test]
+fn one_connection_too_many_is_closed_and_one_that_leaves_makes_room() {
+    let edge = edge();
+    let held: Vec<Peer> = (0..ptth::limits::ADMIN_CONNECTIONS_MAX)
+        .map(|_| {
+            let mut admin = Peer::connect(edge.admin);
+            assert_eq!(admin.ask("/health/live").status(), 200);
+            admin
+        })
+        .collect();
+    Peer::connect(edge.admin).ends();
+    drop(held);
+    let from = std::time::Instant::now();
+    while {
+        let mut admin = Peer::connect(edge.admin);
+        admin.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        admin.try_read(12).is_none()
+    } {
+        assert!(from.elapsed() < common::HANG, "those that left are still counted");
+    }
 }
 
 #[test]
@@ -101,7 +129,12 @@ fn a_browser_that_has_shown_the_token_has_a_cookie_until_the_token_changes() {
     // It lives over a reload, and a page cannot drain with it.
     edge.reload(|config| config.pools[0].priority.default = 5);
     assert_eq!(asks(&edge, "GET /status", "127.0.0.1", &pair).status(), 200);
-    assert_eq!(asks(&edge, "POST /drain", "127.0.0.1", &format!("{pair}Origin: http://127.0.0.1\r\n")).status(), 403);
+    let from_page = format!("{pair}Origin: http://127.0.0.1\r\n{}", bearer(ADMIN_TOKEN));
+    assert_eq!(asks(&edge, "POST /drain", "127.0.0.1", &from_page).status(), 403);
+    assert_eq!(asks(&edge, "POST /drain", "127.0.0.1", &pair).status(), 401, "whoever else may have the cookie");
+    let mut news = Peer::connect(edge.admin);
+    news.send(format!("GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n{pair}Connection: close\r\n\r\n"));
+    assert_eq!(news.head().status(), 200);
     // A file that is wrong changes nothing; another token ends it.
     files.write("admin.token", "short\n");
     edge.reload_files();
@@ -110,6 +143,7 @@ fn a_browser_that_has_shown_the_token_has_a_cookie_until_the_token_changes() {
     files.write("admin.token", other);
     edge.reload_files();
     assert_eq!(asks(&edge, "GET /status", "127.0.0.1", &pair).status(), 401);
+    news.end();
     assert_eq!(asks(&edge, "GET /status", "127.0.0.1", &bearer(ADMIN_TOKEN)).status(), 401);
     assert_eq!(asks(&edge, "GET /status", "127.0.0.1", &bearer(other)).status(), 200);
     files.write("admin.token", ADMIN_TOKEN);

@@ -200,6 +200,12 @@ apply_step() {
   return "$step_failed"
 }
 
+# What was applied, a line each. The separator is no white space for `read`, which would take two tabs for one, and what was
+# empty before for nothing at all.
+lines_of_state() {
+  tail -n +2 "$state/$step" | tr '\t' '\037'
+}
+
 put_back_step() {
   local step_failed=0 kind target before after now told
   printf '%s\n' "$step"
@@ -209,7 +215,7 @@ put_back_step() {
     rm "$state/$step"
     return 0
   fi
-  while IFS=$'\t' read -r kind target before after; do
+  while IFS=$'\037' read -r kind target before after; do
     now=$(read_now "$kind" "$target") || now='(nothing)'
     if [ "$now" = "$before" ]; then
       printf '  =  %s is %s\n' "$(name_of "$target")" "${now:-(empty)}"
@@ -226,7 +232,7 @@ put_back_step() {
       printf '  x  %s: cannot be written: %s\n' "$(name_of "$target")" "$told"
       step_failed=1
     fi
-  done < <(tail -n +2 "$state/$step" | tac)
+  done < <(lines_of_state | tac)
   # What could not be put back stays known.
   [ "$step_failed" = 1 ] || rm "$state/$step"
   return "$step_failed"
@@ -236,7 +242,7 @@ status_step() {
   local step_failed=0 kind target before after now
   [ -e "$state/$step" ] || { printf '%s is not applied\n' "$step"; return 0; }
   is_of_this_boot || { printf '%s was applied before a reboot, which has put it back\n' "$step"; return 0; }
-  while IFS=$'\t' read -r kind target before after; do
+  while IFS=$'\037' read -r kind target before after; do
     now=$(read_now "$kind" "$target") || now='(nothing)'
     if [ "$now" = "$after" ]; then
       printf '  =  %s: %s %s is %s, was %s\n' "$step" "$kind" "$(name_of "$target")" "$now" "${before:-(empty)}"
@@ -244,7 +250,7 @@ status_step() {
       printf '  x  %s: %s %s is %s, was applied as %s, was %s before\n' "$step" "$kind" "$(name_of "$target")" "$now" "$after" "$before"
       step_failed=1
     fi
-  done < <(tail -n +2 "$state/$step")
+  done < <(lines_of_state)
   return "$step_failed"
 }
 

@@ -35,7 +35,7 @@ use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{Class, CoreId, LinkId, PoolId, RequestId};
 use crate::io;
-use crate::limits::{LINK_UNHEARD_MS, LINK_WANTED_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, LINK_UNHEARD_MS, LINK_WANTED_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
 use crate::sched::{Facts, LinkFacts, LinkOffer, Needs, Sched};
 use crate::wire::{About, RequestIds};
 use crate::xcore::{
@@ -225,6 +225,8 @@ pub struct Core {
     pub connections: Cell<usize>,
     /// Requests that wait here for a generation that leaves.
     guests: Cell<usize>,
+    /// Connections to the admin address.
+    admins: Cell<usize>,
     /// Requests that wait and are in no pool's books.
     unbooked: Cell<usize>,
     pub request_ids: RefCell<RequestIds>,
@@ -316,6 +318,7 @@ impl Core {
             counters: RefCell::new(counters),
             log,
             connections: Cell::new(0),
+            admins: Cell::new(0),
             guests: Cell::new(0),
             unbooked: Cell::new(0),
             request_ids: RefCell::new(RequestIds::new(random_keys(id))),
@@ -379,6 +382,15 @@ impl Core {
     pub fn guest(self: &Rc<Self>) -> Visit {
         self.guests.set(self.guests.get() + 1);
         Visit(self.clone())
+    }
+
+    /// A place for one more connection to the admin address.
+    pub fn admin(self: &Rc<Self>) -> Option<AdminPlace> {
+        if self.admins.get() >= ADMIN_CONNECTIONS_MAX {
+            return None;
+        }
+        self.admins.set(self.admins.get() + 1);
+        Some(AdminPlace(self.clone()))
     }
 
     /// Nobody here has a client.
@@ -925,6 +937,15 @@ pub struct Visit(Rc<Core>);
 impl Drop for Visit {
     fn drop(&mut self) {
         self.0.guests.set(self.0.guests.get() - 1);
+    }
+}
+
+/// One of [`Core::admin`], until it is dropped.
+pub struct AdminPlace(Rc<Core>);
+
+impl Drop for AdminPlace {
+    fn drop(&mut self) {
+        self.0.admins.set(self.0.admins.get() - 1);
     }
 }
 

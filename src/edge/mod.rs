@@ -624,7 +624,15 @@ fn take(core: &Rc<Core>, conn: Conn, peer: SocketAddr, takes: &Takes) {
             let counted = Counted::connection(core);
             io::spawn(until_over(core.clone(), welcome(core.clone(), conn, peer, door.clone(), counted)));
         }
-        Takes::Admin => io::spawn(until_over(core.clone(), admin::connection(core.clone(), conn))),
+        Takes::Admin => {
+            // Too many: this one is closed. Clients and links have their own.
+            let Some(place) = core.admin() else { return };
+            let core = core.clone();
+            io::spawn(until_over(core.clone(), async move {
+                admin::connection(core, conn).await;
+                drop(place);
+            }));
+        }
     }
 }
 

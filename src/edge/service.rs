@@ -190,7 +190,9 @@ impl Service for EdgeService {
                 Ok((Facts { pool, class, needs, stamp }, classified.by))
             }
             Err(fault) => {
-                ask.headers.insert(&wire::X_REQUEST_ID, id); // for its line in the access log
+                // For its line in the access log, which has nothing of a client that is not what it says it is.
+                ask.headers.insert(&wire::X_REQUEST_ID, id);
+                wire::drop_malformed_trace(&mut ask.headers);
                 Err(fault)
             }
         };

@@ -41,4 +41,5 @@ pub use setup::{
     ChannelVersion, Dialect, OldSetup, Presented, Scope, Setup, SetupAnswer, is_old_setup, is_setup, parse_old_setup,
     parse_setup, parse_stream_setup,
 };
+pub use trace::drop_malformed_trace;
 pub use write::{Framing, Persistence, put_request_head, put_response_head};

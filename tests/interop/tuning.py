@@ -13,8 +13,9 @@ TUNE = os.path.join(ROOT, "tuning", "tune")
 STEPS = ["sysctl", "ports", "limits", "irq", "governor", "thp", "busy-poll", "isolation"]
 
 
-def tune(*words, code=0):
-    done = subprocess.run([TUNE, *words], capture_output=True, text=True, timeout=60)
+def tune(*words, code=0, path=None):
+    env = os.environ | ({"PATH": f"{path}:{os.environ['PATH']}"} if path else {})
+    done = subprocess.run([TUNE, *words], capture_output=True, text=True, timeout=60, env=env)
     told = done.stdout + done.stderr
     check(code is None or done.returncode == code, f"tune {' '.join(words)}: exit {done.returncode}, not {code}\n{told}")
     return done.returncode, told
@@ -51,6 +52,7 @@ def main():
             applied_and_put_back(house, before)
             drift(house, before)
             a_reboot(house, before)
+            what_was_empty(house)
             measure_says_what_it_cannot(house)
         finally:
             for name in ["state", "drift", "reboot"]:
@@ -116,6 +118,38 @@ def drift(house, before):
     tune("put-back", "--state", state)
     check(files() == before, differences(before, files()))
     say("drift: status ends with 1 and names it")
+
+
+def what_was_empty(house):
+    """A slice that was bound to no CPUs is bound to none again. Played: a systemctl that keeps properties in files."""
+    state, played = house.path("empty"), house.path("played")
+    os.makedirs(state)
+    os.makedirs(played)
+    systemctl = os.path.join(played, "systemctl")
+    with open(systemctl, "w") as file:
+        file.write(SYSTEMCTL)
+    os.chmod(systemctl, 0o755)
+    with open("/proc/sys/kernel/random/boot_id") as boot, open(os.path.join(state, "isolation"), "w") as file:
+        file.write(boot.read().strip() + "\nproperty\tsystem.slice:AllowedCPUs\t\t0 1\n")
+    with open(os.path.join(played, "system.slice"), "w") as file:
+        file.write("0-1")
+    told = tune("status", "isolation", "--state", state, path=played)[1]
+    check("is 0 1, was (empty)" in told, told)
+    told = tune("put-back", "isolation", "--state", state, path=played)[1]
+    with open(os.path.join(played, "system.slice")) as file:
+        check(file.read() == "" and "0 1 -> (empty)" in told, told)
+    check(not read_all(state), "the state is still there")
+    say("isolation: what was empty is empty again")
+
+
+SYSTEMCTL = """#!/bin/sh
+here=$(dirname "$0")
+case $1 in
+  show) cat "$here/$5" ;;
+  set-property) printf %s "${4#*=}" > "$here/$3" ;;
+  *) exit 1 ;;
+esac
+"""
 
 
 def a_reboot(house, before):

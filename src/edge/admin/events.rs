@@ -82,10 +82,11 @@ pub async fn publish(core: &Rc<Core>) {
     news.event = event;
 }
 
-/// Carries news until the edge or this generation of it ends, or the reader leaves. It begins with all that is remembered.
+/// Carries news until the edge or this generation of it ends, or the reader leaves or may read no more. It begins with all that is remembered.
 pub async fn stream(
     core: &Rc<Core>,
     reader: Reader,
+    may_read: impl Fn() -> bool,
     body: &mut impl RequestBody,
     answer: &mut impl Answer,
 ) -> Result<(), Fault> {
@@ -101,7 +102,7 @@ pub async fn stream(
     give(answer, event(&report, &all)).await?;
     let mut quiet_ms = 0;
     // Where another generation answers, the browser comes again, and finds that one.
-    while !core.admin_drain.is_announced() {
+    while !core.admin_drain.is_announced() && may_read() {
         io::sleep_ms(EVENT_LOOK_MS).await;
         if poll_fn(|cx| Poll::Ready(body.poll_gone(cx).is_ready())).await {
             return Err(Fault::ClientGone);

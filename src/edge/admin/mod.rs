@@ -114,7 +114,10 @@ impl Service for AdminService {
             Some(page) => page,
             None if ask.path.path() == "/events" && ask.method == Method::GET => {
                 match Reader::enter(&self.core.shared.lineage) {
-                    Some(reader) => return events::stream(&self.core, reader, body, answer).await,
+                    Some(reader) => {
+                        let may_read = || self.refusal(&ask).is_none();
+                        return events::stream(&self.core, reader, may_read, body, answer).await;
+                    }
                     None => Page::text(StatusCode::SERVICE_UNAVAILABLE, "too many read already\n"),
                 }
             }
@@ -139,8 +142,11 @@ impl AdminService {
         let shared = &self.core.shared;
         let now_unix = clock::unix_seconds();
         let is_vouched = self.certificate.as_ref().is_some_and(|own| own.vouched(now_unix).is_some());
-        match shared.access.admits(ask, is_vouched, shared.lineage.session_key.as_ref(), now_unix) {
+        // A cookie goes to every port of its host, and so may reach a server behind a worker: it may look, and order nothing.
+        let key = shared.lineage.session_key.as_ref().filter(|_| ask.path.path() != "/drain");
+        match shared.access.admits(ask, is_vouched, key, now_unix) {
             Ok(()) => None,
+            Err(Refused::WrongName) if ask.path.path().starts_with("/health/") => None,
             Err(Refused::Stranger) if is_for_strangers(ask.path.path()) => None,
             // A browser is shown where the token is asked for.
             Err(Refused::Stranger) if ask.path.path() == "/" && shared.access.has_token() => {
@@ -201,12 +207,13 @@ impl AdminService {
                 let report = report(&self.core).await.0;
                 Page::json(&report)
             }
-            "/metrics" => {
-                let text = report(&self.core).await.0.prometheus();
-                Page::new(metrics::CONTENT_TYPE, text)
-            }
+            // Without a core's part the counters would fall, which Prometheus takes for a new beginning.
+            "/metrics" => match report(&self.core).await {
+                (report, 0) => Page::new(metrics::CONTENT_TYPE, report.prometheus()),
+                (_, _) => Page::text(StatusCode::SERVICE_UNAVAILABLE, "a core does not answer\n"),
+            },
             // Every core has answered: its loop beats.
-            "/health/live" if report(&self.core).await.1 > 0 => {
+            "/health/live" if !beats(&self.core).await => {
                 Page::text(StatusCode::SERVICE_UNAVAILABLE, "a core does not answer\n")
             }
             "/health/live" => Page::text(StatusCode::OK, "live\n"),
@@ -231,6 +238,20 @@ impl AdminService {
             Err(why) => Page::text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
         }
     }
+}
+
+/// Every core that has not ended answers.
+async fn beats(core: &Rc<Core>) -> bool {
+    let Some(look) = core.shared.lineage.look() else { return true };
+    for member in &look.living {
+        for index in 0..member.shared.posts.len() {
+            let beat = inquiry::ask(core, member, index, |_| ()).await;
+            if beat.is_none() && member.ended_core(index).is_none() {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 /// Asks every core of every generation what it holds. Also how many did not answer.
