@@ -569,6 +569,12 @@ pub const ADMIN_CONNECT_MS_MAX: u64 = 5_000;
 pub const ADMIN_ANSWER_MS_MAX: u64 = 10_000;
 /// Largest answer that `ptth status` reads: 10,000 links at some 300 bytes, several times over.
 pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How often `ptth top` asks for `/status`: as often as the edge itself takes a sample.
+pub const TOP_MS: u64 = SAMPLE_MS;
+/// Depths of each queue that `ptth top` keeps: a minute of them, 480 bytes for each pool, in its own process.
+pub const TOP_SAMPLES: usize = 60;
+/// For so long `ptth top` waits for a key before it looks for a signal and for an answer.
+pub const TOP_KEY_MS: u64 = 100;
 
 const _: () = assert!(LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(LEAVE_IDLE_MS + LINK_UNHEARD_MS + REDIAL_MS_MAX < WORKERS_RETURN_MS);

@@ -68,14 +68,25 @@ fn sample(name: &str) -> String {
 fn help_names_every_command_and_shows_an_example() {
     let help = ptth(&["--help"]);
     assert_eq!((help.code, help.err.as_str()), (0, ""));
-    for word in
-        ["demo", "edge", "worker", "check", "doctor", "credential", "status", "drain", "--log", "RUST_LOG", "Example"]
-    {
+    for word in [
+        "demo",
+        "edge",
+        "worker",
+        "check",
+        "doctor",
+        "credential",
+        "status",
+        "top",
+        "drain",
+        "--log",
+        "RUST_LOG",
+        "Example",
+    ] {
         assert!(help.out.contains(word), "no {word} in\n{}", help.out);
     }
     let same = ptth(&["help"]);
     assert_eq!((same.code, same.out), (0, help.out));
-    for command in ["demo", "edge", "worker", "check", "doctor", "credential", "status", "drain"] {
+    for command in ["demo", "edge", "worker", "check", "doctor", "credential", "status", "top", "drain"] {
         let own = ptth(&[command, "--help"]);
         assert!(own.code == 0 && own.out.contains("Usage:") && own.err.is_empty(), "{command}");
     }
@@ -117,6 +128,7 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         (&["credential", "new", ""], "NAME is empty"),
         (&["credential", "new", "web-1", "--origin", "http://a/b"], "--origin is not an origin"),
         (&["status"], "required arguments were not provided: --admin <ADDR>"),
+        (&["top"], "required arguments were not provided: --admin <ADDR>"),
         (&["status", "--admin", "nowhere"], "--admin is not an address; write host:port"),
         (&["status", "--admin", "http://127.0.0.1:1/status"], "--admin is not an address"),
         (&["drain", "--admin", "127.0.0.1:x"], "--admin is not an address"),

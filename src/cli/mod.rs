@@ -9,6 +9,7 @@ mod explain;
 mod log;
 mod pages;
 mod status;
+mod top;
 
 use self::admin::{AdminArgument, Proof};
 use crate::clock;
@@ -66,6 +67,15 @@ impl Stop {
     fn mistakes(mistakes: &Mistakes) -> Stop {
         Stop::Usage(mistakes.lines().collect())
     }
+
+    /// As a part of a screen.
+    fn into_text(self) -> String {
+        match self {
+            Stop::Usage(lines) => lines.join("; "),
+            Stop::Failure(line) => line,
+            Stop::Told | Stop::OutputClosed => String::new(),
+        }
+    }
 }
 
 #[derive(Parser)]
@@ -100,7 +110,7 @@ Example, an edge and one worker:
   ptth edge --config edge.toml
   ptth worker --edge http://edge.example:8080 --serve http://app.example \\
               --to http://127.0.0.1:3000 --credential-file web-1.secret
-  ptth status --admin 127.0.0.1:9090
+  ptth status --admin 127.0.0.1:9090                       once, and with `top` for `status` every second
 
 RUST_LOG sets log levels, for example RUST_LOG=debug.
 Exit codes: 0 fine, 2 bad arguments or configuration, 1 anything else.";
@@ -162,6 +172,14 @@ enum Command {
         /// Print the JSON of /status instead
         #[arg(long)]
         json: bool,
+    },
+    /// Watch an edge's pools, queues and links, asked once a second
+    ///
+    /// Requests in a second and waits are those since the answer before. Needs a terminal. q ends it, tab goes to the next table,
+    /// s changes its order, p pauses. It goes on by itself after a reload or an upgrade of the edge.
+    Top {
+        #[command(flatten)]
+        admin: AdminArgument,
     },
     /// Say what an edge would do with a request, and why; nothing is sent
     ///
@@ -334,6 +352,7 @@ fn run(cli: Cli, programs: Programs) -> Result<(), Stop> {
         Command::Doctor { config, admin, proof, json } => doctor::doctor(&doctor::Asked { config, admin, proof, json }),
         Command::Credential(CredentialCommand::New { name, origins }) => print(&credential::new(&name, &origins)?),
         Command::Status { admin, json } => print(&status::status(&admin, json)?),
+        Command::Top { admin } => top::top(admin),
         Command::Explain { request, admin, json } => print(&explain::explain(&admin, &request, json)?),
         Command::Drain { admin } => print(&status::drain(&admin)?),
         Command::Completions { shell } => pages::completions(shell),

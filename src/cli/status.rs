@@ -11,8 +11,7 @@ use std::fmt::Write as _;
 /// The tables, or the JSON as the edge sent it.
 pub(super) fn status(admin: &AdminArgument, json: bool) -> Result<String, Stop> {
     let body = admin::ask(admin, "GET", "/status")?;
-    let report: Report = serde_json::from_slice(&body)
-        .map_err(|_| Stop::Failure("the answer is not an edge's status; is it the [admin] address?".into()))?;
+    let report = read(&body)?;
     if !json {
         return Ok(tables(&report, clock::unix_seconds()));
     }
@@ -21,6 +20,16 @@ pub(super) fn status(admin: &AdminArgument, json: bool) -> Result<String, Stop> 
         text.push('\n');
     }
     Ok(text)
+}
+
+/// What the edge says of itself.
+pub(super) fn report(admin: &AdminArgument) -> Result<Report, Stop> {
+    read(&admin::ask(admin, "GET", "/status")?)
+}
+
+fn read(body: &[u8]) -> Result<Report, Stop> {
+    serde_json::from_slice(body)
+        .map_err(|_| Stop::Failure("the answer is not an edge's status; is it the [admin] address?".into()))
 }
 
 /// What to say when the edge has taken the order.
@@ -109,7 +118,7 @@ fn tables(report: &Report, now_unix: u64) -> String {
     out
 }
 
-fn labels(labels: &BTreeMap<String, String>) -> String {
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> String {
     let shown: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if shown.is_empty() { "-".into() } else { shown.join(",") }
 }
@@ -135,7 +144,7 @@ fn silence(link: &LinkReport) -> String {
     }
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         s if s < 60 => format!("{s}s"),
         s if s < 3_600 => format!("{}m{:02}s", s / 60, s % 60),
@@ -144,7 +153,7 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     match bytes {
         b if b < 1 << 10 => format!("{b}B"),
         b if b < 1 << 20 => format!("{}KiB", b >> 10),
@@ -163,7 +172,7 @@ pub(super) fn visible(text: &str) -> String {
 }
 
 /// As [`visible`], for a sentence.
-fn longer(text: &str) -> String {
+pub(super) fn longer(text: &str) -> String {
     crate::settings::plain(text, 400)
 }
 
