@@ -6,6 +6,7 @@ use super::rules::{Field, Format, Part};
 use crate::clock::Now;
 use crate::edge::priority::DecidedBy;
 use crate::events::{Dispatch, Label as _, RefusalReason};
+use crate::wire::write::put_decimal;
 
 /// Makes the lines of one generation.
 pub struct Writer {
@@ -57,7 +58,7 @@ impl Writer {
                         Part::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
                         Part::Field(field) => match self.value(*field, record, clocks) {
                             None => out.push(b'-'),
-                            Some(Value::Number(number)) => put_number(out, number),
+                            Some(Value::Number(number)) => put_decimal(out, number),
                             Some(Value::Word(word)) => out.extend_from_slice(word),
                             Some(Value::Outside(text)) => put_text(out, text),
                         },
@@ -79,7 +80,7 @@ impl Writer {
             out.extend_from_slice(field.name().as_bytes());
             out.extend_from_slice(b"\":");
             match value {
-                Value::Number(number) => put_number(out, number),
+                Value::Number(number) => put_decimal(out, number),
                 Value::Word(text) | Value::Outside(text) => {
                     out.push(b'"');
                     put_json_text(out, text);
@@ -128,7 +129,7 @@ impl Writer {
             Field::ClassBy => match record.routed?.by {
                 Some(DecidedBy::Rule(index)) => self.made(|out| {
                     out.extend_from_slice(b"rule:");
-                    put_number(out, u64::from(index) + 1);
+                    put_decimal(out, u64::from(index) + 1);
                 }),
                 Some(DecidedBy::Header) => word("header"),
                 Some(DecidedBy::Clamp) => word("clamp"),
@@ -141,12 +142,12 @@ impl Writer {
                 let is_other = generation != self.generation;
                 self.made(|out| {
                     if is_other {
-                        put_number(out, generation);
+                        put_decimal(out, generation);
                         out.push(b'/');
                     }
-                    put_number(out, u64::from(core.0));
+                    put_decimal(out, u64::from(core.0));
                     out.push(b'-');
-                    put_number(out, link.0);
+                    put_decimal(out, link.0);
                 })
             }
             Field::Worker => return text(Text::Worker),
@@ -187,20 +188,6 @@ impl Writer {
 fn us(later: Now, earlier: Now) -> u64 {
     // Each moment is cut to its microsecond first, so that the parts add up to the whole.
     (later.0 / 1_000).saturating_sub(earlier.0 / 1_000)
-}
-
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
