@@ -970,6 +970,30 @@ fn an_edge_that_drains_ends_links_over_streams_and_ends() {
 }
 
 #[test]
+fn a_drain_waits_for_ordinary_requests_beside_links() {
+    for cores in CORES {
+        let edge = setting().cores(cores).listen("h2c = true").start();
+        let mut client = worker_connection(&edge);
+        let mut link = channel(&mut client, connect(&target(ORIGIN), Some(&web_1()), Some("http%2F1.1")), "http%2F1.1");
+        edge.until_credits(1);
+        edge.until(|status| connections(status) == 0);
+        let mut runs = client.get("/runs");
+        link.request();
+        let mut waits = client.get("/waits");
+        edge.until_queued(1);
+        assert_eq!(connections(&edge.status()), 1, "there is a request on it beside its link");
+        edge.drain();
+        link.is_quiet();
+        link.ok("ran");
+        assert_eq!(runs.whole().text(), "ran");
+        assert_eq!(link.serve("waited").target(), "/waits");
+        assert_eq!(waits.whole().text(), "waited");
+        link.ends();
+        assert!(edge.wait(), "nothing was left when it ended");
+    }
+}
+
+#[test]
 fn a_certificate_is_enough_over_http2_too() {
     let site = site(1, "[\"clients\", \"workers\"]", NAMED);
     let (mut link, chosen) = site.dial(site.named("web-2.internal"), &[b"h2"]).unwrap();

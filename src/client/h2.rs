@@ -144,6 +144,8 @@ struct Shared<S> {
     discard_ms: u64,
     /// Requests whose task runs.
     running: Cell<usize>,
+    /// Those of them that have left HTTP.
+    taken: Cell<usize>,
     hosts: RefCell<KnownHosts>,
     watch: Rc<Watch>,
 }
@@ -205,6 +207,7 @@ async fn serve_watched<S: Service + 'static>(
         stall_ms: profile.clocks.stall_ms,
         discard_ms: profile.clocks.head_ms,
         running: Cell::new(0),
+        taken: Cell::new(0),
         hosts: RefCell::default(),
         watch,
     });
@@ -296,16 +299,51 @@ fn accept<S: Service + 'static>(
         // It was told long ago that nothing new is served here; elsewhere it is (RFC 9113 §8.7).
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
-    shared.running.set(shared.running.get() + 1);
-    io::spawn(serve_one(Running(shared.clone()), request, respond));
+    io::spawn(serve_one(Running::new(shared), request, respond));
+}
+
+impl<S: Service> Shared<S> {
+    /// Another number of requests is under way.
+    fn tell(&self) {
+        if self.taken.get() > 0 {
+            self.service.serves_beside(self.running.get() - self.taken.get());
+        }
+    }
 }
 
 /// A request whose task runs.
-struct Running<S>(Rc<Shared<S>>);
+struct Running<S: Service>(Rc<Shared<S>>);
 
-impl<S> Drop for Running<S> {
+impl<S: Service> Running<S> {
+    fn new(shared: &Rc<Shared<S>>) -> Running<S> {
+        shared.running.set(shared.running.get() + 1);
+        shared.tell();
+        Running(shared.clone())
+    }
+}
+
+impl<S: Service> Drop for Running<S> {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
+        self.0.tell();
+    }
+}
+
+/// A stream that has left HTTP, as long as its task runs.
+struct Taken<'a, S: Service>(&'a Shared<S>);
+
+impl<S: Service> Taken<'_, S> {
+    fn new(shared: &Shared<S>) -> Taken<'_, S> {
+        shared.taken.set(shared.taken.get() + 1);
+        shared.tell();
+        Taken(shared)
+    }
+}
+
+impl<S: Service> Drop for Taken<'_, S> {
+    fn drop(&mut self) {
+        self.0.taken.set(self.0.taken.get() - 1);
+        self.0.tell();
     }
 }
 
@@ -508,6 +546,7 @@ async fn serve_one<S: Service>(running: Running<S>, request: Request<RecvStream>
     let (head, stream) = request.into_parts();
     let protocol = head.extensions.get::<h2::ext::Protocol>();
     if protocol.is_some_and(|protocol| shared.service.takes_stream(protocol.as_str())) {
+        let _taken = Taken::new(shared);
         // Boxed: no request is to be as large as what this becomes.
         let taken = TakenStream { head, body: stream, respond };
         return Box::pin(shared.service.take_stream(taken)).await;

@@ -69,6 +69,10 @@ pub trait Service {
         false
     }
 
+    /// Beside streams that were taken, the connection serves so many requests now. Said whenever that changes, as long as there
+    /// are such streams.
+    fn serves_beside(&self, _requests: usize) {}
+
     /// Answers a stream that [`Service::takes_stream`] wants, and keeps it to its end.
     fn take_stream(&self, _stream: h2::TakenStream) -> impl Future<Output = ()> {
         async {}

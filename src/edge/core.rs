@@ -963,9 +963,11 @@ impl Drop for Unbooked {
 pub struct Counted {
     core: Rc<Core>,
     guest: Guest,
-    /// Streams of it that are links. While there are some, no drain waits for it: links end after the last client. In the
-    /// bounds it stays what it was, a connection that anybody could open.
+    /// Streams of it that are links: they end after the last client, so no drain waits for a connection that has nothing
+    /// beside them. In the bounds it stays what it was, a connection that anybody could open.
     links: u32,
+    /// Requests beside links: each is waited for as any other.
+    beside: usize,
 }
 
 /// A stream's link in the count of its connection, until it is dropped.
@@ -974,42 +976,44 @@ pub struct CarriesLink<'a>(&'a Cell<Option<Counted>>);
 impl CarriesLink<'_> {
     /// A connection that is over counts nowhere.
     pub fn new(counted: &Cell<Option<Counted>>) -> CarriesLink<'_> {
-        CarriesLink::change(counted, Counted::carries_one_more);
+        Counted::change(counted, |counted| counted.links += 1);
         CarriesLink(counted)
-    }
-
-    fn change(counted: &Cell<Option<Counted>>, change: impl FnOnce(&mut Counted)) {
-        if let Some(mut own) = counted.take() {
-            change(&mut own);
-            counted.set(Some(own));
-        }
     }
 }
 
 impl Drop for CarriesLink<'_> {
     fn drop(&mut self) {
-        CarriesLink::change(self.0, Counted::carries_one_less);
+        Counted::change(self.0, |counted| counted.links -= 1);
     }
 }
 
 impl Counted {
     pub fn connection(core: &Rc<Core>) -> Counted {
         core.connections.set(core.connections.get() + 1);
-        Counted { core: core.clone(), guest: core.shared.crowd.enter(), links: 0 }
+        Counted { core: core.clone(), guest: core.shared.crowd.enter(), links: 0, beside: 0 }
     }
 
-    fn carries_one_more(&mut self) {
-        if self.links == 0 {
-            self.core.connections.set(self.core.connections.get() - 1);
+    /// Of a connection that is over nothing changes.
+    pub fn change(counted: &Cell<Option<Counted>>, change: impl FnOnce(&mut Counted)) {
+        let Some(mut own) = counted.take() else { return };
+        let was_waited_for = own.is_waited_for();
+        change(&mut own);
+        let connections = &own.core.connections;
+        match (was_waited_for, own.is_waited_for()) {
+            (true, false) => connections.set(connections.get() - 1),
+            (false, true) => connections.set(connections.get() + 1),
+            (true, true) | (false, false) => {}
         }
-        self.links += 1;
+        counted.set(Some(own));
     }
 
-    fn carries_one_less(&mut self) {
-        self.links -= 1;
-        if self.links == 0 {
-            self.core.connections.set(self.core.connections.get() + 1);
-        }
+    /// So many requests are under way on it beside its links.
+    pub fn serves_beside(&mut self, requests: usize) {
+        self.beside = requests;
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.links == 0 || self.beside > 0
     }
 
     /// It is known now whose connection this is. False: that one has its share, and the connection is to be closed.
@@ -1027,7 +1031,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if self.links == 0 {
+        if self.is_waited_for() {
             self.core.connections.set(self.core.connections.get() - 1);
         }
     }

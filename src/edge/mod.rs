@@ -64,8 +64,9 @@ use crate::exchange::Latch;
 use crate::ids::{Class, CoreId, PoolId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
-    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CORES_MAX, FDS_CORE, FDS_LINKS_PART, FDS_RESERVED, GENERATIONS_LEAVING_MAX,
-    LEAVE_IDLE_MS, LINK_FDS, MAILBOX_MESSAGES_MAX, OVER_MS_MAX, RATE_LOOK_MS, TICK_MS, WORKERS_RETURN_MS,
+    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CLIENT_GOODBYE_MS_MAX, CORES_MAX, FDS_CORE, FDS_LINKS_PART, FDS_RESERVED,
+    GENERATIONS_LEAVING_MAX, LEAVE_IDLE_MS, LINK_FDS, MAILBOX_MESSAGES_MAX, OVER_MS_MAX, RATE_LOOK_MS, TICK_MS,
+    WORKERS_RETURN_MS,
 };
 use crate::settings::Mistakes;
 use crate::xcore::{Attempts, Fill, MemoryGauge, PoolBooks, PoolFlow, Post};
@@ -542,6 +543,13 @@ async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
     while core.links_len() > 0 {
         io::sleep_ms(TICK_MS).await;
     }
+    // Connections that carried links have been told to go, too, and what was answered on them may be on its way yet.
+    let gone = async {
+        while !core.is_idle() {
+            io::sleep_ms(TICK_MS).await;
+        }
+    };
+    io::timeout(CLIENT_GOODBYE_MS_MAX, gone).await;
 }
 
 /// Takes connections until the generation leaves or drains.

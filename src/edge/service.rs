@@ -143,6 +143,10 @@ impl Service for EdgeService {
         streams::set_up(self.core.clone(), stream, &self.visitor, self.peer_addr, &self.counted).await;
     }
 
+    fn serves_beside(&self, requests: usize) {
+        Counted::change(&self.counted, |counted| counted.serves_beside(requests));
+    }
+
     fn refused(&self, fault: Fault) {
         let mut counters = self.core.counters.borrow_mut();
         counters.unrouted.one(StatusClass::of(fault.status()));
