@@ -210,6 +210,9 @@ pub const UNBOOKED_REQUESTS_MAX: usize = 64;
 /// Connections to the admin address, while they last: those of a page, of a scrape, of an operator. Others are closed at once. They
 /// take descriptors that are kept free of clients' (`FDS_RESERVED`).
 pub const ADMIN_CONNECTIONS_MAX: usize = 48;
+/// How long a core that ends waits for whoever still reads an answer of the admin address, the streams of `/events` among them: some
+/// turns, and a round trip to far away.
+pub const ADMIN_END_MS_MAX: u64 = 250;
 /// How long the admin address waits for a core's part of a report.
 pub const REPORT_MS_MAX: u64 = 1_000;
 /// Longest `Retry-After` of a request's answer, before its jitter: what is known of a queue is not known for longer.

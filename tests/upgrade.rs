@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::IoSlice;
+use std::io::{IoSlice, Read as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
@@ -410,6 +410,33 @@ fn a_watchdog_of_another_process_is_not_fed() {
     }
     program.signal(Signal::TERM);
     assert_eq!(systemd.hears(), "STOPPING=1");
+}
+
+#[test]
+fn news_of_the_older_process_end_well_and_the_newer_one_tells_them_on() {
+    let mut program = Program::start("news", TEXT);
+    let (older, admin) = (program.pid(), program.admin);
+    let read = || {
+        let mut reader = Peer::connect(admin);
+        reader.send("GET /events HTTP/1.1\r\nHost: admin\r\n\r\n");
+        reader
+    };
+    let mut reader = read();
+    let mut rest = vec![0; 15];
+    reader.stream.read_exact(&mut rest).expect("an answer");
+    assert_eq!(rest, b"HTTP/1.1 200 OK");
+    program.signal(Signal::USR2);
+    reader.stream.read_to_end(&mut rest).expect("it ends, and is not cut");
+    let rest = String::from_utf8(rest).expect("ASCII");
+    assert!(rest.contains(&format!("\"pid\":{older}")) && rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
+    assert_eq!(program.end(), Some(0), "{}", program.log());
+    let newest = program.newest();
+    assert_ne!(newest, older);
+    let mut again = read();
+    let mut told = String::new();
+    while !told.contains(&format!("\"pid\":{newest}")) {
+        told += &String::from_utf8(again.read(1)).expect("ASCII");
+    }
 }
 
 /// Starts the program as systemd would, with one socket that listens already.

@@ -393,6 +393,11 @@ impl Core {
         Some(AdminPlace(self.clone()))
     }
 
+    /// Somebody is connected to the admin address.
+    pub fn has_admins(&self) -> bool {
+        self.admins.get() > 0
+    }
+
     /// Nobody here has a client.
     pub fn is_idle(&self) -> bool {
         self.connections.get() == 0 && self.guests.get() == 0

@@ -64,9 +64,9 @@ use crate::exchange::Latch;
 use crate::ids::{Class, CoreId, PoolId};
 use crate::io::{self, Conn, Doorbell, Listener};
 use crate::limits::{
-    ACCEPT_BACKOFF_MS, AGE_LOOK_MS, CLIENT_GOODBYE_MS_MAX, CORES_MAX, FDS_CORE, FDS_LINKS_PART, FDS_RESERVED,
-    GENERATIONS_LEAVING_MAX, LEAVE_IDLE_MS, LINK_FDS, MAILBOX_MESSAGES_MAX, OVER_MS_MAX, RATE_LOOK_MS, TICK_MS,
-    WORKERS_RETURN_MS,
+    ACCEPT_BACKOFF_MS, ADMIN_END_MS_MAX, AGE_LOOK_MS, CLIENT_GOODBYE_MS_MAX, CORES_MAX, FDS_CORE, FDS_LINKS_PART,
+    FDS_RESERVED, GENERATIONS_LEAVING_MAX, LEAVE_IDLE_MS, LINK_FDS, MAILBOX_MESSAGES_MAX, OVER_MS_MAX, RATE_LOOK_MS,
+    TICK_MS, WORKERS_RETURN_MS,
 };
 use crate::settings::Mistakes;
 use crate::xcore::{Attempts, Fill, MemoryGauge, PoolBooks, PoolFlow, Post};
@@ -449,12 +449,19 @@ async fn take_leave(core: Rc<Core>) {
 
 /// Ends what is left, so that nothing of this generation stays in the process.
 async fn end(core: &Rc<Core>) {
+    core.admin_leaves.set();
+    core.admin_drain.set();
+    // Answers at the admin address have an end: a browser comes again after one, and complains without.
+    let admins = async {
+        while core.has_admins() {
+            io::sleep_ms(TICK_MS).await;
+        }
+    };
+    io::timeout(ADMIN_END_MS_MAX, admins).await;
     core.over.set();
     core.drain.set();
     core.clients_gone.set();
     core.links_drain.set();
-    core.admin_leaves.set();
-    core.admin_drain.set();
     let only_messages = async {
         while io::tasks() > 1 {
             io::sleep_ms(TICK_MS).await;

@@ -1,7 +1,8 @@
 //! The page's news: one event a second, made once for all who listen, and streams that carry it (`text/event-stream`). A reader
 //! that does not take its event in time is cut; what is told never enters.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -101,9 +102,15 @@ pub async fn stream(
     give(answer, Bytes::from_static(b"retry: 1000\n")).await?;
     give(answer, event(&report, &all)).await?;
     let mut quiet_ms = 0;
-    // Where another generation answers, the browser comes again, and finds that one.
+    let mut drained = core.admin_drain.wait();
+    // Where another generation or another process answers, the browser comes again, and finds that one.
     while !core.admin_drain.is_announced() && may_read() {
-        io::sleep_ms(EVENT_LOOK_MS).await;
+        let mut look = pin!(io::sleep_ms(EVENT_LOOK_MS));
+        poll_fn(|cx| {
+            let _ = drained.poll(cx); // wakes when it is announced, too
+            if core.admin_drain.is_announced() { Poll::Ready(()) } else { look.as_mut().poll(cx) }
+        })
+        .await;
         if poll_fn(|cx| Poll::Ready(body.poll_gone(cx).is_ready())).await {
             return Err(Fault::ClientGone);
         }
