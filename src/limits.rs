@@ -538,6 +538,9 @@ pub const TOKEN_LIFETIME_MS_MAX: u64 = 24 * 3600 * 1000;
 pub const TOKEN_LIFETIME_MS_MIN: u64 = 60_000;
 /// Names in `tokens.denied_file`; a setup by token asks for one of them. At 256 bytes, with their places, 4 MiB.
 pub const TOKENS_DENIED_MAX: usize = 10_000;
+/// Names that are denied while their file changes at each look: those that left it are kept until it holds still. Beyond, what
+/// stands in it counts. 8 MiB.
+pub const TOKENS_DENIED_HELD_MAX: usize = 2 * TOKENS_DENIED_MAX;
 /// That file: so many names, and their line ends.
 pub const DENIED_FILE_BYTES_MAX: usize = TOKENS_DENIED_MAX * (TOKEN_ID_BYTES_MAX + 2);
 /// Keys of a JWKS. Two or three are usual; a token is looked up among them by its name.

@@ -10,11 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use common::tls::Files;
 use common::{HOST, ORIGIN, Peer, SECRET, TestEdge, basic, get, setting, setups};
-use ptth::edge::config::TokenRules;
+use ptth::edge::config::{EdgeConfig, TokenRules};
+use ptth::edge::credentials::Shown;
+use ptth::edge::register::Register;
 use ptth::edge::tokens::{Claims, Denied, Tokens};
 use ptth::limits;
 use ptth::settings::{At, Mistakes, Place};
 use ptth::wire::OriginPattern;
+use ptth::wire::setup::Presented;
 use serde_json::{Value, json};
 
 /// The longest that a token of these tests may last.
@@ -692,7 +695,58 @@ fn a_name_that_is_denied_loses_its_links_and_gets_none() {
     site.deny("web-7\nweb-1\n");
     assert_eq!(site.set_up(&basic("web-1", SECRET)).1, 101);
     site.deny("");
+    site.edge.reload_files(); // the second look at it
     assert_eq!(status("web-7"), 101);
+}
+
+#[test]
+fn a_name_is_denied_until_a_second_look_misses_it() {
+    let ed = Signer::ed();
+    let files = Files::new();
+    files.write("jwks.json", &json!({ "keys": [ed.jwk("ed")] }).to_string());
+    let text = format!(
+        "[edge]\ntokens = {{ jwks_file = \"{}\", denied_file = \"{}\", issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\" }}\n\
+         [[listen]]\naddress = \"127.0.0.1:1\"\naccept = [\"clients\", \"workers\"]\n\
+         [[pool]]\nname = \"app\"\norigins = [\"{HOST}\"]\n",
+        files.path("jwks.json"),
+        files.path("denied.txt")
+    );
+    let (config, _) = EdgeConfig::parse("edge.toml", &text, NOW_UNIX).unwrap();
+    let denied = |register: &Register| -> Vec<&str> {
+        let is_denied = |sub: &&str| {
+            let token = ed.token(&header(&ed, "ed"), &with(claims(), "sub", json!(sub)));
+            let presented = Presented::Bearer(token.into());
+            let shown = Shown { presented: Some(&presented), certificate: None };
+            register.now().check(shown, NOW_UNIX, || true).is_err()
+        };
+        ["a", "b", "c"].into_iter().filter(is_denied).collect()
+    };
+    // Each text as it is found by one look after the other, and who is denied then. `None`: the file is gone.
+    let check = |looks: &[(Option<&str>, &[&str])]| {
+        let (first, rest) = looks.split_first().expect("a start");
+        files.write("denied.txt", first.0.expect("it has to be there"));
+        let register = Register::open(&config, NOW_UNIX).expect("a start");
+        assert_eq!(denied(&register), first.1);
+        for (index, (text, want)) in (1..).zip(rest) {
+            match text {
+                Some(text) => files.write("denied.txt", text),
+                None => std::fs::remove_file(files.0.join("denied.txt")).unwrap(),
+            }
+            register.look(&config, NOW_UNIX, false, 0, |_| true);
+            assert_eq!(denied(&register), *want, "look {index}: {text:?}");
+        }
+    };
+    let all: &[&str] = &["a", "b"];
+    // Rewritten in place: emptied, begun, whole.
+    check(&[(Some("a\nb\n"), all), (Some(""), all), (Some("a\n"), all), (Some("a\nb\nc\n"), &["a", "b", "c"])]);
+    // One that was taken out, and what comes meanwhile.
+    check(&[(Some("a\nb\n"), all), (Some("b\n"), all), (Some("b\n"), &["b"]), (Some("b\nc\n"), &["b", "c"])]);
+    check(&[(Some("a\n"), &["a"]), (Some("b\n"), all), (Some(""), all), (Some(""), &[])]);
+    // What was missed once and came back was never away.
+    check(&[(Some("a\nb\n"), all), (Some(""), all), (Some("a\nb\n"), all), (Some(""), all), (Some(""), &[])]);
+    // A look that finds nothing to read is none.
+    check(&[(Some("a\nb\n"), all), (Some(""), all), (None, all), (Some(""), all), (Some(""), &[])]);
+    check(&[(Some("a\nb\n"), all), (Some(""), all), (Some("a b"), all), (Some(""), all), (Some(""), &[])]);
 }
 
 #[test]

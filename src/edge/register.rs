@@ -14,7 +14,7 @@ use super::credentials::{Credentials, SeatBook};
 use super::tokens::{Denied, Tokens};
 use crate::limits::{
     CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, DENIED_FILE_BYTES_MAX, FILE_FRESH_S,
-    JWKS_BYTES_MAX,
+    JWKS_BYTES_MAX, TOKENS_DENIED_HELD_MAX,
 };
 use crate::settings::{At, Mistakes, Place, io_reason, plain, read_bounded};
 
@@ -321,24 +321,45 @@ impl KeyFile {
 }
 
 /// Whose tokens are denied. Without `denied_file` it stays empty.
+///
+/// Who writes it in place empties it first, and a look in between must let nobody in. So a name is denied as soon as it is read, and
+/// until a second look has found the file without it, and otherwise as the first look had.
 #[derive(Default)]
 struct DenyFile {
     /// `None`: there is none, or it was not read yet.
     path: Option<PathBuf>,
     file: Watched,
     good: Option<Arc<Denied>>,
+    /// What the last look has found, if names were missing there that are in `good`.
+    shorter: Option<Arc<Denied>>,
 }
 
 impl DenyFile {
-    /// Reads it if it has changed. True: others are denied now.
+    /// Looks at it, and reads it if it has changed. True: others are denied now.
     fn read(&mut self, config: &EdgeConfig, now_unix: u64) -> bool {
         let Some(path) = config.tokens.as_ref().and_then(|rules| rules.denied_file.as_ref()) else { return false };
         let path = self.path.get_or_insert_with(|| path.value.clone());
         let parse = |text: &[u8]| Ok((Denied::parse(&shown(path), text)?, Mistakes::new("")));
         let mend = "name a file that this user may read; it may be empty";
         let fresh = self.file.read(path, DENIED_FILE_BYTES_MAX, now_unix, mend, parse);
-        let is_news = fresh.is_some();
-        self.good = fresh.map(Arc::new).or(self.good.take());
+        let is_readable = self.file.mistakes.as_ref().is_none_or(|mistakes| !mistakes.has_errors());
+        let shorter = self.shorter.take().filter(|_| is_readable);
+        let now = match (fresh, &self.good) {
+            // Found once more as it was.
+            (None, _) => shorter,
+            (Some(fresh), Some(good)) if !fresh.has_all(good) => {
+                let all = good.with(&fresh);
+                if all.len() > TOKENS_DENIED_HELD_MAX {
+                    Some(Arc::new(fresh))
+                } else {
+                    self.shorter = Some(Arc::new(fresh));
+                    (all.len() > good.len()).then(|| Arc::new(all))
+                }
+            }
+            (Some(fresh), _) => Some(Arc::new(fresh)),
+        };
+        let is_news = now.is_some();
+        self.good = now.or(self.good.take());
         is_news
     }
 }

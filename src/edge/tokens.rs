@@ -75,6 +75,18 @@ impl Denied {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Everybody whom `other` has is here, too.
+    #[must_use]
+    pub fn has_all(&self, other: &Denied) -> bool {
+        other.0.is_subset(&self.0)
+    }
+
+    /// Whoever is in one of the two.
+    #[must_use]
+    pub fn with(&self, other: &Denied) -> Denied {
+        Denied(self.0.union(&other.0).cloned().collect())
+    }
 }
 
 /// A key of a JWKS. Which algorithm it is for is the key's to say, never a token's alone (RFC 8725 §3.1).
