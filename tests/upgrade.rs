@@ -169,6 +169,11 @@ struct Older {
 
 impl Older {
     fn start(name: &str) -> (Older, Program) {
+        Older::start_by(name, |_| {})
+    }
+
+    /// `change` sees the newer one's command before it runs.
+    fn start_by(name: &str, change: impl Fn(&mut Command)) -> (Older, Program) {
         let mut older = None;
         let program = Program::start_unready(name, TEXT, |address, file| {
             let (channel, theirs) =
@@ -180,6 +185,7 @@ impl Older {
             let mut command = Command::new(env!("CARGO_BIN_EXE_ptth"));
             command.args(["--log", "text", "edge", "--config", file]);
             command.env("PTTH_HANDOVER", std::process::id().to_string());
+            change(&mut command);
             older = Some(Older { channel, address, _listener: listener });
             (command, Stdio::from(theirs))
         });
@@ -188,10 +194,15 @@ impl Older {
 
     /// Until the newer one is ready.
     fn hears_ready(&self) {
+        let text = self.hears();
+        assert!(text.contains("\"ready\":true") && text.contains(&self.address.to_string()), "{text}");
+        assert!(text.contains("\"says_open\":true"), "{text}");
+    }
+
+    fn hears(&self) -> String {
         let mut bytes = [0; 4096];
         let (count, _) = rustix::net::recv(&self.channel, &mut bytes, RecvFlags::empty()).expect("it lives");
-        let text = String::from_utf8_lossy(&bytes[..count]);
-        assert!(text.contains("\"ready\":true") && text.contains(&self.address.to_string()), "{text}");
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
     }
 }
 
@@ -213,8 +224,161 @@ fn a_newer_process_takes_no_connection_before_it_is_told_to() {
     clients[0].is_quiet(); // it can still be taken back, and nobody would be cut
     assert!(clients.iter_mut().all(|client| !client.has_some()));
     say(&older.channel, r#"{"go":true}"#, &[]);
+    assert_eq!(older.hears(), r#"{"open":true}"#);
     assert!(clients.iter_mut().all(|client| client.response().status() == 404));
     drop(program);
+}
+
+#[test]
+fn a_newer_process_is_the_service_when_the_older_one_has_said_so() {
+    let systemd = Systemd::at_path("left");
+    let path = systemd.path.clone().expect("it has one");
+    let (older, program) = Older::start_by("left", |command| _ = command.env("NOTIFY_SOCKET", &path));
+    older.hears_ready();
+    say(&older.channel, r#"{"go":true}"#, &[]);
+    assert_eq!(older.hears(), r#"{"open":true}"#);
+    systemd.hears_nothing(); // READY=1 of a process that is not known to be the service is lost
+    say(&older.channel, r#"{"left":true}"#, &[]);
+    assert_eq!(systemd.hears(), "READY=1");
+    drop(program);
+}
+
+/// Another program for the next upgrade, by the name that the first one was started with.
+struct Named {
+    folder: PathBuf,
+    name: PathBuf,
+}
+
+impl Named {
+    fn start(name: &str) -> (Named, Program) {
+        let folder = std::env::temp_dir().join(format!("ptth-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let named = Named { name: folder.join("ptth"), folder };
+        named.is_the_program();
+        let program = Program::start_as(name, TEXT, |_, file| {
+            let mut command = Command::new(&named.name);
+            command.args(["--log", "text", "edge", "--config", file]);
+            command
+        });
+        (named, program)
+    }
+
+    fn is_the_program(&self) {
+        let _ = std::fs::remove_file(&self.name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ptth"), &self.name).expect("a link");
+    }
+
+    /// A newer process that takes what it is given, and then does as these lines of sh say.
+    fn is_a_script(&self, lines: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let _ = std::fs::remove_file(&self.name);
+        let hear = "hear() { dd bs=4096 count=1 > /dev/null 2> /dev/null; }\nsay() { printf %s \"$1\" >&0; }\n";
+        let next = self.folder.join("next");
+        std::fs::write(&next, format!("#!/bin/sh\n{hear}hear; hear\n{lines}\n")).expect("a file");
+        std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).expect("its own file");
+        std::fs::rename(&next, &self.name).expect("a name");
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn an_older_process_goes_on_where_the_newer_one_fails_after_it_was_told_to_go() {
+    let (named, mut program) = Named::start("late");
+    let mut client = Peer::connect(program.address);
+    client.get("/waits");
+    program.until(|status| status["pools"][0]["queued"] == 1);
+    let (older, idle) = (program.pid(), descriptors(program.pid()));
+    let ready = r#"say '{"ready":true,"says_open":true}'"#;
+    for (index, (lines, why)) in [
+        (format!("{ready}; hear; exit 3"), "it has ended (exit status: 3)"),
+        (format!("{ready}; hear; say '{{}}'; hear"), "it says what nobody understands"),
+        ("exit 4".to_owned(), "it has ended (exit status: 4)"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        named.is_a_script(lines);
+        program.signal(Signal::USR2);
+        until(|| program.log().matches("SIGUSR2: nothing changes").count() == index + 1 || !is_running(older));
+        assert!(program.log().contains(why), "{lines}: {}", program.log());
+    }
+    assert_eq!((program.newest(), program.successors()), (older, Vec::new()));
+    until_no_more_than(older, &idle);
+    let mut link = Peer::connect(program.address);
+    link.send(setup(ORIGIN, "http%2F1.1"));
+    assert_eq!(link.response().status(), 101);
+    assert_eq!(link.serve("as before").target(), "/waits");
+    assert_eq!(client.response().text(), "as before");
+    // One from before that word takes over with the word to go.
+    named.is_a_script("say '{\"ready\":true}'; hear; hear");
+    program.signal(Signal::USR2);
+    until(|| program.log().contains("this process has been replaced"));
+    link.ends();
+    drop(client);
+    assert_eq!(program.end(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn a_reload_of_a_process_that_was_replaced_is_the_newer_ones() {
+    let program = Program::start("forwarded", TEXT);
+    let mut link = Peer::connect(program.address);
+    link.send(setup(ORIGIN, "http%2F1.1"));
+    assert_eq!(link.response().status(), 101);
+    let mut runs = Peer::connect(program.address);
+    runs.get("/runs");
+    link.request();
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older && program.log().contains("this process has been replaced"));
+    program.write(Text { edge: "cores = 1", ..TEXT });
+    program.signal(Signal::HUP); // whoever sent it knows the older one
+    // With those of the generation before, as long as that leaves.
+    program.until(|status| status["generation"] == 2 && status["cores"].as_array().map(Vec::len) == Some(1));
+    link.ok("ran");
+    assert_eq!(runs.response().text(), "ran");
+}
+
+#[test]
+fn reloads_beside_upgrades_lose_nothing_and_the_newest_configuration_counts() {
+    let program = Program::start("beside", TEXT);
+    let server = origin::serving(|_| common::ok("served"));
+    let workers = [0, 1].map(|_| worker(program.address, server));
+    program.until(|status| status["links"].as_array().is_some_and(|links| links.len() == 4));
+    let load = Load::start(program.address, 2, "/");
+    load.wait_for(100);
+    let cores = |round: usize| 1 + round % 2;
+    for round in 0..4 {
+        let before = program.newest();
+        let pid = Pid::from_raw(before as i32).expect("a pid");
+        let write = || program.write(Text { edge: &format!("cores = {}", cores(round)), ..TEXT });
+        let send = |signal| kill_process(pid, signal).expect("it lives");
+        if round % 2 == 0 {
+            write();
+            send(Signal::HUP);
+            send(Signal::USR2);
+        } else {
+            send(Signal::USR2);
+            write(); // whether the newer one has read the file already or not
+            send(Signal::HUP);
+        }
+        program.until(|status| {
+            let is_anew = status["pid"] != before && status["cores"].as_array().map(Vec::len) == Some(cores(round));
+            is_anew || load.has_failed()
+        });
+        load.wait_for(30);
+        until(|| !is_running(before) || load.has_failed());
+    }
+    let (answers, failures) = load.end();
+    assert_eq!(failures, Vec::<String>::new(), "of {answers}\n{}", program.log());
+    for worker in workers {
+        worker.drain();
+        assert_eq!(worker.wait(), Ok(true));
+    }
 }
 
 #[test]
@@ -341,6 +505,15 @@ impl Systemd {
         let mut bytes = [0; 4096];
         let count = self.socket.recv(&mut bytes).expect("nobody says anything");
         String::from_utf8(bytes[..count].to_vec()).expect("text")
+    }
+
+    /// For a moment nothing is said.
+    #[track_caller]
+    fn hears_nothing(&self) {
+        self.socket.set_read_timeout(Some(common::QUIET)).expect("a timeout");
+        let heard = self.socket.recv(&mut [0; 4096]);
+        assert!(heard.is_err(), "something was said");
+        self.socket.set_read_timeout(Some(HANG)).expect("a timeout");
     }
 }
 

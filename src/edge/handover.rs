@@ -3,11 +3,15 @@
 //!
 //! ```text
 //! older: {"handover":1,"batches":n}, n times {"lent":[..]} with as many sockets (SCM_RIGHTS)
-//! newer: {"ready":true,"addresses":[..]}  its cores have started; it will take connections there, and takes none yet
-//! older: {"go":true}                      it will not take it back; it has told its supervisor, and leaves its sockets now
+//! newer: {"ready":true,"addresses":[..],"says_open":true}  its cores have started; it takes no connections yet
+//! older: {"go":true}    it may
+//! newer: {"open":true}  it does, and nothing is left that could fail
+//! older: {"left":true}  it has told its supervisor, and leaves its sockets now
 //! ```
 //!
-//! A newer one whose older one has ended takes connections without that word: there is nobody else.
+//! Until it has heard the last but one, the older one gives nothing up: should the newer one end, it goes on. One that does not say
+//! `says_open` is from before that word, and has taken over with `go`. A newer one whose older one has ended takes connections
+//! without any word: there is nobody else.
 //!
 //! One message each on a socket that keeps them apart (SOCK_SEQPACKET), the newer process's standard input. Members that are
 //! not known are skipped; what a reader could not skip gets another number.
@@ -25,6 +29,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::sockets::{Kept, Sockets};
@@ -59,8 +64,15 @@ struct Word {
     /// Where it listens: what the older one gave it, and what it has opened.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<SocketAddr>,
+    /// It will say when it takes connections.
+    #[serde(skip_serializing_if = "is_false")]
+    says_open: bool,
     #[serde(skip_serializing_if = "is_false")]
     go: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    open: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    left: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
@@ -81,6 +93,7 @@ pub struct Successor {
     channel: OwnedFd,
     /// Where it listens, once it is ready.
     pub addresses: Vec<SocketAddr>,
+    says_open: bool,
 }
 
 /// The older process that started this one.
@@ -122,7 +135,7 @@ impl Program {
         }
         crate::io::only_standard_descriptors(&mut command);
         let child = command.spawn().map_err(|error| format!("{} cannot be started: {error}", self.file.display()))?;
-        Ok(Successor { child, channel, addresses: Vec::new() })
+        Ok(Successor { child, channel, addresses: Vec::new(), says_open: false })
     }
 }
 
@@ -142,27 +155,59 @@ impl Successor {
 
     /// Until its cores have started. Otherwise it has ended afterwards.
     pub fn wait(mut self) -> Result<Successor, String> {
-        let by = clock::now().plus_ms(UPGRADE_MS_MAX);
-        match hear::<Word>(&self.channel, by.ms_since(clock::now())) {
-            Ok((Word { ready: true, addresses, .. }, _)) => Ok(Successor { addresses, ..self }),
+        match self.hear() {
+            Ok(Word { ready: true, addresses, says_open, .. }) => Ok(Successor { addresses, says_open, ..self }),
             Ok(_) => Err(self.end("it says what nobody understands")),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(self.end("it did not become ready in time")),
-            Err(_) => Err(self.end("it has ended")),
+            Err(why) => Err(self.end(why)),
         }
     }
 
-    /// It is not wanted any more. What is to be told about it.
+    fn hear(&self) -> Result<Word, &'static str> {
+        match hear(&self.channel, UPGRADE_MS_MAX) {
+            Ok((word, _)) => Ok(word),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err("it did not become ready in time"),
+            Err(_) => Err("it has ended"),
+        }
+    }
+
+    /// It is not wanted any more, and nobody is with it. What is to be told about it.
     pub fn end(&mut self, why: &str) -> String {
         let _ = self.child.kill(); // it may have ended
+        self.ended(why)
+    }
+
+    /// As [`Successor::end`], where it takes connections already: it finishes what they ask.
+    pub fn drain(&mut self, why: &str) -> String {
+        self.is_left_alone(); // it waits for that
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        self.ended(why)
+    }
+
+    fn ended(&mut self, why: &str) -> String {
         match self.child.wait() {
             Ok(status) => format!("the new process did not start: {why} ({status})"),
             Err(error) => format!("the new process did not start: {why} ({error})"),
         }
     }
 
-    /// It is the edge from now on, and takes connections. It would go on without this word, too, when this process has ended.
-    pub fn go(&self) {
-        let _ = say(&self.channel, &Word { go: true, ..Word::default() }, &[]);
+    /// It may take connections. Returns when it does, and goes on whatever happens here. Otherwise it has ended afterwards.
+    pub fn go(&mut self) -> Result<(), String> {
+        let said = say(&self.channel, &Word { go: true, ..Word::default() }, &[]);
+        if !self.says_open {
+            return Ok(());
+        }
+        match said.map_err(|_| "it has ended").and_then(|()| self.hear()) {
+            Ok(Word { open: true, .. }) => Ok(()),
+            Ok(_) => Err(self.end("it says what nobody understands")),
+            Err(why) => Err(self.end(why)),
+        }
+    }
+
+    /// It is the edge from now on: whoever watches this process knows, and nobody is taken here any more.
+    pub fn is_left_alone(&self) {
+        let _ = say(&self.channel, &Word { left: true, ..Word::default() }, &[]); // it would go on without this word, too
     }
 }
 
@@ -203,8 +248,18 @@ impl Predecessor {
     }
 
     /// This one could take connections, there. Returns when it is to, or when the other one has gone.
-    pub fn tell_ready(self, addresses: Vec<SocketAddr>) {
-        if say(&self.channel, &Word { ready: true, addresses, go: false }, &[]).is_ok() {
+    pub fn tell_ready(&self, addresses: Vec<SocketAddr>) {
+        self.tell(&Word { ready: true, addresses, says_open: true, ..Word::default() });
+    }
+
+    /// This one takes connections. Returns when the other one takes none any more, or has gone.
+    pub fn tell_open(self) {
+        self.tell(&Word { open: true, ..Word::default() });
+    }
+
+    /// Says something, and waits for what is said to it.
+    fn tell(&self, word: &Word) {
+        if say(&self.channel, word, &[]).is_ok() {
             let _ = hear::<Word>(&self.channel, UPGRADE_MS_MAX);
         }
     }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::config::EdgeConfig;
 use super::core::{Shared, orders};
 use super::handover::{Predecessor, Program};
@@ -58,6 +60,8 @@ struct Present {
     is_wanted_anew: bool,
     /// Another process is about to take over.
     is_upgrading: bool,
+    /// This one has. Nobody waits for its end, so that its id is nobody else's as long as this process lives.
+    successor: Option<Pid>,
 }
 
 /// A generation's last word.
@@ -85,13 +89,24 @@ impl Edge {
         let Dealt { sockets, cores, addresses, admin } = sockets.deal(&config, cpus.len())?;
         let (told, ends) = mpsc::channel();
         let addresses_now = addresses.clone();
-        let present = Present { sockets, addresses: addresses_now, admin, is_wanted_anew: false, is_upgrading: false };
+        let present = Present {
+            sockets,
+            addresses: addresses_now,
+            admin,
+            is_wanted_anew: false,
+            is_upgrading: false,
+            successor: None,
+        };
         let life = Arc::new(Life { lineage, present: Mutex::new(present), told });
         let generation = Generation::boot(config, &cpus, files, cores, &life.lineage)?;
-        if let Some(predecessor) = predecessor {
+        let shared = life.watch(generation)?;
+        if let Some(predecessor) = &predecessor {
             predecessor.tell_ready(addresses.iter().copied().chain(admin).collect());
         }
-        life.begin(generation, &life.present().sockets, None)?;
+        life.open(&shared, &life.present().sockets, None)?;
+        if let Some(predecessor) = predecessor {
+            predecessor.tell_open();
+        }
         Ok(Edge { life, ends: Mutex::new(ends), addresses, admin })
     }
 
@@ -136,6 +151,13 @@ impl Edge {
 }
 
 impl Present {
+    /// The file may have changed since the process that has taken over read it. False: none has.
+    fn hang_up_successor(&self) -> bool {
+        let Some(pid) = self.successor else { return false };
+        let _ = kill_process(pid, Signal::HUP); // it may have ended
+        true
+    }
+
     /// What becomes of its sockets when the next one listens on these addresses.
     fn heirs(&self, living: &[SocketAddr]) -> Heirs {
         Heirs::among(&self.addresses, self.admin, living)
@@ -147,8 +169,8 @@ impl Life {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a generation, and watches for its end. Its error leaves the one before as it was.
-    fn begin(self: &Arc<Life>, generation: Generation, sockets: &Sockets, heirs: Option<Heirs>) -> Result<u64, String> {
+    /// Watches for a generation's end.
+    fn watch(self: &Arc<Life>, generation: Generation) -> Result<Arc<Shared>, String> {
         let shared = generation.shared.clone();
         let number = shared.generation;
         let life = self.clone();
@@ -168,15 +190,20 @@ impl Life {
             tell_all(&shared, orders::DRAIN);
             return Err(format!("a thread could not be started: {error}; see ulimit -u"));
         }
+        Ok(shared)
+    }
+
+    /// Opens a generation that is watched. Its error leaves the one before as it was.
+    fn open(&self, shared: &Arc<Shared>, sockets: &Sockets, heirs: Option<Heirs>) -> Result<(), String> {
         if let Err(why) = sockets.listen() {
-            tell_all(&shared, orders::DRAIN);
+            tell_all(shared, orders::DRAIN);
             return Err(why);
         }
-        if self.lineage.open(&shared, heirs).is_none() {
-            tell_all(&shared, orders::DRAIN);
+        if self.lineage.open(shared, heirs).is_none() {
+            tell_all(shared, orders::DRAIN);
             return Err("the edge drains".into());
         }
-        Ok(number)
+        Ok(())
     }
 
     fn reload(self: &Arc<Life>, present: &mut Present, config: EdgeConfig) -> Result<Reloaded, String> {
@@ -197,7 +224,8 @@ impl Life {
         let living: Vec<SocketAddr> = sockets.addresses().collect();
         let heirs = present.heirs(&living);
         let generation = Generation::boot(config, &cpus, files, cores, &self.lineage)?;
-        let number = self.begin(generation, &sockets, Some(heirs))?;
+        let shared = self.watch(generation)?;
+        self.open(&shared, &sockets, Some(heirs))?;
         for address in addresses.iter().filter(|address| !present.addresses.contains(address)) {
             tracing::info!(%address, "listening");
         }
@@ -205,17 +233,24 @@ impl Life {
         for address in present.addresses.iter().filter(|address| !is_here(address)) {
             tracing::info!(%address, "closed: nobody new is taken here");
         }
-        *present = Present { sockets, addresses, admin, is_wanted_anew: false, is_upgrading: false };
-        Ok(Reloaded::Anew(number))
+        *present = Present { sockets, addresses, admin, is_wanted_anew: false, is_upgrading: false, successor: None };
+        Ok(Reloaded::Anew(shared.generation))
     }
 
     /// What SIGHUP asks for: the file is read again, and with a mistake in it nothing changes.
     fn hang_up(self: &Arc<Life>) {
         let Some(before) = self.lineage.present() else { return };
         self.lineage.log.reopen(); // also where the file is bad: whoever has renamed a log waits for that
-        self.lineage.supervisor.reloads();
         // Before the file is read: of two who do this, the one that reads later is in force later.
         let mut present = self.present();
+        if present.hang_up_successor() {
+            return tracing::info!("SIGHUP: it was told to the process that has taken over");
+        }
+        if present.is_upgrading {
+            present.is_wanted_anew = true;
+            return tracing::info!("SIGHUP: it is done when it is known whether another process takes over");
+        }
+        self.lineage.supervisor.reloads();
         let result = match EdgeConfig::read(Path::new(&before.config.file), clock::unix_seconds()) {
             Ok((config, warnings)) => {
                 warnings.lines().for_each(|line| tracing::warn!("{line}"));
@@ -278,11 +313,13 @@ impl Life {
         let sockets = if self.lineage.drains() { Err("the edge drains".into()) } else { sockets };
         let replaced = sockets.and_then(|sockets| program.start(&sockets)?.wait()).and_then(|mut successor| {
             let heirs = self.present().heirs(&successor.addresses);
+            // Before this one leaves its sockets: nobody finds one that nobody accepts on.
+            successor.go()?;
             let Some(departure) = self.lineage.depart(&heirs) else {
-                return Err(successor.end("the edge drains"));
+                return Err(successor.drain("the edge drains"));
             };
             self.lineage.supervisor.goes_on_as(successor.pid());
-            successor.go(); // before this one leaves its sockets: nobody finds one that nobody accepts on
+            successor.is_left_alone();
             departure.begin();
             Ok(successor.pid())
         });
@@ -293,9 +330,9 @@ impl Life {
                 // Should the other process end, its sockets end with it, and whoever binds anew has them alone.
                 present.sockets = Sockets::of(Vec::new());
                 // It may have read the file before that was changed.
-                let pid = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw);
-                if let (Some(pid), true) = (pid, is_wanted_anew) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::HUP); // it may have ended
+                present.successor = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+                if is_wanted_anew {
+                    present.hang_up_successor();
                 }
             }
             Err(_) => {
@@ -320,10 +357,11 @@ impl Life {
         }
     }
 
-    /// Tells the supervisor that all cores run, as often as it wants to hear it.
-    fn keep_watch(self: &Arc<Life>, every: Duration) -> Result<(), String> {
-        let life = self.clone();
+    /// Tells the supervisor that all cores run, as often as it wants to hear it, from the moment that it is given a life.
+    fn keep_watch(every: Duration) -> Result<mpsc::Sender<Arc<Life>>, String> {
+        let (begins, begun) = mpsc::channel::<Arc<Life>>();
         let watch = move || {
+            let Ok(life) = begun.recv() else { return };
             let (_never, nothing) = mpsc::channel::<()>();
             // sd_watchdog_enabled(3): at half of the time.
             while life.lineage.present().is_some() {
@@ -336,7 +374,7 @@ impl Life {
             }
         };
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(watch);
-        thread.map(drop).map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))
+        thread.map(|_| begins).map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))
     }
 }
 
@@ -366,6 +404,8 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
         None => activated(&config),
     };
     let lineage = Lineage::new(predecessor.is_some(), Supervisor::from_environment());
+    // Whatever may fail does so before another process gives up.
+    let watchdog = supervisor::watchdog().map(Life::keep_watch).transpose()?;
     let edge = Edge::start_on(config, &sockets, lineage.clone(), predecessor)?;
     drop(sockets); // those that no configuration wants are closed, unless they are lent
     for address in &edge.addresses {
@@ -399,8 +439,8 @@ pub fn run(config: EdgeConfig) -> Result<(), String> {
         ends.drain();
     });
     lineage.supervisor.is_ready();
-    if let Some(every) = supervisor::watchdog() {
-        edge.life.keep_watch(every)?;
+    if let Some(watchdog) = watchdog {
+        let _ = watchdog.send(edge.life.clone()); // it waits for nothing else
     }
     let finished = edge.wait();
     // A process that is about to take over from one that was told to end is ended by whoever started it, and by nobody else.

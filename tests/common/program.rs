@@ -123,11 +123,14 @@ impl Program {
 
     /// Replaces the file's text. Nobody has told the program.
     pub fn write(&self, text: Text<'_>) {
-        std::fs::write(&self.file, written(self.address, self.admin, text)).expect("a temporary file");
+        self.write_raw(&written(self.address, self.admin, text));
     }
 
+    /// Whoever reads it meanwhile finds one text or the other.
     pub fn write_raw(&self, text: &str) {
-        std::fs::write(&self.file, text).expect("a temporary file");
+        let fresh = self.file.with_extension("new");
+        std::fs::write(&fresh, text).expect("a temporary file");
+        std::fs::rename(&fresh, &self.file).expect("a temporary file");
     }
 
     pub fn log(&self) -> String {
