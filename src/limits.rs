@@ -219,9 +219,11 @@ pub const REPORT_MS_MAX: u64 = 1_000;
 pub const RETRY_AFTER_S_MAX: u64 = 300;
 /// How often each core tells of its links' work, from which a queue's wait is foretold.
 pub const RATE_LOOK_MS: u64 = 1_000;
-/// Readers of `/events` at once: pages that are open. What one has not taken lies with the kernel, and one event is shared by all.
+/// Readers of `/events` at once: pages that are open. One event is shared by all.
 pub const EVENT_STREAMS_MAX: usize = 16;
-/// How long a reader may take for one event. Then it is cut; a browser comes again by itself.
+/// How long a reader may take for one event, and for the first byte of what it is given. Then it is cut, and a browser comes again by
+/// itself. What one that never reads may cost: one event that is shared, or its first one alone, and with this kernel what is told in so
+/// long; what it has room for is its own.
 pub const EVENT_TAKE_MS_MAX: u64 = 5_000;
 /// How often a stream looks for news, and whether its reader is there: an event is late by at most this.
 pub const EVENT_LOOK_MS: u64 = 100;

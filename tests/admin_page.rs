@@ -4,13 +4,16 @@
 
 mod common;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use common::peer::start;
 use common::tls::Files;
 use common::{ADMIN_TOKEN, CORES, HANG, Peer, TestEdge, edge, get, setting};
+use ptth::limits::{EVENT_STREAMS_MAX, EVENT_TAKE_MS_MAX, SAMPLE_MS};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 /// A reader of `/events`: takes chunks apart, and gives the JSON of each event.
 struct Events {
@@ -131,7 +134,7 @@ fn news_come_every_second_and_begin_with_what_was() {
 #[test]
 fn so_many_may_read_and_one_that_leaves_makes_room() {
     let edge = edge();
-    let mut readers: Vec<Events> = (0..ptth::limits::EVENT_STREAMS_MAX).map(|_| Events::open(&edge)).collect();
+    let mut readers: Vec<Events> = (0..EVENT_STREAMS_MAX).map(|_| Events::open(&edge)).collect();
     assert_eq!(edge.admin_get("/events").status(), 503);
     drop(readers.pop());
     let from = Instant::now();
@@ -148,6 +151,48 @@ fn so_many_may_read_and_one_that_leaves_makes_room() {
     let mut head = Peer::connect(edge.admin);
     head.send(start("HEAD", "/events") + "\r\n");
     assert_eq!(head.response_to_head().status(), 405);
+}
+
+/// A reader that asks and then never reads, with little room for what comes.
+fn sleeper(edge: &TestEdge) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(edge.admin), Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("less than the kernel's least is that");
+    socket.connect(&edge.admin.into()).expect("the edge listens");
+    let mut stream = TcpStream::from(socket);
+    stream.write_all((start("GET", "/events") + "\r\n").as_bytes()).expect("the edge reads");
+    stream
+}
+
+/// Bytes that the edge's kernel holds for a peer, as `/proc/net/tcp` shows them (proc_net(5)): little-endian hexadecimal addresses.
+fn held_for(edge: &TestEdge, peer: &TcpStream) -> u64 {
+    let place = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let ends = format!("{} {}", place(edge.admin), place(peer.local_addr().expect("an address")));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let line = table.lines().find(|line| line.contains(&ends));
+    let queue = line.and_then(|line| line.split_whitespace().nth(4)?.split_once(':')).map_or("0", |(sent, _)| sent);
+    u64::from_str_radix(queue, 16).expect("a number")
+}
+
+#[test]
+fn a_reader_that_never_reads_is_cut_and_holds_little_and_the_others_read_on() {
+    let edge = edge();
+    let mut good = Events::open(&edge);
+    let sleeping: Vec<TcpStream> = (1..EVENT_STREAMS_MAX).map(|_| sleeper(&edge)).collect();
+    let mut left: Vec<&TcpStream> = sleeping.iter().collect();
+    let (mut event_bytes, mut held) = (0, 0);
+    let from = Instant::now();
+    while !left.is_empty() {
+        event_bytes = event_bytes.max(good.next().to_string().len() as u64);
+        held = left.iter().map(|peer| held_for(&edge, peer)).max().unwrap_or(0).max(held);
+        left.retain(|peer| peer.take_error().expect("a socket").is_none());
+        assert!(from.elapsed() < HANG, "{} are not cut, and {held} bytes are held for one", left.len());
+    }
+    // What is told until it is cut, and what was there before.
+    let events = EVENT_TAKE_MS_MAX / SAMPLE_MS + 2;
+    assert!(0 < held && held <= events * (event_bytes + 100), "{held} bytes of events of {event_bytes}");
+    let mut others: Vec<Events> = (1..EVENT_STREAMS_MAX).map(|_| Events::open(&edge)).collect();
+    others.iter_mut().for_each(|other| _ = other.next());
+    good.next();
 }
 
 #[test]

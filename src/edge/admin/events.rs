@@ -1,5 +1,5 @@
 //! The page's news: one event a second, made once for all who listen, and streams that carry it (`text/event-stream`). A reader
-//! that does not take its event in time is cut; what is told never enters.
+//! that does not take its events is cut; what is told never enters.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -12,6 +12,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::clock::{self, Now};
 use crate::edge::core::Core;
 use crate::edge::history::HistoryReport;
 use crate::edge::lineage::Lineage;
@@ -99,8 +100,9 @@ pub async fn stream(
     let mut seen = reader.look(0).map_or(0, |(number, _)| number);
     let report = super::report(core).await.0.brief(EVENT_LINKS_MAX);
     let all = core.shared.lineage.history().report(HISTORY_SAMPLES);
-    give(answer, Bytes::from_static(b"retry: 1000\n")).await?;
-    give(answer, event(&report, &all)).await?;
+    let mut owed = Owed::default();
+    give(answer, Bytes::from_static(b"retry: 1000\n"), &mut owed).await?;
+    give(answer, event(&report, &all), &mut owed).await?;
     let mut quiet_ms = 0;
     let mut drained = core.admin_drain.wait();
     // Where another generation or another process answers, the browser comes again, and finds that one.
@@ -114,20 +116,43 @@ pub async fn stream(
         if poll_fn(|cx| Poll::Ready(body.poll_gone(cx).is_ready())).await {
             return Err(Fault::ClientGone);
         }
+        if owed.is_overdue(answer, clock::now()) {
+            return Err(Fault::ClientGone);
+        }
         quiet_ms += EVENT_LOOK_MS;
         if let Some((number, event)) = reader.look(seen) {
             (seen, quiet_ms) = (number, 0);
-            give(answer, event).await?;
+            give(answer, event, &mut owed).await?;
         } else if quiet_ms >= EVENT_BEAT_MS {
             quiet_ms = 0;
-            give(answer, Bytes::from_static(b":\n\n")).await?;
+            give(answer, Bytes::from_static(b":\n\n"), &mut owed).await?;
         }
     }
     answer.put(Piece::End { trailers: None })
 }
 
+/// Since when a reader has taken nothing of what it was given, and what [`Sink::delivered`] said then. A small event is with the
+/// kernel at once, and there thousands of them would find room, so this is what tells of a reader that does not read.
+#[derive(Default)]
+struct Owed(Option<(Option<u64>, Now)>);
+
+impl Owed {
+    fn is_given(&mut self, answer: &impl Sink, now: Now) {
+        self.0.get_or_insert_with(|| (answer.delivered(), now));
+    }
+
+    fn is_overdue(&mut self, answer: &impl Sink, now: Now) -> bool {
+        let Some((delivered, since)) = self.0 else { return false };
+        if answer.delivered() != delivered {
+            self.0 = None;
+        }
+        self.0.is_some() && now.ms_since(since) >= EVENT_TAKE_MS_MAX
+    }
+}
+
 /// The whole piece is with the kernel, or the reader is gone.
-async fn give(answer: &mut impl Sink, bytes: Bytes) -> Result<(), Fault> {
+async fn give(answer: &mut impl Sink, bytes: Bytes, owed: &mut Owed) -> Result<(), Fault> {
+    owed.is_given(answer, clock::now());
     let taken = io::timeout(EVENT_TAKE_MS_MAX, async {
         poll_fn(|cx| answer.poll_ready(cx)).await?;
         answer.put(Piece::Data { bytes, last: false })?;
