@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::admin::events;
 use super::core::Core;
 use super::inquiry;
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::events::{Counters, Durations, Label as _, RefusalReason, StatusClass};
 use crate::ids::{Class, CoreId, LinkId};
 use crate::io;
@@ -87,6 +87,10 @@ pub struct Track {
 pub struct History {
     /// Seconds since 1970, oldest first; at most `HISTORY_SAMPLES`.
     at_unix: VecDeque<u64>,
+    /// Seconds that each sample is about: a busy core takes one late, and a reload takes its time.
+    spans_s: VecDeque<f64>,
+    /// When the last one was taken.
+    taken: Option<Now>,
     /// By name. A pool that came later has fewer samples; its last is everybody's last.
     pools: Vec<(String, VecDeque<Sample>)>,
     whole: VecDeque<WholeSample>,
@@ -134,7 +138,7 @@ pub struct PoolHistory {
     pub links: Vec<u32>,
     pub credits: Vec<u32>,
     pub in_flight: Vec<u32>,
-    /// In that second: handed to links, answered, and answered with 5xx.
+    /// Since the sample before: handed to links, answered, and answered with 5xx.
     pub dispatched: Vec<u32>,
     pub answered: Vec<u32>,
     pub failed: Vec<u32>,
@@ -147,7 +151,7 @@ pub struct PoolHistory {
 pub struct ClassHistory {
     pub class: u8,
     pub queued: Vec<u32>,
-    /// Of those that were dispatched in that second: at most so long, by buckets each twice as wide. `None`: there were none.
+    /// Of those that were dispatched since the sample before: at most so long, by buckets each twice as wide. `None`: there were none.
     pub wait_p50_us: Vec<Option<u32>>,
     pub wait_p99_us: Vec<Option<u32>>,
 }
@@ -155,7 +159,7 @@ pub struct ClassHistory {
 /// What a pool did lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
-    /// Dispatches in a second, answers, and those among them with 5xx.
+    /// Dispatches in a second, answers, and those among them with 5xx, over the time that lay between the samples.
     pub per_s: f64,
     pub answered_per_s: f64,
     pub failed_per_s: f64,
@@ -181,6 +185,7 @@ async fn sample(core: &Rc<Core>) {
     if look.living.last().is_none_or(|present| present.shared.generation != core.shared.generation) {
         return;
     }
+    let tick = Tick { at_unix: clock::unix_seconds(), now: clock::now(), started: lineage.started };
     let mut pulses = Vec::new();
     let mut names: Vec<String> = Vec::new();
     for member in look.living.iter().rev() {
@@ -193,7 +198,16 @@ async fn sample(core: &Rc<Core>) {
         }
         names.extend(own.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
     }
-    lineage.history().note(clock::unix_seconds(), &names, pulses);
+    lineage.history().note(tick, &names, pulses);
+}
+
+/// When a sample is taken.
+#[derive(Clone, Copy, Debug)]
+struct Tick {
+    at_unix: u64,
+    now: Now,
+    /// The first sample is about the time since then.
+    started: Now,
 }
 
 /// A pulse, and whose it is.
@@ -295,8 +309,11 @@ impl Waits {
 }
 
 impl History {
-    fn note(&mut self, at_unix: u64, names: &[String], pulses: Vec<CorePulse>) {
+    fn note(&mut self, tick: Tick, names: &[String], pulses: Vec<CorePulse>) {
         self.rounds += 1;
+        let since = self.taken.replace(tick.now).unwrap_or(tick.started);
+        #[allow(clippy::cast_precision_loss)] // milliseconds of a process
+        let span_s = tick.now.ms_since(since).max(1) as f64 / 1e3;
         let mut samples = vec![(Sample::default(), [Waits::default(); Class::COUNT]); names.len()];
         let mut whole = WholeSample::default();
         for CorePulse { generation, core, names: own, pulse } in pulses {
@@ -316,7 +333,7 @@ impl History {
             whole.refused.iter_mut().zip(&pulse.refused).for_each(|(all, own)| *all += narrow(*own));
             whole.requeued += narrow(pulse.requeued);
             for link in pulse.links {
-                self.follow((generation, core, link.link), link);
+                self.follow((generation, core, link.link), link, span_s);
             }
         }
         let rounds = self.rounds;
@@ -331,11 +348,12 @@ impl History {
             });
             push(&mut self.pools[place].1, sample);
         }
-        push(&mut self.at_unix, at_unix);
+        push(&mut self.at_unix, tick.at_unix);
+        push(&mut self.spans_s, span_s);
         push(&mut self.whole, whole);
     }
 
-    fn follow(&mut self, key: (u64, CoreId, LinkId), pulse: LinkPulse) {
+    fn follow(&mut self, key: (u64, CoreId, LinkId), pulse: LinkPulse, span_s: f64) {
         let track = self.links.entry(key).or_insert(Track {
             ended: pulse.ended,
             answer_ms: None,
@@ -346,9 +364,10 @@ impl History {
         let ended = pulse.ended.saturating_sub(std::mem::replace(&mut track.ended, pulse.ended));
         // A tenth of each second's: some ten seconds are in it.
         #[allow(clippy::cast_precision_loss)] // a second's
-        let ended = ended as f64;
-        track.in_flight += (f64::from(pulse.in_flight) - track.in_flight) / 10.0;
-        track.ends_per_s += (ended - track.ends_per_s) / 10.0;
+        let ends_per_s = ended as f64 / span_s;
+        let part = (span_s / 10.0).min(1.0);
+        track.in_flight += (f64::from(pulse.in_flight) - track.in_flight) * part;
+        track.ends_per_s += (ends_per_s - track.ends_per_s) * part;
         // Little's law; fewer than one in ten seconds tell nothing.
         track.answer_ms = (track.ends_per_s > 0.1).then(|| track.in_flight / track.ends_per_s * 1e3);
         track.seen = self.rounds;
@@ -369,10 +388,10 @@ impl History {
         let longest = |of: fn(&Sample) -> &ByClass<Option<u32>>| {
             last.iter().find_map(|sample| of(sample).iter().flatten().max().copied())
         };
-        #[allow(clippy::cast_precision_loss)] // a handful
-        let per_s = |of: fn(&Sample) -> u32| {
-            last.iter().map(|sample| f64::from(of(sample))).sum::<f64>() / last.len().max(1) as f64
-        };
+        let seconds: f64 = self.spans_s.iter().rev().take(last.len()).sum();
+        // Without a sample there is nothing, in no time.
+        let per_s =
+            |of: fn(&Sample) -> u32| last.iter().map(|sample| f64::from(of(sample))).sum::<f64>() / seconds.max(1e-3);
         Pace {
             per_s: per_s(|sample| sample.dispatched),
             answered_per_s: per_s(|sample| sample.answered),
@@ -474,6 +493,16 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
+    /// At this second of a process.
+    fn at(second: u64) -> Tick {
+        at_ms(1_000 * (second + 1), second)
+    }
+
+    fn at_ms(since_start_ms: u64, at_unix: u64) -> Tick {
+        let started = Now(5_000_000_000);
+        Tick { at_unix, now: started.plus_ms(since_start_ms), started }
+    }
+
     /// One core of generation 1 that has counted so, with this many waiting in class 3 and these links.
     fn told(told: &mut Told, counters: &Counters, queued: usize, links: Vec<LinkNow>) -> CorePulse {
         let mut now = PoolNow::default();
@@ -495,7 +524,7 @@ mod tests {
             counters.pools[0].queue_wait.observe_ns(class, 1_000_000 << second);
             counters.pools[0].requests.one(class, StatusClass::of(502));
             let pulse = told(&mut before, &counters, 5 * second as usize, Vec::new());
-            history.note(second, &names(&["app"]), vec![pulse]);
+            history.note(at(second), &names(&["app"]), vec![pulse]);
         }
         let report = history.report(2);
         assert_eq!(report.at_unix, [1, 2]);
@@ -514,11 +543,36 @@ mod tests {
         assert_eq!(history.pace("other"), Pace::default());
     }
 
+    /// Ten requests a second, whenever somebody looks.
+    #[test]
+    fn a_sample_that_is_late_makes_no_peak_and_no_hole() {
+        let (mut history, mut before, mut counters) = (History::default(), Told::default(), Counters::new(1));
+        let (class, link) = (Class::of(3), LinkId(7));
+        let mut counted = 0;
+        for (second, since_start_ms) in [1_000, 2_000, 5_000, 5_100, 6_000, 36_000, 37_000].into_iter().enumerate() {
+            let due = since_start_ms / 100;
+            for _ in counted..due {
+                counters.pools[0].dispatches.one(Dispatch::Local);
+                counters.pools[0].requests.one(class, StatusClass::of(502));
+            }
+            counted = due;
+            let links = vec![LinkNow { link, in_flight: 4, ended: due }];
+            let pulse = told(&mut before, &counters, 0, links);
+            history.note(at_ms(since_start_ms, second as u64), &names(&["app"]), vec![pulse]);
+            let pace = history.pace("app");
+            for per_s in [pace.per_s, pace.answered_per_s, pace.failed_per_s] {
+                assert!((per_s - 10.0).abs() < 1e-6, "{since_start_ms} ms: {pace:?}");
+            }
+        }
+        let answer_ms = history.link(1, CoreId(0), link).and_then(|track| track.answer_ms).expect("requests end");
+        assert!((answer_ms - 400.0).abs() < 1.0, "4 in flight and 10 ends in a second: {answer_ms}");
+    }
+
     #[test]
     fn what_a_second_has_not_seen_has_no_wait() {
         let (mut history, mut before, counters) = (History::default(), Told::default(), Counters::new(1));
         let pulse = told(&mut before, &counters, 1, Vec::new());
-        history.note(0, &names(&["app"]), vec![pulse]);
+        history.note(at(0), &names(&["app"]), vec![pulse]);
         assert_eq!(history.report(9).pools[0].classes[0].wait_p99_us, [None]);
     }
 
@@ -527,12 +581,12 @@ mod tests {
         let (mut history, mut before, counters) = (History::default(), Told::default(), Counters::new(1));
         for second in 0..HISTORY_SAMPLES as u64 + 7 {
             let pulse = told(&mut before, &counters, 0, Vec::new());
-            history.note(second, &names(&["app"]), vec![pulse]);
+            history.note(at(second), &names(&["app"]), vec![pulse]);
         }
         let report = history.report(usize::MAX);
         assert_eq!((report.at_unix.len(), report.at_unix[0]), (HISTORY_SAMPLES, 7));
         assert_eq!(report.pools[0].links.len(), HISTORY_SAMPLES);
-        history.note(999, &names(&["new"]), Vec::new());
+        history.note(at(999), &names(&["new"]), Vec::new());
         let report = history.report(usize::MAX);
         assert_eq!((report.pools.len(), &*report.pools[0].name, report.pools[0].links.len()), (1, "new", 1));
     }
@@ -544,7 +598,7 @@ mod tests {
         let mut note = |history: &mut History, second: u64, links: &[(u32, u64)]| {
             let links = links.iter().map(|&(in_flight, ended)| LinkNow { link, in_flight, ended }).collect();
             let pulse = told(&mut before, &counters, 0, links);
-            history.note(second, &names(&["app"]), vec![pulse]);
+            history.note(at(second), &names(&["app"]), vec![pulse]);
         };
         for second in 0..60 {
             note(&mut history, second, &[(4, 2 * second)]);
