@@ -813,6 +813,7 @@ impl Core {
                 part.wait_ns = self.wait_ns(pool, flow.ahead_of(Class::of(u8::MAX))).unwrap_or_default();
             }
         }
+        let lineage = &self.shared.lineage;
         let mut counters = self.counters.borrow().clone();
         counters.core.connection_panics = crate::io::panics();
         counters.core.accept_backoffs = crate::io::accept_backoffs();
@@ -823,7 +824,7 @@ impl Core {
             connections: self.connections.get() as u64,
             busy_ns: clock::thread_cpu_ns(),
             lag: crate::io::lag(),
-            process: (self.id == CoreId(0)).then(|| ProcessReport::look(self.shared.lineage.started)),
+            process: (self.id == CoreId(0)).then(|| ProcessReport::look(lineage.started, &lineage.descriptors)),
             certificates: if self.id == CoreId(0) { self.shared.certificates() } else { Vec::new() },
             counters,
             pools,

@@ -12,6 +12,7 @@ use super::admin::events::News;
 use super::core::{Message, Shared, orders};
 use super::history::History;
 use super::log::AccessLog;
+use super::process::Descriptors;
 use super::roll::Whose;
 use super::supervisor::Supervisor;
 use crate::clock::{self, Now};
@@ -29,6 +30,8 @@ pub struct Lineage {
     pub follows: bool,
     pub supervisor: Supervisor,
     pub log: AccessLog,
+    /// Of the process.
+    pub descriptors: Descriptors,
     state: Mutex<State>,
     /// Of sessions at the admin address: they live over reloads, and end with the process. `None`: there were
     /// no random bytes, and nobody has a session.
@@ -133,6 +136,7 @@ impl Lineage {
             follows,
             supervisor,
             log,
+            descriptors: Descriptors::of_process(),
             state: Mutex::default(),
             history: Mutex::default(),
         })
