@@ -6,7 +6,7 @@ mod common;
 
 use common::h2_worker::H2Worker;
 use common::peer::start;
-use common::{CORES, HOST, Peer, TestEdge, edge, setting};
+use common::{CORES, HOST, Message, Peer, TestEdge, edge, setting};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -35,8 +35,12 @@ fn explain(edge: &TestEdge, method: &str, path: &str, headers: &[&str]) -> Value
 #[track_caller]
 fn check_refused(edge: &TestEdge, told: &Value, request: &str, status: u16) {
     assert_eq!((&told["verdict"], &told["refusal"]["status"]), (&json!("refused"), &json!(status)), "{told:#}");
-    let answer = edge.sent(request).response();
-    assert_eq!(answer.status(), status, "{answer:?}");
+    check_answer(told, &edge.sent(request).response(), status);
+}
+
+#[track_caller]
+fn check_answer(told: &Value, answer: &Message, status: u16) {
+    assert_eq!((&told["refusal"]["status"], answer.status()), (&json!(status), status), "{told:#} {answer:?}");
     let error = answer.field("proxy-status").and_then(|value| value.split_once("error=")).map(|(_, error)| error);
     assert_eq!(told["refusal"]["error"].as_str(), error, "{told:#}");
     assert!(answer.text().contains(told["refusal"]["text"].as_str().expect("text")), "{told:#} {answer:?}");
@@ -260,17 +264,40 @@ fn a_head_of_any_size_can_be_posted() {
 }
 
 #[test]
-fn an_edge_that_drains_takes_nothing() {
+fn an_edge_that_drains_serves_what_is_on_its_way_and_takes_no_connection() {
+    for cores in CORES {
+        let edge = setting().cores(cores).start();
+        H2Worker::dial_at_once(&edge, 4).serve_all(|_| "served".to_owned());
+        edge.until_credits(4);
+        assert_eq!(explain(&edge, "GET", "/", &[])["draining"], false);
+        let request = common::get("/late");
+        let (begun, rest) = request.split_at(7);
+        let mut client = edge.sent(begun);
+        edge.until(|status| status["limits"]["connections"].as_u64() >= Some(1));
+        edge.drain();
+        // The system answers a new connection, and no HTTP does.
+        common::peer::until(|| std::net::TcpStream::connect(edge.address).is_err());
+        let told = explain(&edge, "GET", "/late", &[]);
+        assert_eq!((&told["draining"], &told["verdict"]), (&json!(true), &json!("at_once")), "{told:#}");
+        client.send(rest);
+        assert_eq!(client.response().status(), 200);
+        assert!(edge.wait());
+    }
+}
+
+#[test]
+fn an_edge_that_drains_has_nobody_come_for_what_has_no_link() {
     let edge = edge();
-    let mut link = edge.h1_link();
-    let mut client = edge.sent(common::get("/"));
-    link.request();
+    let request = common::get("/late");
+    let (begun, rest) = request.split_at(7);
+    let mut client = edge.sent(begun);
+    edge.until(|status| status["limits"]["connections"].as_u64() >= Some(1));
     edge.drain();
-    let told = explain(&edge, "GET", "/", &[]);
-    assert_eq!((&told["refusal"]["status"], &told["verdict"]), (&json!(503), &json!("refused")), "{told:#}");
-    assert_eq!(told["refusal"]["error"], "destination_unavailable");
-    link.ok("");
-    client.response();
+    common::peer::until(|| std::net::TcpStream::connect(edge.address).is_err());
+    let told = explain(&edge, "GET", "/late", &[]);
+    assert_eq!((&told["draining"], &told["verdict"]), (&json!(true), &json!("refused")), "{told:#}");
+    client.send(rest);
+    check_answer(&told, &client.response(), 503);
     assert!(edge.wait());
 }
 

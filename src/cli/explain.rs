@@ -61,6 +61,9 @@ fn words(told: &Explanation) -> String {
     let mut line = |what: &str, text: &str| {
         let _ = writeln!(out, "{what:<8} {text}");
     };
+    if told.draining {
+        line("edge", "drains: it takes no new connection, and this is about a request on one that is open");
+    }
     let entry = told.entry.as_deref().map(visible);
     match (&told.pool, &entry, &told.path) {
         (Some(pool), Some(entry), Some(path)) => {

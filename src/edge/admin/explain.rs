@@ -29,6 +29,8 @@ use crate::wire::{self, HeadScan};
 pub struct Explanation {
     pub method: String,
     pub url: String,
+    /// The edge drains: no new connection is taken, and this is about a request on one that is open.
+    pub draining: bool,
     pub verdict: Verdict,
     /// What refuses it, or would while it waits.
     pub refusal: Option<Refusal>,
@@ -119,7 +121,12 @@ pub async fn explain(core: &Rc<Core>, asked: &[u8]) -> Result<Explanation, &'sta
         return Err("the edge has ended");
     };
     let shared = &present.shared;
-    let mut told = Explanation { method: question.method.clone(), url: question.url.clone(), ..Explanation::default() };
+    let mut told = Explanation {
+        method: question.method.clone(),
+        url: question.url.clone(),
+        draining: lineage.drains(),
+        ..Explanation::default()
+    };
     let mut ask = match read(&question.head) {
         Ok(ask) => ask,
         Err(fault) => return Ok(told.refused(fault)),
@@ -169,7 +176,6 @@ pub async fn explain(core: &Rc<Core>, asked: &[u8]) -> Result<Explanation, &'sta
     let has_room = books.has_room(gate::head_bytes(&ask), config.queue.requests_max, config.queue.bytes_max);
     told.queue = Some(queue);
     let refused = match may_wait {
-        _ if lineage.drains() => Some(Fault::Draining),
         _ if has_credit => None,
         Err(fault) => Some(fault),
         Ok(()) if !has_room => Some(Fault::QueueFull),
