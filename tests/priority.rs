@@ -15,10 +15,11 @@ fn urgent(path: &str, priority: &str) -> String {
     get(path).replace("\r\n\r\n", &format!("\r\nPriority: {priority}\r\n\r\n"))
 }
 
-/// Sends each request when the one before waits; they wait in this order of arrival.
+/// Sends each request when the one before waits; they wait in this order of arrival. `waiting` others do so already; one that
+/// another core has just taken counts for a moment more.
 #[track_caller]
-fn queued(edge: &TestEdge, requests: &[String]) -> Vec<Peer> {
-    let waiting = edge.status()["pools"][0]["queued"].as_u64().expect("a number");
+fn queued(edge: &TestEdge, waiting: u64, requests: &[String]) -> Vec<Peer> {
+    edge.until_queued(waiting);
     let mut clients = Vec::new();
     for (request, n) in requests.iter().zip(1..) {
         clients.push(edge.sent(request));
@@ -47,7 +48,7 @@ fn a_free_credit_takes_the_most_urgent_and_then_the_oldest() {
         let first = worker.accept();
         let order = [(6, "/f"), (3, "/d"), (0, "/a"), (7, "/g"), (3, "/e"), (1, "/b"), (1, "/c")];
         let requests: Vec<String> = order.iter().map(|(u, path)| urgent(path, &format!("u={u}"))).collect();
-        clients.extend(queued(&edge, &requests));
+        clients.extend(queued(&edge, 0, &requests));
         first.ok("");
         for want in ["/a", "/b", "/c", "/d", "/e", "/f", "/g"] {
             let asked = worker.accept();
@@ -99,7 +100,7 @@ fn a_pool_serves_so_many_at_once_over_all_links_and_cores() {
         let workers = [H2Worker::dial(&edge, 50), H2Worker::dial(&edge, 50)];
         let mut clients = vec![edge.sent(get("/1")), edge.sent(get("/2"))];
         edge.until(|status| status["pools"][0]["in_flight"] == 2);
-        clients.extend(queued(&edge, &[urgent("/5", "u=5"), urgent("/4", "u=3"), urgent("/3", "u=0")]));
+        clients.extend(queued(&edge, 0, &[urgent("/5", "u=5"), urgent("/4", "u=3"), urgent("/3", "u=0")]));
         let mut running: Vec<_> = (0..2).map(|_| next(&workers)).collect();
         let mut served = Vec::new();
         while let Some(asked) = running.pop() {
@@ -124,7 +125,7 @@ fn a_full_queue_refuses_at_once_also_where_only_a_permit_is_missing() {
         let worker = H2Worker::dial(&edge, 50);
         let mut clients = vec![edge.sent(get("/1"))];
         let first = worker.accept();
-        clients.extend(queued(&edge, &[get("/2"), get("/3")]));
+        clients.extend(queued(&edge, 0, &[get("/2"), get("/3")]));
         for _ in 0..20 {
             common::assert_own(&edge.sent(get("/")).response(), 503, "connection_limit_reached");
         }
@@ -147,7 +148,7 @@ fn one_at_a_time_takes_them_by_class_and_arrival_and_never_those_who_left() {
             "/a" | "/b" => urgent(path, "u=0"),
             _ => get(path),
         });
-        let mut waiting = queued(&edge, &requests);
+        let mut waiting = queued(&edge, 0, &requests);
         drop(waiting.remove(1));
         edge.until_queued(4);
         clients.extend(waiting);
@@ -170,7 +171,7 @@ fn a_worker_that_dies_gives_back_what_is_safe_to_repeat_at_its_old_place() {
         dying.request();
         clients.push(edge.sent(post("/once", "body")));
         dying.request();
-        clients.extend(queued(&edge, &[get("/young")]));
+        clients.extend(queued(&edge, 0, &[get("/young")]));
         dying.peer.leave();
         edge.until_links(0);
         assert_eq!(clients[1].response().status(), 502);
@@ -193,10 +194,10 @@ fn waiting_makes_a_request_more_urgent() {
         let worker = H2Worker::dial(&edge, 1);
         let mut clients = vec![edge.sent(get("/first"))];
         let first = worker.accept();
-        clients.extend(queued(&edge, &[urgent("/patient", "u=2")]));
+        clients.extend(queued(&edge, 0, &[urgent("/patient", "u=2")]));
         // Two steps, and the look that notices them.
         std::thread::sleep(std::time::Duration::from_millis(3_500));
-        clients.extend(queued(&edge, &[urgent("/late", "u=0"), urgent("/later", "u=1")]));
+        clients.extend(queued(&edge, 1, &[urgent("/late", "u=0"), urgent("/later", "u=1")]));
         first.ok("");
         for want in ["/patient", "/late", "/later"] {
             let asked = worker.accept();
@@ -230,7 +231,7 @@ fn the_metrics_tell_who_waited_and_how_requests_were_handed_over() {
     let worker = H2Worker::dial(&edge, 1);
     let mut clients = vec![edge.sent(get("/first"))];
     let first = worker.accept();
-    clients.extend(queued(&edge, &[urgent("/low", "u=6"), urgent("/high", "u=1")]));
+    clients.extend(queued(&edge, 0, &[urgent("/low", "u=6"), urgent("/high", "u=1")]));
     first.ok("");
     worker.accept().ok("");
     worker.accept().ok("");
