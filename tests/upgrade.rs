@@ -147,6 +147,38 @@ fn a_link_of_each_pool_stays_for_clients_that_have_not_gone() {
     links[1].ends();
 }
 
+#[test]
+fn links_that_were_told_take_the_place_of_one_that_was_kept_and_is_lost() {
+    let mut program = Program::start("lost-keeper", TEXT);
+    let mut links: Vec<Frames> = (0..3).map(|_| link(&program, 1)).collect();
+    program.until(|status| status["pools"][0]["credits"] == 3);
+    let request = get("/");
+    let (begun, rest) = request.split_at(7);
+    let mut late = Peer::connect(program.address);
+    late.send(begun);
+    program.until(|status| {
+        let cores = status["cores"].as_array().expect("a list");
+        cores.iter().map(|core| core["connections"].as_u64().expect("a number")).sum::<u64>() == 1
+    });
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    until(|| links.iter_mut().filter_map(|link| link.peer.has_some().then_some(())).count() == 2);
+    let kept = links.iter_mut().position(|link| !link.peer.has_some()).expect("one of three");
+    links.remove(kept).peer.leave();
+    for link in &mut links {
+        link.next(|frame| frame.kind == frames::GOAWAY);
+    }
+    late.send(rest);
+    until(|| links.iter_mut().any(|link| link.peer.has_some()));
+    let serves = usize::from(links[1].peer.has_some());
+    let stream = links[serves].request();
+    links[serves].ok(stream, "after all");
+    assert_eq!(late.response().text(), "after all");
+    links.iter_mut().for_each(Frames::ends);
+    assert_eq!(program.end(), Some(0), "{}", program.log());
+}
+
 /// A link over HTTP/2.
 #[track_caller]
 fn link(program: &Program, streams: u32) -> Frames {

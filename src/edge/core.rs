@@ -159,6 +159,8 @@ struct LinkEntry {
     ends: Rc<Latch>,
     /// When its worker was told to dial another one, because the generation leaves.
     told: Option<Now>,
+    /// It has no credit, unless the links fail that come before it.
+    rests: bool,
     in_roll: roll::Entry,
 }
 
@@ -168,7 +170,8 @@ enum Parting {
     Stays,
     /// Its worker is told; requests of this generation go over it as before.
     Told,
-    /// As `Told`, and no request goes over it any more. It stays open: its worker ends it when it has another.
+    /// As `Told`, and no request goes over it any more, or only where the others have failed. It stays open: its worker ends it
+    /// when it has another.
     Retired,
     Ends,
 }
@@ -239,9 +242,17 @@ pub struct Core {
     was_asleep: Cell<bool>,
 }
 
-/// Links that stay while a generation leaves, and whether each is the only one of a pool.
+/// Links that stay while a generation leaves.
 #[derive(Default)]
-pub struct Keepers(HashMap<LinkId, bool>);
+pub struct Keepers(HashMap<LinkId, Keeper>);
+
+#[derive(Default)]
+struct Keeper {
+    /// Of one of its pools.
+    is_only: bool,
+    /// For which it comes first.
+    pools: Vec<PoolId>,
+}
 
 /// What a waiting request gets.
 #[derive(Default)]
@@ -500,7 +511,7 @@ impl Core {
         let pools = about.pools.iter().map(|pool| &self.shared.config.pools[usize::from(pool.0)]);
         let patience_ms = pools.map(|pool| pool.response_head_ms_max).max().unwrap_or_default();
         let silence = Rc::new(Silence::new(patience_ms));
-        let entry = LinkEntry { line: Some(line), silence, about, name, ends, told: None, in_roll };
+        let entry = LinkEntry { line: Some(line), silence, about, name, ends, told: None, rests: false, in_roll };
         self.links.borrow_mut().insert(link, entry);
         self.counters.borrow_mut().core.setups += 1;
         link
@@ -570,9 +581,7 @@ impl Core {
     pub fn keepers(&self) -> Keepers {
         let links = self.links.borrow();
         let mut keepers = Keepers::default();
-        if self.has_successor() {
-            return keepers;
-        }
+        let Some(leave) = self.shared.leave.get().filter(|_| !self.has_successor()) else { return keepers };
         for pool in (0..self.shared.config.pools.len()).map(|pool| PoolId(pool as u16)) {
             let mut cores = self.shared.dispatch.board.linked_cores(pool);
             if cores.next() != Some(self.id) {
@@ -585,15 +594,32 @@ impl Core {
                 .min_by_key(|(id, entry)| (entry.silence.is_mute(), matches!(entry.line, Some(Line::H1(_))), id.0));
             let Some((&id, _)) = best else { continue };
             let is_only = cores.next().is_none() && of_pool().count() == 1;
-            *keepers.0.entry(id).or_default() |= is_only;
+            let keeper = keepers.0.entry(id).or_default();
+            keeper.is_only |= is_only;
+            keeper.pools.push(pool);
+            leave.keeps(pool);
         }
         keepers
     }
 
+    /// Of those that were to stay, some may have gone, or their workers take nothing more.
+    fn miss_keepers(&self, keepers: &mut Keepers) {
+        let (Some(leave), links) = (self.shared.leave.get(), self.links.borrow()) else { return };
+        keepers.0.retain(|id, keeper| {
+            let lives = links.get(id).is_some_and(|entry| entry.line.is_some());
+            if !lives {
+                keeper.pools.iter().for_each(|pool| leave.loses(*pool));
+            }
+            lives
+        });
+    }
+
     /// While the generation leaves: links are told to, one of each pool last. Called again and again. A worker may take that
     /// for the end of its link as soon as it is idle, so nothing is built on one that was told; but it stays open until its
-    /// worker has another, as far as that is known here, and `until` at most.
-    pub fn send_links_away(self: &Rc<Self>, keepers: &Keepers, until: Now) {
+    /// worker has another, as far as that is known here, and `until` at most. Where requests have nowhere else to go, to another
+    /// process, it takes them while its pool has no other.
+    pub fn send_links_away(self: &Rc<Self>, keepers: &mut Keepers, until: Now) {
+        self.miss_keepers(keepers);
         let (now, next) = (clock::now(), self.successor());
         let parting =
             |(id, entry): (&LinkId, &LinkEntry)| (*id, self.parting(*id, entry, keepers, next.as_deref(), now, until));
@@ -611,9 +637,32 @@ impl Core {
                 continue;
             }
             ends.announce();
-            if parting == Parting::Retired {
-                self.link_drains(id);
+            let goes_nowhere = self.shared.leave.get().is_some_and(|leave| leave.successor == Successor::Process);
+            match parting {
+                Parting::Retired if goes_nowhere => self.link_rests(id),
+                Parting::Retired => self.link_drains(id),
+                _ => self.link_wakes(id, now),
             }
+        }
+    }
+
+    /// It comes behind all others of its pools, as one that answers nothing would. Safe to repeat.
+    fn link_rests(&self, link: LinkId) {
+        if let Some(entry) = self.links.borrow_mut().get_mut(&link) {
+            entry.rests = true;
+            self.dispatcher.borrow_mut().link_mute(link);
+        }
+    }
+
+    /// There are no others.
+    fn link_wakes(self: &Rc<Self>, link: LinkId, now: Now) {
+        let wakes = self
+            .links
+            .borrow_mut()
+            .get_mut(&link)
+            .is_some_and(|entry| std::mem::take(&mut entry.rests) && !entry.silence.is_mute());
+        if wakes {
+            self.dispatcher.borrow_mut().link_answers(link, now, &mut Hands(self));
         }
     }
 
@@ -628,8 +677,13 @@ impl Core {
     ) -> Parting {
         // Of this generation's own requests; a pool's books are those of all.
         let all = Class::COUNT - 1;
-        let is_wanted = entry.about.pools.iter().any(|pool| self.shared.dispatch.shelf.waits(*pool, all, true));
-        let keeps = keepers.0.get(&id).copied();
+        let has_kept = |pool| self.shared.leave.get().is_some_and(|leave| leave.has_kept(pool));
+        let is_wanted = entry
+            .about
+            .pools
+            .iter()
+            .any(|&pool| self.shared.dispatch.shelf.waits(pool, all, true) && !(entry.rests && has_kept(pool)));
+        let keeps = keepers.0.get(&id).map(|keeper| keeper.is_only);
         let gone = self.clients_gone.is_set();
         match keeps {
             None => {}

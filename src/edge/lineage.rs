@@ -95,6 +95,30 @@ pub struct Leave {
     pub had: HashMap<Whose, u32>,
     /// Hears of each core when it has left its last listener.
     pub left: mpsc::Sender<CoreId>,
+    /// Of each pool, links that live and come first while it leaves, over all cores.
+    kept: Mutex<HashMap<PoolId, u32>>,
+}
+
+impl Leave {
+    fn kept(&self) -> MutexGuard<'_, HashMap<PoolId, u32>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more link of the pool comes first.
+    pub fn keeps(&self, pool: PoolId) {
+        *self.kept().entry(pool).or_default() += 1;
+    }
+
+    /// One less: it is gone, or takes nothing more.
+    pub fn loses(&self, pool: PoolId) {
+        if let Some(kept) = self.kept().get_mut(&pool) {
+            *kept -= 1;
+        }
+    }
+
+    pub fn has_kept(&self, pool: PoolId) -> bool {
+        self.kept().get(&pool).is_some_and(|kept| *kept > 0)
+    }
 }
 
 /// Who has taken over from a generation.
@@ -317,7 +341,7 @@ fn session_key() -> Option<hmac::Key> {
 /// Says how a generation leaves. `None`: that was said before.
 fn says(shared: &Shared, heirs: Heirs, successor: Successor, had: HashMap<Whose, u32>) -> Option<Left> {
     let (left, cores) = mpsc::channel();
-    shared.leave.set(Leave { heirs, successor, had, left }).ok()?;
+    shared.leave.set(Leave { heirs, successor, had, left, kept: Mutex::default() }).ok()?;
     Some(Left { cores, count: shared.posts.len() })
 }
 

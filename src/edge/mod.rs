@@ -433,12 +433,12 @@ async fn look_for_permits(core: Rc<Core>) {
 /// While another generation takes the connections: clients that ask get one more answer, then those that do not are told to go;
 /// links go over one by one.
 async fn take_leave(core: Rc<Core>) {
-    let keepers: Keepers = core.keepers();
+    let mut keepers: Keepers = core.keepers();
     let until = clock::now().plus_ms(LEAVE_IDLE_MS);
     // A tenth of the time is theirs to close.
     let links_until = clock::now().plus_ms(core.shared.config.drain_ms_max / 10 * 9);
     loop {
-        core.send_links_away(&keepers, links_until);
+        core.send_links_away(&mut keepers, links_until);
         if clock::now() >= until {
             core.drain.set();
             core.admin_drain.set();
