@@ -521,6 +521,9 @@ pub const CREDENTIALS_LOOK_MS: u64 = 1_000;
 /// Links of one core whose certificates are checked anew in one turn of its loop when the authorities have changed, some 3 ms
 /// of work: a thousand links have been looked at after two seconds.
 pub const CERTIFICATES_LOOK_MAX: usize = 32;
+/// Ends of certificates between a worker's own and its authority that are looked at one by one, each for a signature or two, some
+/// 100 us. Real chains have one or two; with more, the first has to do.
+pub const CHAIN_ENDS_MAX: usize = 4;
 /// A file that was changed so shortly before it was read may change again without another time stamp, and is read again: the
 /// coarsest file systems keep times of two seconds.
 pub const FILE_FRESH_S: i64 = 2;

@@ -19,7 +19,7 @@ use rustls::{Connection, RootCertStore};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::config::{CertificateFiles, EdgeConfig, Listen};
-use crate::limits::CERTIFICATE_EXPIRY_WARNING_S;
+use crate::limits::{CERTIFICATE_EXPIRY_WARNING_S, CHAIN_ENDS_MAX};
 use crate::pem::{certificates, certified_key, shown};
 use crate::settings::{Mistakes, Place};
 use crate::wire::INVERTED;
@@ -75,18 +75,44 @@ impl Certificate {
     /// What it says. It was checked in its handshake; but since then its authority may be gone, or it may have expired, and a
     /// session that is taken up again brings the certificate of its first one. `None`: nobody vouches for it now.
     ///
-    /// Costs a signature or two, some 100 us: for a setup, and for a link when authorities change.
+    /// Costs a signature or two, some 100 us, and as much again where a certificate between it and its authority expires first: for
+    /// a setup, and for a link when authorities change.
     #[must_use]
     pub fn vouched(&self, now_unix: u64) -> Option<Vouched> {
-        let (own, authorities) = self.chain.split_first()?;
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(now_unix));
+        let (own, between) = self.chain.split_first()?;
         let served = self.tls.now();
-        let vouch = served.authorities.as_ref()?.each.iter().filter(|authority| {
-            authority.verifier.verify_client_cert(own, authorities, now).is_ok() // most know by a name that it is not theirs
-        });
-        let authorities: Vec<PathBuf> = vouch.map(|authority| authority.file.clone()).collect();
-        let said = Said::of(own).filter(|_| !authorities.is_empty())?;
-        Some(Vouched { names: said.names, not_after_unix: u64::try_from(said.not_after).unwrap_or(0), authorities })
+        let each = &served.authorities.as_ref()?.each;
+        // Most know by a name that it is not theirs.
+        let vouch: Vec<&Authority> = each.iter().filter(|one| one.vouches(own, between, now_unix)).collect();
+        let said = Said::of(own).filter(|_| !vouch.is_empty())?;
+        let own_end = said.not_after_unix();
+        let ends = vouch.iter().map(|one| one.end_unix(own, between, now_unix, own_end));
+        let not_after_unix = ends.min().unwrap_or(own_end);
+        Some(Vouched {
+            names: said.names,
+            not_after_unix,
+            authorities: vouch.into_iter().map(|one| one.file.clone()).collect(),
+        })
+    }
+}
+
+impl Authority {
+    fn vouches(&self, own: &CertificateDer<'_>, between: &[CertificateDer<'_>], now_unix: u64) -> bool {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now_unix));
+        self.verifier.verify_client_cert(own, between, now).is_ok()
+    }
+
+    /// Until when it vouches for a certificate that it vouches for now, at most until `own_end`. Which of the others stand between the
+    /// two is not told, and there may be two ways; so it is asked about the moments behind their ends.
+    fn end_unix(&self, own: &CertificateDer<'_>, between: &[CertificateDer<'_>], now_unix: u64, own_end: u64) -> u64 {
+        let ends = between.iter().filter_map(Said::of).map(|said| said.not_after_unix());
+        let mut ends: Vec<u64> = ends.filter(|end| (now_unix..own_end).contains(end)).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        if ends.len() > CHAIN_ENDS_MAX {
+            return ends[0]; // nobody has such a chain
+        }
+        ends.into_iter().find(|end| !self.vouches(own, between, end + 1)).unwrap_or(own_end)
     }
 }
 
@@ -95,7 +121,7 @@ impl Certificate {
 pub struct Vouched {
     /// Its DNS names, in lower case.
     pub names: Vec<String>,
-    /// Seconds since 1970. From this second on nobody vouches for it.
+    /// Seconds since 1970. From this second on not all of `authorities` vouch for it: it has expired, or one between it and them.
     pub not_after_unix: u64,
     /// Who vouches for it: each a `worker_ca` of the address where it was shown.
     pub authorities: Vec<PathBuf>,
@@ -349,7 +375,7 @@ impl Names {
                 ends: Vec::new(),
             });
             let file = files.certificate.value.display().to_string();
-            names.ends.push((file, u64::try_from(said.not_after).unwrap_or(0)));
+            names.ends.push((file, said.not_after_unix()));
             for name in said.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut names.wildcard, parent.to_owned()),
@@ -408,6 +434,10 @@ impl Said {
         Said { names, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() }
     }
 
+    fn not_after_unix(&self) -> u64 {
+        u64::try_from(self.not_after).unwrap_or(0)
+    }
+
     fn check_time(&self, files: &CertificateFiles, now_unix: u64, mistakes: &mut Mistakes) {
         let now = i64::try_from(now_unix).unwrap_or(i64::MAX);
         let (place, file) = (files.certificate.place, shown(&files.certificate.value));
@@ -421,6 +451,68 @@ impl Said {
         } else if self.not_after - now < CERTIFICATE_EXPIRY_WARNING_S {
             let what = format!("{file}: the certificate expires at {}", at(self.not_after));
             mistakes.warning(place, what, "renew it and send SIGHUP");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    const NOW_UNIX: u64 = 1_767_225_600;
+    const OWN_END: u64 = NOW_UNIX + 1_000;
+
+    fn authority(name: &str, end_unix: u64) -> CertificateParams {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        valid_until(params, end_unix)
+    }
+
+    fn valid_until(mut params: CertificateParams, end_unix: u64) -> CertificateParams {
+        let at = |unix: u64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(unix);
+        (params.not_before, params.not_after) = (at(NOW_UNIX - 1_000), at(end_unix));
+        params
+    }
+
+    /// The end of a worker's certificate behind certificates of its authority that end then, all of one key, with `others` shown
+    /// beside them that have nothing to do with it.
+    fn end_behind(between: &[u64], others: &[u64]) -> u64 {
+        let (root_key, middle_key, own_key) =
+            (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        // A root's own end is not looked at: whoever put it into the file trusts it.
+        let root = authority("root", NOW_UNIX + 10).self_signed(&root_key).unwrap();
+        let root_issuer = Issuer::new(authority("root", NOW_UNIX + 10), &root_key);
+        let middle = |end: &u64| authority("middle", *end).signed_by(&middle_key, &root_issuer).unwrap().der().clone();
+        let other = |end: &u64| authority("other", *end).self_signed(&own_key).unwrap().der().clone();
+        let middles: Vec<_> = between.iter().map(middle).chain(others.iter().map(other)).collect();
+        let own = valid_until(CertificateParams::new(["web-1".to_owned()]).unwrap(), OWN_END);
+        let own = own.signed_by(&own_key, &Issuer::new(authority("middle", OWN_END), &middle_key)).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = verifier_of(roots, Place::File, &provider, &mut Mistakes::new("edge.toml")).unwrap();
+        let authority = Authority { file: "workers.pem".into(), verifier, certificates: Vec::new() };
+        assert!(authority.vouches(own.der(), &middles, NOW_UNIX));
+        authority.end_unix(own.der(), &middles, NOW_UNIX, OWN_END)
+    }
+
+    #[test]
+    fn a_chain_ends_with_the_first_of_its_certificates_that_it_cannot_do_without() {
+        let at = |s: u64| NOW_UNIX + s;
+        for (between, others, want) in [
+            (&[at(5_000)][..], &[][..], OWN_END),
+            (&[at(300)], &[], at(300)),
+            (&[at(0)], &[], at(0)),
+            (&[at(300), at(700)], &[], at(700)), // another way is good for longer
+            (&[at(300), at(5_000)], &[], OWN_END),
+            (&[at(700)], &[at(300)], at(700)), // was shown, and is in no way
+            (&[at(700)], &[NOW_UNIX - 1, at(5_000)], at(700)),
+            (&[at(700)], &[at(1), at(2), at(3), at(4)], at(1)), // more than there are in any chain
+        ] {
+            assert_eq!(end_behind(between, others), want, "{between:?} {others:?}");
         }
     }
 }
