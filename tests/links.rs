@@ -878,6 +878,21 @@ fn a_request_is_sent_again_so_often_and_no_more() {
 }
 
 #[test]
+fn what_was_refused_leaves_its_retries_as_they_were() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("retries_max = 1").start();
+        let worker = H2Worker::dial(&edge, 1);
+        let mut client = edge.sent(get("/"));
+        for reason in [h2::Reason::REFUSED_STREAM, h2::Reason::REFUSED_STREAM, h2::Reason::INTERNAL_ERROR] {
+            worker.accept().reset(reason);
+        }
+        worker.accept().ok("after all");
+        assert_eq!(client.response().text(), "after all");
+        worker.is_quiet();
+    }
+}
+
+#[test]
 fn all_requests_of_a_lost_link_move() {
     for cores in CORES {
         let edge = setting().cores(cores).start();

@@ -8,9 +8,6 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-use h2::client::SendRequest;
-
 use super::admin::access::Access;
 use super::config::EdgeConfig;
 use super::far::{self, Adopted, Away, FarAsk, FarBack, FarEnds};
@@ -34,8 +31,11 @@ use crate::dispatch::{self, Dispatcher, Grant, Granted, Host, Own};
 use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{Class, CoreId, LinkId, PoolId, RequestId};
-use crate::io;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, LINK_UNHEARD_MS, LINK_WANTED_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
+use crate::io::{self, Pulse};
+use crate::limits::{
+    ADMIN_CONNECTIONS_MAX, LINK_UNHEARD_MS, LINK_WANTED_MS, LINKS_END_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX,
+};
+use crate::link::h2::H2Sender;
 use crate::sched::{Facts, LinkFacts, LinkOffer, Needs, Sched};
 use crate::wire::{About, RequestIds};
 use crate::xcore::{
@@ -142,8 +142,7 @@ pub mod orders {
 /// How to send over a link of this core.
 #[derive(Clone)]
 pub enum Line {
-    /// A clone for each request: the engine's handle holds on to the stream that it opened last.
-    H2(SendRequest<Bytes>),
+    H2(H2Sender),
     H1(Rc<H1Slot>),
 }
 
@@ -151,6 +150,8 @@ pub enum Line {
 struct LinkEntry {
     /// `None` as soon as nothing new may be sent.
     line: Option<Line>,
+    /// Of its connection.
+    pulse: Pulse,
     silence: Rc<Silence>,
     about: LinkAbout,
     /// As lines of the access log have it.
@@ -240,6 +241,8 @@ pub struct Core {
     rates: RefCell<Rates>,
     /// This core looks for work because it was woken for that.
     was_asleep: Cell<bool>,
+    /// While links end, perhaps: see [`Core::links_end_together`].
+    links_end_until: Cell<Now>,
 }
 
 /// Links that stay while a generation leaves.
@@ -338,6 +341,7 @@ impl Core {
             links: RefCell::new(HashMap::new()),
             rates: RefCell::new(rates),
             was_asleep: Cell::new(false),
+            links_end_until: Cell::default(),
         })
     }
 
@@ -489,6 +493,12 @@ impl Core {
         Some((entry.line.clone()?, entry.silence.clone()))
     }
 
+    /// The link's worker has ended its side, or is gone, though its own task has not heard of it yet. A system call.
+    #[cold]
+    pub fn has_ended(&self, link: LinkId) -> bool {
+        self.links.borrow().get(&link).is_none_or(|entry| entry.pulse.peer_gone())
+    }
+
     /// Whose link the credit is for, for a line of the access log.
     pub fn grantor(&self, credit: &Credit, kind: Dispatch) -> Grantor {
         let link = self.links.borrow().get(&credit.link).map(|entry| entry.name.clone());
@@ -496,7 +506,14 @@ impl Core {
     }
 
     /// A link begins its life here, without credits.
-    pub fn link_up(self: &Rc<Self>, about: LinkAbout, carries_upgrades: bool, line: Line, ends: Rc<Latch>) -> LinkId {
+    pub fn link_up(
+        self: &Rc<Self>,
+        about: LinkAbout,
+        carries_upgrades: bool,
+        line: Line,
+        pulse: Pulse,
+        ends: Rc<Latch>,
+    ) -> LinkId {
         let facts = LinkFacts { pools: about.pools.clone(), carries_upgrades };
         let link = self.dispatcher.borrow_mut().link_up(facts, &mut Hands(self));
         let name = Arc::new(LinkName {
@@ -511,7 +528,8 @@ impl Core {
         let pools = about.pools.iter().map(|pool| &self.shared.config.pools[usize::from(pool.0)]);
         let patience_ms = pools.map(|pool| pool.response_head_ms_max).max().unwrap_or_default();
         let silence = Rc::new(Silence::new(patience_ms));
-        let entry = LinkEntry { line: Some(line), silence, about, name, ends, told: None, rests: false, in_roll };
+        let entry =
+            LinkEntry { line: Some(line), pulse, silence, about, name, ends, told: None, rests: false, in_roll };
         self.links.borrow_mut().insert(link, entry);
         self.counters.borrow_mut().core.setups += 1;
         link
@@ -568,8 +586,16 @@ impl Core {
         }
     }
 
+    /// Links of one host, or behind one switch, end within a moment of each other, and their own tasks hear of it one by one. A
+    /// request that went over all of them would be lost as often, so each is looked at before it gets one.
+    #[must_use]
+    pub fn links_end_together(&self, now: Now) -> bool {
+        now < self.links_end_until.get()
+    }
+
     /// The link is gone.
     pub fn link_down(self: &Rc<Self>, link: LinkId) {
+        self.links_end_until.set(clock::now().plus_ms(LINKS_END_MS));
         self.dispatcher.borrow_mut().link_down(link, &mut Hands(self));
         self.links.borrow_mut().remove(&link);
     }

@@ -1,16 +1,14 @@
 //! Hot. One request over one link that has a credit for it. Whether it is tried again, and where, is decided above.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use http::uri::Authority;
-use http::{HeaderMap, StatusCode};
 
 use super::core::{Core, Credit, Line};
 use super::silence::Silence;
 use crate::clock::{self, Now};
 use crate::exchange::{
-    Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink,
+    Again, Answer, Ask, Back, Carried, Carry, CarryBounds, Lost, Replay, Reply, RequestBody, Watch, Watched,
 };
 use crate::fault::{Blame, Fault};
 use crate::ids::{LinkId, PoolId};
@@ -69,16 +67,20 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         lost
     };
     let link = credit.link;
+    if core.links_end_together(now) && core.has_ended(link) {
+        return Err(unusable(untouched));
+    }
     let (line, silence) = core.line(link).ok_or(untouched)?;
     let speaks = terms.bounds.response_head_ms > 0;
-    let answer = &mut Listening { answer, core, link, silence: &silence, speaks, state: State::Sending };
+    let watch = Listening { core, link, silence: &silence, speaks, state: State::Sending };
+    let answer = &mut Watched { answer, watch };
     match line {
         Line::H2(mut send) => {
             let mut back = H2Back::send(&mut send, ask, nameless()).map_err(unusable)?;
             drop(send); // a link that ends must not wait for what it carries
             let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
             // Before its credit goes on: a link that turns out to be mute gets nothing more.
-            answer.ended(&carried);
+            answer.watch.ended(&carried);
             if let Err(lost) = carried
                 && lost.fault.blame() == Blame::Client
             {
@@ -90,7 +92,7 @@ pub async fn send_over<B: RequestBody, A: Answer>(
             let mut lent = slot.take().ok_or(untouched).map_err(unusable)?;
             let mut back = H1Back::new(lent.conn(), ask).hurrying();
             let carried = carry(ask, body, answer, &mut back, timer, terms, now).await;
-            answer.ended(&carried);
+            answer.watch.ended(&carried);
             if carried.is_ok() && back.is_reusable() {
                 drop(back);
                 lent.give_back();
@@ -102,9 +104,8 @@ pub async fn send_over<B: RequestBody, A: Answer>(
     }
 }
 
-/// The way back, and what the link's silence hears of it.
-struct Listening<'a, A> {
-    answer: &'a mut A,
+/// What the link's silence hears of the way back.
+struct Listening<'a> {
     core: &'a Rc<Core>,
     link: LinkId,
     silence: &'a Silence,
@@ -126,7 +127,7 @@ enum State {
     Over,
 }
 
-impl<A: Answer> Listening<'_, A> {
+impl Listening<'_> {
     /// The exchange over this link has ended.
     fn ended(&mut self, carried: &Result<Carried, Lost>) {
         let before = std::mem::replace(&mut self.state, State::Over);
@@ -145,7 +146,7 @@ impl<A: Answer> Listening<'_, A> {
     }
 }
 
-impl<A: Answer> Answer for Listening<'_, A> {
+impl Watch for Listening<'_> {
     fn request_is_up(&mut self, now: Now) {
         if self.speaks && self.state == State::Sending {
             self.state = State::Asked;
@@ -153,44 +154,13 @@ impl<A: Answer> Answer for Listening<'_, A> {
         }
     }
 
-    fn head(&mut self, reply: Reply) -> Result<(), Fault> {
+    fn head(&mut self, _: &mut Reply) {
         if std::mem::replace(&mut self.state, State::Over) == State::Asked {
             self.silence.answered();
         }
         if self.silence.is_over() {
             self.core.link_answers(self.link);
         }
-        self.answer.head(reply)
-    }
-
-    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
-        self.answer.interim(status, headers)
-    }
-
-    fn moved(&self) -> Option<u64> {
-        self.answer.moved()
-    }
-
-    fn has_begun(&self) -> bool {
-        self.answer.has_begun()
-    }
-}
-
-impl<A: Answer> Sink for Listening<'_, A> {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.answer.poll_ready(cx)
-    }
-
-    fn put(&mut self, piece: Piece) -> Result<(), Fault> {
-        self.answer.put(piece)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.answer.poll_flush(cx)
-    }
-
-    fn delivered(&self) -> Option<u64> {
-        self.answer.delivered()
     }
 }
 

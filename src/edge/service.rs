@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::core::{Core, Counted, Credit, Got};
 use super::far::{Away, FarBack, Fetched};
@@ -22,11 +22,13 @@ use crate::client::Service;
 use crate::client::h2::TakenStream;
 use crate::clock::{self, Now};
 use crate::events::{Direction, Dispatch, Flood, LostLine, Requeue, StatusClass};
-use crate::exchange::{Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Sink, flush};
+use crate::exchange::{
+    Again, Answer, Ask, Carried, CarryBounds, Lost, Piece, Replay, Reply, RequestBody, Watch, Watched, flush,
+};
 use crate::fault::Fault;
 use crate::ids::{Class, PoolId};
 use crate::io::Timer;
-use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, RETRY_AFTER_S_MAX, TICK_MS};
+use crate::limits::{GONE_LOOK_MS, READ_AHEAD_BYTES_MAX, RETRY_AFTER_S_MAX, RETRY_PAUSE_MS, TICK_MS};
 use crate::sched::Facts;
 use crate::wire::{self, ForwardedFor, RequestHead, Scheme, Told};
 use crate::xcore::Held;
@@ -216,7 +218,8 @@ impl Service for EdgeService {
             let mut request = Request { ask: &mut ask, facts, queued: None, until, wish: Wish::Unread };
             let is_logged = self.core.log.is_some();
             let (shows, course) = (config.server_timing, Course::default());
-            let mut answer = Timed { answer: &mut *answer, shows, queued_ns: 0, bytes: 0, is_logged, course };
+            let watch = Timing { shows, queued_ns: 0, bytes: 0, is_logged, course };
+            let mut answer = Watched { answer: &mut *answer, watch };
             let mut replay = Replay::new(body);
             let mut served = self.exchange(&mut request, &mut replay, &mut answer, timer).await;
             if served.is_ok()
@@ -228,9 +231,9 @@ impl Service for EdgeService {
             if let Err(fault) = served
                 && fault.status() == 503
             {
-                answer.answer.tells_retry_after(self.retry_after_s(fault, facts, wish));
+                answer.tells_retry_after(self.retry_after_s(fault, facts, wish));
             }
-            let Timed { bytes, mut course, .. } = answer;
+            let Timing { bytes, mut course, .. } = answer.watch;
             course.left = request.queued.or(course.left);
             let routed = Some(Routed { pool: facts.pool, class: facts.class, by: Some(by) });
             let bytes = [replay.received_bytes(), bytes];
@@ -288,20 +291,20 @@ impl EdgeService {
         &self,
         request: &mut Request<'_>,
         replay: &mut Replay<'_, impl RequestBody>,
-        answer: &mut Timed<'_, impl Answer>,
+        answer: &mut Watched<'_, impl Answer, Timing>,
         timer: &mut Timer,
     ) -> Result<Carried, Fault> {
         let core = &self.core;
         let pool = request.facts.pool;
         let retries_max = core.shared.config.pools[usize::from(pool.0)].retries_max;
         let terms = Terms::of(core, pool, request.ask);
-        let mut dispatches = 0;
+        let (mut dispatches, mut losses) = (0, 0);
         loop {
             let (granted, now) = self.wait(request, replay, timer).await?;
             dispatches += 1;
-            answer.queued_ns = now.ns_since(request.facts.stamp);
-            if answer.is_logged {
-                let course = &mut answer.course;
+            answer.watch.queued_ns = now.ns_since(request.facts.stamp);
+            if answer.watch.is_logged {
+                let course = &mut answer.watch.course;
                 course.left.get_or_insert(now);
                 (course.granted, course.attempts) = (Some(now), dispatches);
                 course.grantor = match &granted {
@@ -325,13 +328,18 @@ impl EdgeService {
                 Ok(carried) => return Ok(carried),
                 Err(lost) => lost,
             };
-            if answer.has_begun() || !may_repeat(lost, &request.ask.method, dispatches <= retries_max) {
+            // What certainly did not run goes back as often as it has to.
+            losses += u32::from(lost.again == Again::MayHaveRun);
+            if answer.has_begun() || !may_repeat(lost, &request.ask.method, losses <= retries_max) {
                 return Err(lost.fault);
             }
             if !replay.rewind() {
                 return Err(if lost.again == Again::Untouched { Fault::NotProcessed } else { lost.fault });
             }
             if lost.again == Again::MayHaveRun {
+                if losses > 1 {
+                    self.hold_back(replay, timer).await?;
+                }
                 let ran_ms = clock::now().ms_since(now);
                 request.until = request.until.plus_ms(ran_ms);
             }
@@ -341,6 +349,20 @@ impl EdgeService {
                 Lost { .. } => Requeue::Retried,
             });
         }
+    }
+
+    /// What was lost twice with workers that had it was most likely lost in one fall of many: the rest of that is given time to show
+    /// itself, or the request would be spent on it.
+    #[cold]
+    async fn hold_back<B: RequestBody>(&self, replay: &mut Replay<'_, B>, timer: &mut Timer) -> Result<(), Fault> {
+        timer.set(clock::now().plus_ms(RETRY_PAUSE_MS));
+        let passed = std::future::poll_fn(|cx| match timer.poll_expired(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => replay.body().poll_gone(cx).map(|()| Err(Fault::ClientGone)),
+        });
+        let passed = passed.await;
+        timer.clear();
+        passed
     }
 
     /// Until some link has a credit for the request, and the moment when it had. Its client may leave, its time may pass.
@@ -616,8 +638,7 @@ impl Ended<'_> {
 
 /// Tells the client how long its request waited for a link (`Server-Timing`), where its pool wants that; and notes what the access
 /// log tells of a response.
-struct Timed<'a, A> {
-    answer: &'a mut A,
+struct Timing {
     shows: bool,
     queued_ns: u64,
     /// Of the body.
@@ -626,48 +647,20 @@ struct Timed<'a, A> {
     course: Course,
 }
 
-impl<A: Answer> Answer for Timed<'_, A> {
-    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
-        self.answer.interim(status, headers)
-    }
-
-    fn head(&mut self, mut reply: Reply) -> Result<(), Fault> {
+impl Watch for Timing {
+    fn head(&mut self, reply: &mut Reply) {
         if self.shows {
             put_server_timing(&mut reply.headers, self.queued_ns);
         }
         if self.is_logged {
             (self.course.began, self.course.status) = (Some(clock::now()), reply.status.as_u16());
         }
-        self.answer.head(reply)
     }
 
-    fn moved(&self) -> Option<u64> {
-        self.answer.moved()
-    }
-
-    fn has_begun(&self) -> bool {
-        self.answer.has_begun()
-    }
-}
-
-impl<A: Sink> Sink for Timed<'_, A> {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.answer.poll_ready(cx)
-    }
-
-    fn put(&mut self, piece: Piece) -> Result<(), Fault> {
-        if let Piece::Data { bytes, .. } = &piece {
+    fn piece(&mut self, piece: &Piece) {
+        if let Piece::Data { bytes, .. } = piece {
             self.bytes += bytes.len() as u64;
         }
-        self.answer.put(piece)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.answer.poll_flush(cx)
-    }
-
-    fn delivered(&self) -> Option<u64> {
-        self.answer.delivered()
     }
 }
 

@@ -8,18 +8,18 @@ pub mod h1;
 pub mod h2;
 mod keepalive;
 mod latch;
-mod on_head;
 mod pace;
 mod pump;
 mod replay;
+mod watched;
 
 pub use answer::{FaultAnswer, fault_answer};
 pub use carry::{Carried, Carry, CarryBounds, flush};
 pub use keepalive::keepalive;
 pub use latch::{Latch, LatchWait};
-pub use on_head::OnHead;
 pub use pump::{Pump, PumpEnd};
 pub use replay::Replay;
+pub use watched::{Watch, Watched};
 
 use std::task::{Context, Poll};
 

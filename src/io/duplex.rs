@@ -27,6 +27,20 @@ pub struct Duplex {
     /// Bytes that the engine writes first and that are not sent.
     unsaid: usize,
     aside: Option<Aside>,
+    sent: Option<Sent>,
+}
+
+/// How many bytes of a connection the kernel has taken, for somebody who does not have it. What stands there was there when the
+/// engine last wrote.
+#[derive(Clone, Default)]
+pub struct Sent(Rc<Cell<u64>>);
+
+impl Sent {
+    /// Only whether it has moved means something.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.get()
+    }
 }
 
 /// Says something between two frames of the engine, which knows nothing of it: whole frames only. It leaves when the engine is
@@ -48,7 +62,7 @@ impl Duplex {
         // Many streams' frames arrive in one read. Small reads cut them, and each piece costs its stream another wake and
         // its client another segment: 16 us of CPU for each request in the edge instead of 12 (64 clients, 1 KiB).
         conn.reader.large(true);
-        Duplex { conn, hold: Hold::new(leaves), is_thrifty: false, linger: None, unsaid: 0, aside: None }
+        Duplex { conn, hold: Hold::new(leaves), is_thrifty: false, linger: None, unsaid: 0, aside: None, sent: None }
     }
 
     /// For one of many connections, most of which are idle: a read waits with a small buffer, and a large one follows a read
@@ -71,6 +85,31 @@ impl Duplex {
     pub fn beside(mut self, aside: &Aside) -> Duplex {
         self.aside = Some(aside.clone());
         self
+    }
+
+    /// Somebody hears how much has left.
+    #[must_use]
+    pub fn telling(mut self, sent: &Sent) -> Duplex {
+        self.sent = Some(sent.clone());
+        self
+    }
+
+    fn poll_write_slices(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = self.conn.writer.poll_write(cx, slices);
+        self.tell_sent();
+        written
+    }
+
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.conn.writer.poll_flush(cx);
+        self.tell_sent();
+        flushed
+    }
+
+    fn tell_sent(&self) {
+        if let Some(sent) = &self.sent {
+            sent.0.set(self.conn.writer.bytes_out());
+        }
     }
 }
 
@@ -122,7 +161,7 @@ impl AsyncWrite for Duplex {
             this.unsaid -= unsaid;
             return Poll::Ready(Ok(unsaid));
         }
-        this.conn.writer.poll_write(cx, &[IoSlice::new(bytes)])
+        this.poll_write_slices(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -130,7 +169,7 @@ impl AsyncWrite for Duplex {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().conn.writer.poll_write(cx, slices)
+        self.get_mut().poll_write_slices(cx, slices)
     }
 
     /// h2 then passes a DATA frame's head and payload together, payloads from 256 bytes on uncopied; here a frame of
@@ -142,7 +181,8 @@ impl AsyncWrite for Duplex {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The engine flushes after each DATA frame. A call into the kernel for each made a worker's link cost 3 us of CPU for
         // each response that one for each turn does not.
-        let Duplex { conn, hold, aside, .. } = self.get_mut();
+        let this = self.get_mut();
+        let Duplex { conn, hold, aside, .. } = this;
         let writer = &mut conn.writer;
         // The engine flushes when it has written all of its last frame, and a block of header fields to its end.
         if let Some(aside) = aside
@@ -153,17 +193,20 @@ impl AsyncWrite for Duplex {
         if writer.queued() > 0 && !writer.is_high() && !writer.is_stuck() && hold.poll(cx).is_pending() {
             return Poll::Ready(Ok(())); // this task is woken at the end of the turn, and flushes again
         }
-        writer.poll_flush(cx)
+        this.poll_flush_all(cx)
     }
 
     /// Sends a FIN behind what waits, and reads on until the peer's comes, as [`Conn::close`] does: a close with unread bytes
     /// (a WINDOW_UPDATE for the last response is enough) is a reset, and that response may still be under way.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Duplex { conn, linger, .. } = self.get_mut();
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(this.poll_flush_all(cx))?;
+        }
+        let Duplex { conn, linger, .. } = this;
         let (timer, thrown) = match linger {
             Some(linger) => linger,
             None => {
-                ready!(conn.writer.poll_flush(cx))?;
                 if ready!(conn.writer.poll_shutdown(cx)).is_err() {
                     return Poll::Ready(Ok(())); // ended already
                 }

@@ -21,7 +21,7 @@ mod write;
 
 pub use bell::{Bell, Doorbell, Ring, bell, doorbell};
 pub use conn::{Conn, Detached, Pulse};
-pub use duplex::{Aside, Duplex};
+pub use duplex::{Aside, Duplex, Sent};
 pub use listen::{Listener, accept_backoffs, bind_listener, open_listener, start_listening};
 pub use read::Reader;
 pub use run::{BootFault, panics, raise_fd_limit, run, set_trim, spawn, tasks};

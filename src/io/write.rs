@@ -184,8 +184,13 @@ impl Writer {
     /// kernel took moves in steps of a third of the socket's buffer, which can be a megabyte.
     #[must_use]
     pub fn delivered(&self) -> u64 {
-        let bytes_out = self.session.as_ref().map_or(self.bytes_out, Session::bytes_out);
-        bytes_out.wrapping_sub(self.socket.unacknowledged())
+        self.bytes_out().wrapping_sub(self.socket.unacknowledged())
+    }
+
+    /// Bytes that this kernel took.
+    #[must_use]
+    pub fn bytes_out(&self) -> u64 {
+        self.session.as_ref().map_or(self.bytes_out, Session::bytes_out)
     }
 
     /// Gives back what an empty queue keeps.

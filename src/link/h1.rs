@@ -28,6 +28,8 @@ pub struct H1Back<'a> {
     keeps_alive: bool,
     /// Bytes that had arrived when the request was put; what comes in addition is the response.
     bytes_in_before: u64,
+    /// Bytes that had left when it was put.
+    bytes_out_before: u64,
     /// For a WebSocket whose other side has no key: the `Sec-WebSocket-Accept` that a 101 must carry (RFC 6455 §4.1), and that
     /// nobody else has to see.
     accept: Option<HeaderValue>,
@@ -37,7 +39,7 @@ impl<'a> H1Back<'a> {
     /// Puts the request's head; it goes out with the body's first piece, or when the exchange waits for the response.
     pub fn new(conn: &'a mut Conn, ask: &Ask) -> Self {
         let accept = put_head(conn.writer.buf(), ask);
-        let bytes_in_before = conn.reader.bytes_in();
+        let (bytes_in_before, bytes_out_before) = (conn.reader.bytes_in(), conn.writer.bytes_out());
         let asked = match (&ask.method, &ask.upgrade) {
             (_, Some(_)) => Asked::Connect,
             (&Method::HEAD, None) => Asked::Head,
@@ -52,6 +54,7 @@ impl<'a> H1Back<'a> {
             was_heard: false,
             keeps_alive: true,
             bytes_in_before,
+            bytes_out_before,
             accept,
         }
     }
@@ -78,8 +81,12 @@ impl<'a> H1Back<'a> {
 
     #[cold]
     fn lost(&mut self) -> Lost {
-        let is_silent = self.reader().bytes_in() == self.bytes_in_before;
-        Lost { fault: Fault::LinkLost, again: if is_silent { Again::MayHaveRun } else { Again::Never } }
+        let again = match self.reader().bytes_in() == self.bytes_in_before {
+            true if self.up.writer.bytes_out() == self.bytes_out_before => Again::Untouched,
+            true => Again::MayHaveRun,
+            false => Again::Never,
+        };
+        Lost { fault: Fault::LinkLost, again }
     }
 
     fn take_head(&mut self, range: std::ops::Range<usize>) -> Result<Heard, Fault> {

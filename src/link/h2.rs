@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use crate::exchange::h2::{H2Sink, H2Source};
 use crate::exchange::{Again, Ask, Back, Heard, Latch, Length, Lost, Piece, Reply, Source, keepalive};
 use crate::fault::Fault;
-use crate::io::{self, Aside, Conn, Duplex, Leaves, Pulse};
+use crate::io::{self, Aside, Conn, Duplex, Leaves, Pulse, Sent};
 use crate::limits::{
     CONTENT_LENGTH_MAX, LINK_FRAME_BYTES_MAX, LINK_PING_MS, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, LOCAL_RESETS_MAX,
     RESPONSE_LIST_BYTES_MAX, SETUP_MS_MAX, SMALL_FRAMES_BYTES, STREAM_SEND_BYTES_MAX, STREAM_WINDOW_BYTES,
@@ -32,9 +32,17 @@ pub enum News {
     Drains,
 }
 
+/// Opens streams on a link, one for each clone: the engine's handle holds on to the stream that it opened last.
+#[derive(Clone)]
+pub struct H2Sender {
+    engine: SendRequest<Bytes>,
+    /// Of the link's connection.
+    sent: Sent,
+}
+
 /// A link after its preface was sent.
 pub struct H2Link {
-    send: SendRequest<Bytes>,
+    send: H2Sender,
     connection: Connection<Duplex, Bytes>,
     pulse: Pulse,
     aside: Aside,
@@ -63,7 +71,8 @@ impl H2Link {
             Preface::Ours => 0,
             Preface::Theirs => PREFACE.len(),
         };
-        let aside = Aside::default();
+        let (aside, sent) = (Aside::default(), Sent::default());
+        let duplex = Duplex::new(conn, Leaves::First).unsaid(unsaid).beside(&aside).telling(&sent);
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(LINK_WINDOW_BYTES)
@@ -74,9 +83,9 @@ impl H2Link {
             .data_frame_budget(SMALL_FRAMES_BYTES)
             .initial_max_send_streams(0)
             .enable_push(false)
-            .handshake(Duplex::new(conn, Leaves::First).unsaid(unsaid).beside(&aside));
+            .handshake(duplex);
         match io::timeout(SETUP_MS_MAX, handshake).await {
-            Some(Ok((send, connection))) => Ok(H2Link { send, connection, pulse, aside }),
+            Some(Ok((engine, connection))) => Ok(H2Link { send: H2Sender { engine, sent }, connection, pulse, aside }),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("the preface could not be sent in time".into()),
         }
@@ -84,7 +93,7 @@ impl H2Link {
 
     /// For [`H2Back::send`], as often as there are credits.
     #[must_use]
-    pub fn sender(&self) -> SendRequest<Bytes> {
+    pub fn sender(&self) -> H2Sender {
         self.send.clone()
     }
 
@@ -94,7 +103,7 @@ impl H2Link {
     pub async fn run(mut self, drain: &Latch, mut news: impl FnMut(News)) -> String {
         let mut keepalive = pin!(keepalive(self.connection.ping_pong(), LINK_PING_MS, || self.pulse.silent_ms()));
         let mut drained = drain.wait();
-        let mut send = Some(self.send);
+        let mut send = Some(self.send.engine);
         let mut known = News::Credits { streams_max: 0, carries_upgrades: false };
         let mut says_goodbye = false;
         std::future::poll_fn(|cx| {
@@ -155,17 +164,20 @@ pub struct H2Back {
     /// For a WebSocket whose other side speaks HTTP/1.1: the answer to its key.
     accept: Option<HeaderValue>,
     protocol: Option<HeaderValue>,
+    sent: Sent,
+    /// What `sent` said before the request's head was put.
+    sent_before: u64,
 }
 
 impl H2Back {
     /// Opens a stream with the request's head. [`Again::Untouched`]: the link takes nothing any more; other losses are about
     /// this request alone.
-    pub fn send(send: &mut SendRequest<Bytes>, ask: &Ask, host_fallback: &Authority) -> Result<H2Back, Lost> {
+    pub fn send(send: &mut H2Sender, ask: &Ask, host_fallback: &Authority) -> Result<H2Back, Lost> {
         let (request, accept) = request_of(ask, host_fallback)?;
         let ends = ask.length == Length::None && ask.upgrade.is_none();
         // Refused before a byte of it was written: the link is ending.
         let untouched = |_| Lost { fault: Fault::LinkLost, again: Again::Untouched };
-        let (response, stream) = send.send_request(request, ends).map_err(untouched)?;
+        let (response, stream) = send.engine.send_request(request, ends).map_err(untouched)?;
         let up = if ends { H2Sink::closed(Side::Request) } else { H2Sink::new(stream, Side::Request) };
         Ok(H2Back {
             response,
@@ -176,7 +188,21 @@ impl H2Back {
             was_told: false,
             accept,
             protocol: ask.upgrade.as_ref().map(|upgrade| upgrade.protocol.clone()),
+            sent: send.sent.clone(),
+            sent_before: send.sent.bytes(),
         })
+    }
+
+    /// What an error of its stream says about the request. Its head waited, perhaps behind others', and where nothing has left
+    /// since it was put it is there yet.
+    #[cold]
+    fn lost(&self, error: &h2::Error) -> Lost {
+        match lost(error) {
+            Lost { fault: Fault::LinkLost, .. } if self.sent.bytes() == self.sent_before => {
+                Lost { fault: Fault::LinkLost, again: Again::Untouched }
+            }
+            lost => lost,
+        }
     }
 
     fn take_head(&mut self, response: Response<RecvStream>) -> Result<Reply, Fault> {
@@ -225,7 +251,7 @@ impl Back for H2Back {
         }
         // Interim responses first: the engine drops those that a final one overtakes.
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
-            let interim = interim.map_err(|error| lost(&error))?;
+            let interim = interim.map_err(|error| self.lost(&error))?;
             let (head, ()) = interim.into_parts();
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Err(no_switch()));
@@ -233,7 +259,7 @@ impl Back for H2Back {
             let headers = own_fields(head.headers).map_err(|fault| Lost { fault, again: Again::Never })?;
             return Poll::Ready(Ok(Heard::Interim(head.status, headers)));
         }
-        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx)).map_err(|error| lost(&error))?;
+        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx)).map_err(|error| self.lost(&error))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Poll::Ready(Err(no_switch()));
         }
@@ -394,7 +420,98 @@ fn take_websocket_key(headers: &mut HeaderMap) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+
     use super::*;
+
+    /// A link whose other end is the test's, and that has a credit. Nothing runs on it until the test waits.
+    async fn link() -> (H2Sender, UnixStream) {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let link = H2Link::start(Conn::from_fd(near.into(), Bytes::new()).unwrap(), Preface::Ours).await.unwrap();
+        let sender = link.sender();
+        let credits = Rc::new(Cell::new(0));
+        let known = credits.clone();
+        io::spawn(async move {
+            let news = |news| match news {
+                News::Credits { streams_max, .. } => known.set(streams_max),
+                News::Drains => {}
+            };
+            link.run(&Latch::default(), news).await;
+        });
+        far.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 9]).unwrap(); // MAX_CONCURRENT_STREAMS: 9
+        while credits.get() == 0 {
+            io::sleep_ms(1).await;
+        }
+        (sender, far)
+    }
+
+    fn ask() -> Ask {
+        Ask {
+            method: Method::POST,
+            version: Version::HTTP_11,
+            secure: false,
+            authority: None,
+            path: "/".parse().unwrap(),
+            headers: HeaderMap::new(),
+            length: Length::None,
+            expects_continue: false,
+            upgrade: None,
+        }
+    }
+
+    async fn lost_of(mut back: H2Back) -> Lost {
+        loop {
+            match std::future::poll_fn(|cx| back.poll_heard(cx)).await {
+                Ok(Heard::Dispatched) => {}
+                Ok(_) => panic!("nobody answers"),
+                Err(lost) => return lost,
+            }
+        }
+    }
+
+    /// A HEADERS frame is among what the edge sent, its preface and what it said about itself.
+    fn has_headers(sent: &[u8]) -> bool {
+        let mut frames = sent.get(PREFACE.len()..).unwrap_or_default();
+        while let [a, b, c, kind, rest @ ..] = frames {
+            if *kind == 1 {
+                return true;
+            }
+            let bytes = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            frames = rest.get(5 + bytes..).unwrap_or_default();
+        }
+        false
+    }
+
+    #[test]
+    fn a_request_that_waited_when_its_link_was_lost_was_not_sent() {
+        let authority = Authority::from_static("localhost");
+        let lost = io::run(|| {
+            io::timeout(30_000, async move {
+                let (mut sender, far) = link().await;
+                drop(far);
+                let waited = lost_of(H2Back::send(&mut sender, &ask(), &authority).unwrap()).await;
+
+                let (mut sender, mut far) = link().await;
+                let back = H2Back::send(&mut sender, &ask(), &authority).unwrap();
+                let (mut sent, mut buffer) = (Vec::new(), [0; 1024]);
+                while !has_headers(&sent) {
+                    match far.read(&mut buffer) {
+                        Ok(bytes) => sent.extend_from_slice(&buffer[..bytes]),
+                        Err(_) => io::sleep_ms(1).await,
+                    }
+                }
+                drop(far);
+                [waited, lost_of(back).await]
+            })
+        });
+        let fault = Fault::LinkLost;
+        let want = [Lost { fault, again: Again::Untouched }, Lost { fault, again: Again::MayHaveRun }];
+        assert_eq!(lost.unwrap().expect("it hangs"), want);
+    }
 
     #[test]
     fn lengths_that_agree_go_on_as_one_and_others_not_at_all() {

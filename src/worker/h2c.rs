@@ -4,16 +4,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use bytes::Bytes;
-use h2::client::SendRequest;
-
 use super::origin::Dialer;
 use crate::clock::{self, Now};
 use crate::exchange::Latch;
 use crate::fault::Fault;
 use crate::io;
 use crate::limits::{CONNECT_MS_MAX, ORIGIN_IDLE_MS_MAX};
-use crate::link::h2::{H2Link, News, Preface};
+use crate::link::h2::{H2Link, H2Sender, News, Preface};
 
 /// All of them. There are as many as the worker's concurrency needs with the streams that the server allows: mostly one.
 #[derive(Default)]
@@ -34,7 +31,7 @@ pub struct H2Pool {
 /// Fresh is an open one without a credit yet.
 struct H2Conn {
     /// `None`: it takes no new stream. Without our own sender the engine closes it after its last one.
-    send: RefCell<Option<SendRequest<Bytes>>>,
+    send: RefCell<Option<H2Sender>>,
     streams_max: Cell<u32>,
     carries_upgrades: Cell<bool>,
     running: Cell<u32>,
@@ -46,7 +43,7 @@ struct H2Conn {
 pub struct H2Place {
     pool: Rc<H2Pool>,
     conn: Rc<H2Conn>,
-    pub send: SendRequest<Bytes>,
+    pub send: H2Sender,
 }
 
 impl H2Place {

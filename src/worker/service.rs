@@ -18,7 +18,8 @@ use super::tuner::Tuner;
 use crate::client::Service;
 use crate::clock;
 use crate::exchange::{
-    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, OnHead, Replay, Reply, RequestBody, flush,
+    Again, Answer, Ask, Back, Carry, CarryBounds, Heard, Latch, Length, Lost, Replay, Reply, RequestBody, Watched,
+    flush,
 };
 use crate::fault::Fault;
 use crate::io::{self, Timer};
@@ -142,13 +143,13 @@ impl WorkerService {
         let place = place.await?;
         let replay = Replay::new(body);
         let since = clock::now();
-        let look = |reply: &mut Reply| {
+        let watch = |reply: &mut Reply| {
             // What fails may fail fast; that is no speed.
             if self.tuner.is_on() && !reply.status.is_server_error() {
                 self.tuner.answered(since);
             }
         };
-        let mut timed = OnHead { answer: &mut *answer, look };
+        let mut timed = Watched { answer: &mut *answer, watch };
         match self.dialer.target().speaks_h2() {
             true => self.over_h2(ask, replay, &mut timed, timer).await?,
             false => self.over_h1(&ask, replay, &mut timed, timer).await?,
