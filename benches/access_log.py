@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
-"""What an access log costs, also where nobody reads it, and what a scrape of /metrics costs.
+"""What an access log costs, also where nobody reads it, and what a scrape of /metrics and an open page cost.
 
-    python3 benches/access_log.py [--edge target/release/ptth] [--before FILE] [--rounds 3] [--seconds 3] [own whole scrape]
+    python3 benches/access_log.py [--edge target/release/ptth] [--before FILE] [--rounds 3] [--seconds 3] [--links 1]
+                                  [own whole scrape page]
 
 The edge has CPU 1; wrk, the worker and nginx have CPU 0; the log's thread goes where the kernel puts it. Variants take turns in each
 round, each with an edge of its own: no log, JSON into a file, JSON into a FIFO whose reader does not read. `own`: the edge answers
 (404), so that there are as many lines a second as it can make. `whole`: through a worker to nginx. `scrape`: no log, with and
-without a scrape of /metrics each second.
+without a scrape of /metrics each second. `page`: no log, with nobody, one and ten who read /events, as a page that is open does.
 
 Printed are medians over the rounds, with the lowest and the highest: requests a second; latency as wrk saw it, in ms; CPU of the
-core's thread and of the log's thread for each request, in us; lines that were written and lost. Every request is answered and
-every line is written or counted as lost, or the script fails."""
+core's thread and of the log's thread for each request, in us; lines that were written and lost; for `page`, CPU of the core's thread
+in a second without requests, in us. Every request is answered and every line is written or counted as lost, or the script fails."""
 
 import argparse
 import contextlib
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -59,7 +61,26 @@ class Scraper(threading.Thread):
             self.count += 1
 
 
-def run(house, variant, whole, options):
+class Reader(threading.Thread):
+    """Reads /events, and counts them."""
+
+    def __init__(self, admin):
+        super().__init__(daemon=True)
+        self.count = 0
+        self.stream = socket.create_connection(("127.0.0.1", admin))
+        self.stream.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.start()
+
+    def run(self):
+        while piece := self.stream.recv(1 << 20):
+            self.count += piece.count(b"data: ")
+
+
+READERS = {"read": 1, "read10": 10}
+
+
+def run(house, variant, part, options):
+    whole = part != "own"
     seconds, connections = options.seconds, options.connections
     tables, reader = "", None
     log = house.path(f"access-{time.monotonic_ns()}.log")
@@ -77,7 +98,7 @@ def run(house, variant, whole, options):
     if whole:
         os.makedirs(house.path("www"), exist_ok=True)
         origin = house.nginx(house.path("www"))
-        processes += [house.worker(edge, to=origin.url, concurrency=128), origin.process]
+        processes += [house.worker(edge, to=origin.url, links=options.links, concurrency=128), origin.process]
         path = "/hello"
     command = ["wrk", "-t1", f"-c{connections}", "-s", house.write("done.lua", LUA)]
     url = f"http://127.0.0.1:{edge.port}{path}"
@@ -86,6 +107,7 @@ def run(house, variant, whole, options):
     scraper = Scraper(edge.admin) if variant == "scraped" else None
     if scraper:
         scraper.start()
+    readers = [Reader(edge.admin) for _ in range(READERS.get(variant, 0))]
     before = cpu_ns(edge.process.pid)
     told = subprocess.run([*command, f"-d{seconds}s", url], check=True, capture_output=True, text=True).stdout
     after = cpu_ns(edge.process.pid)
@@ -93,6 +115,7 @@ def run(house, variant, whole, options):
         scraper.is_over.set()
         scraper.join()
         check(scraper.count >= seconds - 1, f"{scraper.count} scrapes in {seconds} s")
+    check(all(reader.count >= seconds - 1 for reader in readers), "a reader of events does not get them")
     result = json.loads(told.split("RESULT ", 1)[1])
     check(result["errors"] == 0, f"{variant}: wrk had {result['errors']} errors\n{told}")
     # What wrk left under way at its end was answered, too.
@@ -101,6 +124,10 @@ def run(house, variant, whole, options):
     result["rps"] = result["requests"] / result["us"] * 1e6
     for name, threads in (("core", ["core-0"]), ("log", ["access-log"])):
         result[name] = sum(after.get(t, 0) - before.get(t, 0) for t in threads) / requests / 1000
+    if part == "page":
+        before = cpu_ns(edge.process.pid)
+        time.sleep(seconds)
+        result["idle"] = (cpu_ns(edge.process.pid)["core-0"] - before["core-0"]) / seconds / 1000
     counters = status(edge)["counters"]
     if variant in ("file", "stalled"):
         text = bytearray()
@@ -147,9 +174,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--links", type=int, default=1)
     parser.add_argument("parts", nargs="*", default=["own", "whole", "scrape"])
     options = parser.parse_args()
     variants = {"own": ["off", "file", "stalled"], "whole": ["off", "file", "stalled"], "scrape": ["off", "scraped"]}
+    variants["page"] = ["off", *READERS]
     if options.before:
         variants["own"].insert(0, "before")
         variants["whole"].insert(0, "before")
@@ -159,12 +188,13 @@ def main():
             for turn in range(options.rounds):
                 order = variants[part] if turn % 2 == 0 else variants[part][::-1]
                 for variant in order:
-                    results[variant].append(run(house, variant, part != "own", options))
+                    results[variant].append(run(house, variant, part, options))
             print(f"{part}, {options.rounds} rounds of {options.seconds} s, {options.connections} connections")
-            print(f"{'':10}" + "".join(f"{column:>30}" for column in COLUMNS))
+            columns = [*COLUMNS, "idle"] if part == "page" else COLUMNS
+            print(f"{'':10}" + "".join(f"{column:>30}" for column in columns))
             for variant, runs in results.items():
                 cells = []
-                for column in COLUMNS:
+                for column in columns:
                     values = [one[column] for one in runs]
                     digits = 0 if column in ("rps", "lines", "lost") else 3
                     low, mid, high = (f"{v:.{digits}f}" for v in (min(values), statistics.median(values), max(values)))
