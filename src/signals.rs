@@ -38,17 +38,20 @@ pub fn watch() -> Result<Watch, String> {
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                let asked = match signal {
-                    SIGHUP => Some((&hung_up, "SIGHUP: there is nothing here that is read again; restart instead")),
-                    SIGUSR2 => Some((&upgraded, "SIGUSR2: nothing here can go on in a new process; restart instead")),
-                    _ => None,
-                };
-                if let Some((place, nothing)) = asked {
-                    match &mut *place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                        Some(action) => action(),
-                        None => tracing::warn!("{nothing}"),
+                match signal {
+                    SIGHUP => {
+                        if !is_done(&hung_up) {
+                            tracing::warn!("SIGHUP: there is nothing here that is read again; restart instead");
+                        }
+                        continue;
                     }
-                    continue;
+                    SIGUSR2 => {
+                        if !is_done(&upgraded) {
+                            tracing::warn!("SIGUSR2: nothing here can go on in a new process; restart instead");
+                        }
+                        continue;
+                    }
+                    _ => {}
                 }
                 let mut state = watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 match std::mem::replace(&mut *state, State::Ending) {
@@ -63,6 +66,12 @@ pub fn watch() -> Result<Watch, String> {
         })
         .map_err(|error| format!("a thread could not be started: {error}; see ulimit -u"))?;
     Ok(Watch { state, on_hangup, on_upgrade })
+}
+
+/// What somebody wants done. False: nobody wants anything.
+fn is_done(place: &Place) -> bool {
+    let mut place = place.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    place.as_mut().map(|action| action()).is_some()
 }
 
 impl Watch {

@@ -367,12 +367,75 @@ fn sources(folder: &Path, text: &mut String) {
     }
 }
 
-#[test]
-fn each_line_of_the_log_that_is_explained_is_one_that_the_program_writes() {
-    let rows = pages::rows(&pages::read("docs/operating.md"), "| line | level | what it means, and what to do |");
+const LINES: &str = "| line | level | what it means, and what to do |";
+
+/// The sources as one line, with string literals joined over their line ends.
+fn code() -> String {
     let mut code = String::new();
     sources(&pages::root().join("src"), &mut code);
-    let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    code.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\ ", "")
+}
+
+/// What a call writes, given what stands behind its parenthesis: its last string that is no field's value.
+fn message(call: &str) -> Option<String> {
+    let (mut depth, mut last, mut before) = (0, None, ' ');
+    let mut chars = call.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                let mut text = String::new();
+                while let Some(c) = chars.next().filter(|c| *c != '"') {
+                    text.push(if c == '\\' { chars.next()? } else { c });
+                }
+                if depth == 0 && before != '=' {
+                    last = Some(text);
+                }
+            }
+            '(' | '[' | '{' => depth += 1,
+            ')' if depth == 0 => return last,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        before = if c == ' ' { before } else { c };
+    }
+    None
+}
+
+/// Lines that say nothing of their own, and what they pass on.
+const PASSED_ON: [(&str, &str); 3] = [
+    ("{line}", "a mistake or a warning of a configuration, as `ptth check` prints it"),
+    ("{warning}", "the same, at the start"),
+    ("{why}", "the reason for which SIGUSR2 changes nothing, which the next line says"),
+];
+
+#[test]
+fn each_warning_and_each_error_of_the_log_is_explained() {
+    let rows = pages::rows(&pages::read("docs/operating.md"), LINES);
+    let code = code();
+    let mut passed_on = BTreeSet::new();
+    let mut seen = 0;
+    for level in ["warn", "error"] {
+        for call in code.split(&format!("tracing::{level}!(")).skip(1) {
+            let message = message(call).unwrap_or_else(|| panic!("no message: {:.80}", call));
+            seen += 1;
+            if let Some((text, _)) = PASSED_ON.iter().find(|(text, _)| *text == message) {
+                passed_on.insert(*text);
+                continue;
+            }
+            let is_told =
+                rows.iter().any(|row| row.cells[1] == level && message.contains(row.cells[0].trim_matches('`')));
+            assert!(is_told, "docs/operating.md does not say what {message:?} ({level}) means, and what to do");
+        }
+    }
+    assert!(seen >= 40, "{seen}");
+    assert_eq!(passed_on.len(), PASSED_ON.len(), "one is not written any more");
+    assert!(!code.contains(" warn!(") && !code.contains(" error!("), "a macro without its path is not looked at");
+}
+
+#[test]
+fn each_line_of_the_log_that_is_explained_is_one_that_the_program_writes() {
+    let rows = pages::rows(&pages::read("docs/operating.md"), LINES);
+    let code = code();
     assert!(rows.len() >= 20, "{}", rows.len());
     for row in rows {
         let line = row.cells[0].trim_matches('`');
