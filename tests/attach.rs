@@ -994,6 +994,45 @@ fn a_drain_waits_for_ordinary_requests_beside_links() {
 }
 
 #[test]
+fn a_drain_waits_for_a_request_beside_a_link_that_crosses_goaway() {
+    for cores in CORES {
+        let edge = setting().cores(cores).listen("h2c = true").start();
+        let mut raw = Frames::client(&edge, &[]);
+        let setup = [
+            (":method", "CONNECT"),
+            (":protocol", "ptth"),
+            (":scheme", "http"),
+            (":authority", "edge.example"),
+            (":path", "/.well-known/ptth/http%3A%2F%2Fapp.example/"),
+            ("alpn", "http%2F1.1"),
+            ("authorization", &web_1()),
+        ];
+        raw.head(1, &setup, false);
+        assert_eq!(raw.next(|frame| frame.kind == frames::HEADERS && frame.stream == 1).status(), 200);
+        edge.until_credits(1);
+        edge.drain();
+        raw.peer.wait_for_some(); // GOAWAY, which it does not read yet, nor the PING behind it
+        std::thread::sleep(common::QUIET);
+        let request = [(":method", "GET"), (":scheme", "http"), (":authority", HOST), (":path", "/crosses")];
+        raw.head(3, &request, true);
+        let asked = raw.next(|frame| frame.kind == frames::DATA && frame.stream == 1);
+        assert!(asked.payload.starts_with(b"GET /crosses HTTP/1.1\r\n"), "{asked:?}");
+        raw.data(1, ok("served").as_bytes(), false);
+        assert_eq!(
+            raw.next(|frame| frame.kind == frames::HEADERS && frame.stream == 3).payload[0],
+            0x88,
+            ":status 200"
+        );
+        assert_eq!(raw.body(3), b"served");
+        raw.next(|frame| frame.stream == 1 && frame.ends_stream());
+        raw.data(1, b"", true);
+        raw.ends();
+        drop(raw);
+        assert!(edge.wait(), "nothing was left when it ended");
+    }
+}
+
+#[test]
 fn a_certificate_is_enough_over_http2_too() {
     let site = site(1, "[\"clients\", \"workers\"]", NAMED);
     let (mut link, chosen) = site.dial(site.named("web-2.internal"), &[b"h2"]).unwrap();

@@ -146,6 +146,8 @@ struct Shared<S> {
     running: Cell<usize>,
     /// Those of them that have left HTTP.
     taken: Cell<usize>,
+    /// The client was told to go, and may not have heard it.
+    may_ask: Cell<bool>,
     hosts: RefCell<KnownHosts>,
     watch: Rc<Watch>,
 }
@@ -208,6 +210,7 @@ async fn serve_watched<S: Service + 'static>(
         discard_ms: profile.clocks.head_ms,
         running: Cell::new(0),
         taken: Cell::new(0),
+        may_ask: Cell::new(false),
         hosts: RefCell::default(),
         watch,
     });
@@ -232,7 +235,7 @@ async fn drive<S: Service + 'static>(
     let mut was_told = false;
     std::future::poll_fn(|cx| {
         if life.stays() && drained.poll(cx).is_ready() {
-            life.leave(connection);
+            life.leave(connection, watch);
         }
         if let Some(offer) = offer {
             offer.listen(cx);
@@ -273,7 +276,8 @@ async fn drive<S: Service + 'static>(
             match life.poll(cx, &seen, watch, pulse) {
                 Poll::Pending => break,
                 Poll::Ready(Due::Goodbye) if !shared.service.may_go() => life.stays_idle(),
-                Poll::Ready(Due::Goodbye) => life.leave(connection),
+                Poll::Ready(Due::Goodbye) => life.leave(connection, watch),
+                Poll::Ready(Due::Heard) => life.hears = None,
                 Poll::Ready(Due::Idle) => life.shut(connection, Reason::NO_ERROR, None),
                 Poll::Ready(Due::Head) => {
                     life.shut(connection, Reason::ENHANCE_YOUR_CALM, Some("a header block did not end in time"));
@@ -284,6 +288,7 @@ async fn drive<S: Service + 'static>(
                 Poll::Ready(Due::End) => return Poll::Ready(life.ended()),
             }
         }
+        shared.may_ask(life.may_be_asked(watch));
         keepalive.as_mut().poll(cx).map(|()| Ended::Broken("the peer does not answer PING".into()))
     })
     .await
@@ -306,7 +311,14 @@ impl<S: Service> Shared<S> {
     /// Another number of requests is under way.
     fn tell(&self) {
         if self.taken.get() > 0 {
-            self.service.serves_beside(self.running.get() - self.taken.get());
+            let requests = self.running.get() - self.taken.get();
+            self.service.serves_beside(requests + usize::from(self.may_ask.get()));
+        }
+    }
+
+    fn may_ask(&self, may_ask: bool) {
+        if self.may_ask.replace(may_ask) != may_ask {
+            self.tell();
         }
     }
 }
@@ -354,6 +366,8 @@ impl<S: Service> Drop for Taken<'_, S> {
 enum Due {
     /// It was idle for long enough: its client is told to go.
     Goodbye,
+    /// Its client has heard by now that it is told to go, if it hears at all.
+    Heard,
     /// Its client was told to go, and has nothing open, and stays.
     Idle,
     Head,
@@ -403,10 +417,20 @@ struct Life {
     clocks: Option<Clocks>,
     goodbye_ms: u64,
     stage: Stage,
+    /// Its client was told to go, and may not have heard it: it has until then, or answers the PING behind that word (another
+    /// one's, if one was under way).
+    hears: Option<Hears>,
     idle_since: Option<Now>,
     reader: Option<Read>,
     timer: Timer,
     armed: Option<Now>,
+}
+
+#[derive(Clone, Copy)]
+struct Hears {
+    by: Now,
+    /// Of the client, before it was told.
+    pongs: u32,
 }
 
 impl Life {
@@ -415,6 +439,7 @@ impl Life {
             clocks: (profile.peer == Peer::Anybody).then_some(profile.clocks),
             goodbye_ms: profile.goodbye_ms,
             stage: Stage::Staying,
+            hears: None,
             idle_since: None,
             reader: None,
             timer: Timer::new(),
@@ -438,9 +463,17 @@ impl Life {
         }
     }
 
-    fn leave(&mut self, connection: &mut Connection<Watched, Bytes>) {
+    /// A request may come that its client sent before it heard that it is told to go.
+    fn may_be_asked(&mut self, watch: &Watch) -> bool {
+        self.hears = self.hears.filter(|hears| hears.pongs == watch.pongs());
+        self.hears.is_some()
+    }
+
+    fn leave(&mut self, connection: &mut Connection<Watched, Bytes>, watch: &Watch) {
         debug_assert!(self.stays());
-        self.stage = Stage::Leaving { since: clock::now() };
+        let since = clock::now();
+        self.stage = Stage::Leaving { since };
+        self.hears = self.clocks.map(|_| Hears { by: since.plus_ms(self.goodbye_ms), pongs: watch.pongs() });
         self.idle_since = None;
         connection.graceful_shutdown();
     }
@@ -453,6 +486,7 @@ impl Life {
     fn shut(&mut self, connection: &mut Connection<Watched, Bytes>, reason: Reason, why: Option<&'static str>) {
         debug_assert!(!self.is_shut());
         self.stage = Stage::Shut { since: clock::now(), why };
+        self.hears = None;
         connection.abrupt_shutdown(reason);
     }
 
@@ -513,7 +547,8 @@ impl Life {
         let head = watch.block_since().map(|since| (since.plus_ms(clocks.head_ms), Due::Head));
         let reader = self.reader.filter(|_| clocks.stall_ms > 0);
         let reader = reader.map(|read| (read.look_at, Due::Reader));
-        [idle, head, reader].into_iter().flatten().min_by_key(|(by, _)| *by)
+        let heard = self.hears.map(|hears| (hears.by, Due::Heard));
+        [idle, head, reader, heard].into_iter().flatten().min_by_key(|(by, _)| *by)
     }
 
     /// Whether the client has read something in the time that it has; little while memory is short.

@@ -69,8 +69,8 @@ pub trait Service {
         false
     }
 
-    /// Beside streams that were taken, the connection serves so many requests now. Said whenever that changes, as long as there
-    /// are such streams.
+    /// Beside streams that were taken, the connection serves so many requests now, or is about to: one may be on its way as long as
+    /// its client may not have heard that it is told to go. Said whenever that changes, as long as there are such streams.
     fn serves_beside(&self, _requests: usize) {}
 
     /// Answers a stream that [`Service::takes_stream`] wants, and keeps it to its end.

@@ -19,7 +19,7 @@ use crate::limits::{
     RARE_FRAMES_PER_S, RESET_FRAME_PAID_REQUESTS, RESET_FRAMES_BURST, RESET_FRAMES_PER_S,
 };
 use crate::wire::frames::{
-    CONTINUATION, DATA, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    ACK, CONTINUATION, DATA, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use crate::wire::{FrameHead, FrameScan};
 
@@ -31,6 +31,7 @@ pub struct Watch {
     written: Cell<u64>,
     is_stuck: Cell<bool>,
     peer_leaves: Cell<bool>,
+    pongs: Cell<u32>,
 }
 
 impl Watch {
@@ -52,6 +53,11 @@ impl Watch {
     /// Bytes that the engine has written.
     pub fn written(&self) -> u64 {
         self.written.get()
+    }
+
+    /// Answers to PING that a client has sent: it has read what was sent before that.
+    pub fn pongs(&self) -> u32 {
+        self.pongs.get()
     }
 
     /// The socket takes no more of them now.
@@ -119,6 +125,7 @@ impl AsyncRead for Watched {
                 return Poll::Pending;
             }
             watch.block_since.set(meter.block_since);
+            watch.pongs.set(meter.pongs);
         }
         Poll::Ready(Ok(()))
     }
@@ -229,6 +236,7 @@ pub struct Meter {
     /// Requests that have not paid for anything yet.
     requests: u64,
     block_since: Option<Now>,
+    pongs: u32,
 }
 
 impl Meter {
@@ -238,7 +246,7 @@ impl Meter {
         for kind in COUNTED {
             buckets[kind.index()].left = terms_of(kind).burst;
         }
-        Meter { scan: FrameScan::client(), buckets, bytes: 0, requests: 0, block_since: None }
+        Meter { scan: FrameScan::client(), buckets, bytes: 0, requests: 0, block_since: None, pongs: 0 }
     }
 
     /// Counts the frames that begin in `bytes`, the next ones that arrived.
@@ -255,6 +263,8 @@ impl Meter {
                 }
                 None => {}
                 Some(kind) => {
+                    let is_pong = head.kind == PING && head.flags & ACK != 0;
+                    self.pongs = self.pongs.wrapping_add(u32::from(is_pong));
                     let has_some = self.buckets[kind.index()].take(terms_of(kind), now);
                     seen = seen.and(has_some.then_some(()).ok_or(kind));
                 }

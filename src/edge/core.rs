@@ -227,6 +227,8 @@ pub struct Core {
     /// `None`: nobody wants an access log.
     pub log: Option<Book>,
     pub connections: Cell<usize>,
+    /// Connections with streams that are links.
+    carriers: Cell<usize>,
     /// Requests that wait here for a generation that leaves.
     guests: Cell<usize>,
     /// Connections to the admin address.
@@ -332,6 +334,7 @@ impl Core {
             counters: RefCell::new(counters),
             log,
             connections: Cell::new(0),
+            carriers: Cell::new(0),
             admins: Cell::new(0),
             guests: Cell::new(0),
             unbooked: Cell::new(0),
@@ -416,6 +419,11 @@ impl Core {
     /// Nobody here has a client.
     pub fn is_idle(&self) -> bool {
         self.connections.get() == 0 && self.guests.get() == 0
+    }
+
+    /// Some connection of a client carries links.
+    pub fn has_carriers(&self) -> bool {
+        self.carriers.get() > 0
     }
 
     /// Room beside a full queue, for a request that may be served at once.
@@ -1075,22 +1083,28 @@ impl Drop for CarriesLink<'_> {
 
 impl Counted {
     pub fn connection(core: &Rc<Core>) -> Counted {
-        core.connections.set(core.connections.get() + 1);
-        Counted { core: core.clone(), guest: core.shared.crowd.enter(), links: 0, beside: 0 }
+        let own = Counted { core: core.clone(), guest: core.shared.crowd.enter(), links: 0, beside: 0 };
+        own.counts(true);
+        own
     }
 
     /// Of a connection that is over nothing changes.
     pub fn change(counted: &Cell<Option<Counted>>, change: impl FnOnce(&mut Counted)) {
         let Some(mut own) = counted.take() else { return };
-        let was_waited_for = own.is_waited_for();
+        own.counts(false);
         change(&mut own);
-        let connections = &own.core.connections;
-        match (was_waited_for, own.is_waited_for()) {
-            (true, false) => connections.set(connections.get() - 1),
-            (false, true) => connections.set(connections.get() + 1),
-            (true, true) | (false, false) => {}
-        }
+        own.counts(true);
         counted.set(Some(own));
+    }
+
+    fn counts(&self, counts: bool) {
+        let change = |number: &Cell<usize>| number.set(if counts { number.get() + 1 } else { number.get() - 1 });
+        if self.is_waited_for() {
+            change(&self.core.connections);
+        }
+        if self.links > 0 {
+            change(&self.core.carriers);
+        }
     }
 
     /// So many requests are under way on it beside its links.
@@ -1117,8 +1131,6 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if self.is_waited_for() {
-            self.core.connections.set(self.core.connections.get() - 1);
-        }
+        self.counts(false);
     }
 }

@@ -536,6 +536,9 @@ async fn wait_for(latch: &Latch) {
 /// Until nothing runs on this core. Looked at in steps: a drain may be late by one.
 async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
     let (lineage, generation) = (&core.shared.lineage, core.shared.generation);
+    if core.has_carriers() {
+        io::sleep_ms(TICK_MS).await; // until their clients are told to go, nobody counts what these may have asked
+    }
     while !core.is_idle() || accepting.get() > 0 || lineage.serves_elders(generation) {
         io::sleep_ms(TICK_MS).await;
     }
@@ -552,7 +555,7 @@ async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
     }
     // Connections that carried links have been told to go, too, and what was answered on them may be on its way yet.
     let gone = async {
-        while !core.is_idle() {
+        while !core.is_idle() || core.has_carriers() {
             io::sleep_ms(TICK_MS).await;
         }
     };
