@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The Debian package: built from the release binary, installed in a bare Debian, its units verified; then systemd runs them there,
 with all their restrictions, a newer package is installed under load without losing a request, and after a purge nothing is left.
-Needs root, debootstrap, cargo-deb and Debian's mirror; exit code 77 where one of them is not to be had.
+Needs root, debootstrap, cargo-deb, Debian's mirror, and leave to make namespaces; exit code 77, and a loud line, where one of them is not
+to be had. Without namespaces it does what it can before. With them, a systemd that does not come up is a failure.
 
 systemd is process 1 of namespaces of its own, with a network of its own: nothing of this machine is touched."""
 
@@ -35,28 +36,33 @@ def main():
     if os.getuid() != 0:
         missing.append("root")
     if missing:
-        print(f"package.py: not run, there is no {', no '.join(missing)}")
-        sys.exit(77)
+        not_run(f"there is no {', no '.join(missing)}")
+    group, forbidden = Booted.namespaces()
     with House(__file__, 900) as house:
         first, second = build(house, "1"), build(house, "2")
         root = bare_debian(house)
         before = tree(root)
         installed(root, first)
         verified(root)
-        booted = Booted.start(house, root)
-        if booted is None:
-            say("NOT RUN: no process may be the first of its namespaces here, so systemd does not run the units")
+        if forbidden:
             shutil.copy(second, f"{root}/tmp/newer.deb")
             inside(root, "dpkg", "-i", "/tmp/newer.deb")
         else:
-            with booted:
+            with Booted(house, root, group) as booted:
                 lived(house, booted, second)
-        removed(root, booted)
+        removed(root, has_lived=not forbidden)
         left = sorted(path for path in tree(root) - before if not path.startswith(OTHERS))
         check(not left, f"left after a purge: {left}")
         users = [line for name in ("passwd", "group") for line in lines(f"{root}/etc/{name}") if line.startswith("ptth:")]
         check(not users, f"left after a purge: {users}")
         say("removed and purged: nothing is left")
+    if forbidden:
+        not_run(f"the units under systemd: {forbidden}")
+
+
+def not_run(why):
+    print(f"!! NOT RUN: package.py: {why}", flush=True)
+    sys.exit(77)
 
 
 def build(house, revision):
@@ -78,8 +84,7 @@ def bare_debian(house):
             ["debootstrap", "--variant=minbase", f"--include={INCLUDED}", SUITE, kept, MIRROR], capture_output=True, text=True
         )
         if done.returncode:
-            print(f"package.py: not run, no Debian can be had from {MIRROR}:\n{done.stdout[-500:]}{done.stderr[-500:]}")
-            sys.exit(77)
+            not_run(f"no Debian can be had from {MIRROR}:\n{done.stdout[-500:]}{done.stderr[-500:]}")
         open(kept + "/.whole", "w").close()
     root = house.path("root")
     run("cp", "-a", kept, root)
@@ -162,46 +167,42 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/syst
 class Booted:
     """systemd in a root of its own. Ended with its namespaces."""
 
-    def __init__(self, unshare, pid, group):
-        self.unshare, self.pid, self.group = unshare, pid, group
+    SHARES_NOT = ("--pid", "--mount", "--uts", "--ipc", "--cgroup", "--net", "--fork", "--kill-child")
 
     @classmethod
-    def start(cls, house, root):
+    def namespaces(cls):
+        """A control group for one of these, or None and why nobody may make one here."""
         mount = next((line.split()[1] for line in lines("/proc/mounts") if line.split()[2] == "cgroup2"), None)
         if mount is None:
-            return None
+            return None, "no cgroup2 is mounted"
         group = os.path.join(mount, f"ptth-package-{os.getpid()}")
         try:
             os.mkdir(group)
-        except OSError:
-            return None
-        join = f'echo $$ > {group}/cgroup.procs; exec unshare --pid --mount --uts --ipc --cgroup --net --fork --kill-child bash -c "$0" boot {root}'
-        unshare = house.start("systemd", ["bash", "-ec", join, BOOT])
-        booted = cls(unshare, None, group)
+            os.rmdir(group)
+        except OSError as error:
+            return None, f"no control group may be made: {error}"
+        tried = subprocess.run(["unshare", *cls.SHARES_NOT, "true"], capture_output=True, text=True, timeout=60)
+        return (group, None) if tried.returncode == 0 else (None, f"no process may be the first of its namespaces: {tried.stderr.strip()}")
 
-        def first():
-            with open(f"/proc/{unshare.pid}/task/{unshare.pid}/children") as children:
-                booted.pid = children.read().split()[0] if unshare.poll() is None else None
-            with open(f"/proc/{booted.pid}/comm") as comm:
-                return comm.read().strip() == "systemd"
-
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and unshare.poll() is None:
-            try:
-                if first():
-                    break
-            except (OSError, IndexError, TypeError):
-                pass
-            time.sleep(0.1)
-        if unshare.poll() is not None:
-            booted.clean()
-            return None
+    def __init__(self, house, root, group):
+        os.mkdir(group)
+        self.group, self.pid = group, None
+        join = f'echo $$ > {group}/cgroup.procs; exec unshare {" ".join(self.SHARES_NOT)} bash -c "$0" boot {root}'
+        self.unshare = house.start("systemd", ["bash", "-ec", join, BOOT])
         try:
-            until(lambda: booted.run("systemctl", "is-system-running", ok=False).strip() in ("running", "degraded"), "systemd has booted", 60)
+            until(self.is_systemd, "systemd is the first process of its namespaces", 60, process=self.unshare)
+            until(lambda: self.run("systemctl", "is-system-running", ok=False).strip() in ("running", "degraded"), "systemd has booted", 60)
         except Failed:
-            booted.__exit__()
+            self.__exit__()
             raise
-        return booted
+
+    def is_systemd(self):
+        with open(f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children") as children:
+            self.pid = next(iter(children.read().split()), None)
+        if self.pid is None:
+            return False
+        with open(f"/proc/{self.pid}/comm") as comm:
+            return comm.read().strip() == "systemd"
 
     def command(self, *command):
         return ["nsenter", "-t", self.pid, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", *command]
@@ -218,6 +219,12 @@ class Booted:
 
     def journal(self, unit):
         return self.run("journalctl", "--no-pager", "--output", "cat", "-u", unit, ok=False)
+
+    def told(self, pid, what=""):
+        """When a process has said that, by the journal's clock, in µs; each time in order."""
+        entries = self.run("journalctl", "--no-pager", "--output", "json", f"_PID={pid}", ok=False).splitlines()
+        entries = [json.loads(entry) for entry in entries]
+        return [int(entry["__REALTIME_TIMESTAMP"]) for entry in entries if what in str(entry["MESSAGE"])]
 
     def clean(self):
         for folder, _, _ in os.walk(self.group, topdown=False):
@@ -237,6 +244,8 @@ class Booted:
 
 
 EDGE = """
+[edge]
+drain_max = "60s"
 [[listen]]
 address = "127.0.0.1:80"
 accept = ["clients", "workers"]
@@ -255,6 +264,8 @@ serve = ["http://localhost"]
 to = "http://127.0.0.1:3000"
 credential_file = "web-1.secret"
 """
+
+WORKERS = ("app", "more")
 
 # Asks all the time, a connection for every ten requests; ends at the end of its input.
 LOAD = """
@@ -295,13 +306,15 @@ def lived(house, booted, newer):
     secret, block = booted.run("ptth", "credential", "new", "web-1", "--origin", "*").split("\n", 1)
     write("edge.toml", EDGE + block)
     write("web-1.secret", secret + "\n")
-    write("worker-app.toml", WORKER)
+    for name in WORKERS:
+        write(f"worker-{name}.toml", WORKER)
+    units = [f"ptth-worker@{name}.service" for name in WORKERS]
     origin = subprocess.Popen(booted.on_its_network(sys.executable, os.path.join(HERE, "origin.py"), "3000", house.path("origin.requests")))
     try:
-        booted.run("systemctl", "enable", "--now", "ptth-edge.service", "ptth-worker@app.service")
-        until(lambda: '"links":2' in status(booted), "the worker's links are up", 30)
-        say("edge and worker run under their units, port 80, without root")
-        edge, worker = booted.main_pid("ptth-edge.service"), booted.main_pid("ptth-worker@app.service")
+        booted.run("systemctl", "enable", "--now", "ptth-edge.service", *units)
+        until(lambda: '"links":4' in status(booted), "the workers' links are up", 30)
+        say("edge and workers run under their units, port 80, without root")
+        edge, workers = booted.main_pid("ptth-edge.service"), [booted.main_pid(unit) for unit in units]
         doctor = booted.run("ptth", "doctor", "--config", "/etc/ptth/edge.toml", "--json", ok=False)
         check(f", for the edge that runs ({edge})" in doctor and '"wrong": 0' in doctor, doctor)
         load = subprocess.Popen(
@@ -310,12 +323,27 @@ def lived(house, booted, newer):
         booted.run("systemctl", "reload", "ptth-edge.service")
         copy = subprocess.run(booted.command("sh", "-c", "cat > /tmp/newer.deb"), stdin=open(newer, "rb"))
         check(copy.returncode == 0, "the newer package cannot be copied")
+        # What the older edge has to finish.
+        slow = subprocess.Popen(
+            booted.on_its_network("curl", "-sS", "-H", "Host: localhost", "http://127.0.0.1/slow?ms=15000&id=slow"), stdout=subprocess.PIPE, text=True
+        )
+        until(lambda: "slow GET /slow" in lines(house.path("origin.requests")), "the slow request runs", 30)
         told = booted.run("dpkg", "-i", "/tmp/newer.deb")
-        check("Unpacking ptth" in told, told)
+        check("Unpacking ptth" in told and "one after the other" in told, told)
         until(lambda: booted.main_pid("ptth-edge.service") not in (0, edge), "another process is the edge", 60)
-        until(lambda: booted.main_pid("ptth-worker@app.service") not in (0, worker), "another process is the worker", 60)
-        until(lambda: '"links":2' in status(booted), "the worker is back", 60)
-        until(lambda: not os.path.exists(f"/proc/{booted.pid}/root/proc/{edge}"), "the old edge has ended", 60)
+        until(lambda: not os.path.exists(f"/proc/{booted.pid}/root/proc/{edge}"), "the old edge has ended", 90)
+        check(slow.communicate(timeout=30)[0].startswith("slow"), "the older edge did not finish what it had")
+        until(lambda: restarting(booted) != "activating", "the workers were restarted", 90)
+        check(restarting(booted) == "inactive", booted.journal("ptth-restart-workers.service"))
+        newer_workers = [booted.main_pid(unit) for unit in units]
+        check(not {0, *workers} & {*newer_workers}, f"workers are {newer_workers}, they were {workers}")
+        # The older edge has said its last, then each worker goes when the one before it has a link.
+        order = [("the older edge", booted.told(edge)[-1])]
+        for name, older, newer_one in zip(WORKERS, workers, newer_workers):
+            order.append((f"{name} ends", booted.told(older, "draining: links are told to end")[0]))
+            order.append((f"{name} is back", booted.told(newer_one, "link up")[0]))
+        check(order == sorted(order, key=lambda entry: entry[1]), f"out of order: {order}")
+        until(lambda: '"links":4' in status(booted), "the workers are back", 60)
         # Longer than WatchdogSec: systemd would have ended a process that it does not hear of.
         now = booted.main_pid("ptth-edge.service")
         time.sleep(11)
@@ -328,14 +356,50 @@ def lived(house, booted, newer):
         # It was started by a process that has ended since, and systemd looks after it all the same.
         booted.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "ptth-edge.service")
         until(lambda: booted.main_pid("ptth-edge.service") not in (0, now), "systemd starts an edge again that was killed", 30)
-        until(lambda: '"links":2' in status(booted), "the worker is back", 60)
+        until(lambda: '"links":4' in status(booted), "the workers are back", 60)
         log = booted.run("stat", "--format", "%U:%G %a", "/var/log/ptth/access.log").strip()
         check(log == "ptth:ptth 640", f"access.log is {log}")
         say(f"a reload and an upgrade of the package under load: {good} requests, none failed; the edge is another process")
+        say("workers went one after the other, when the older edge had ended")
+        left_alone(booted, write, units)
         upside_down(booted, write)
     finally:
         origin.kill()
         origin.wait()
+
+
+def restarting(booted):
+    return booted.run("systemctl", "show", "--property", "ActiveState", "--value", "ptth-restart-workers.service").strip()
+
+
+def left_alone(booted, write, units):
+    """Workers go on where nothing may be restarted, where the edge has not been replaced, and behind one that does not come back."""
+    before = [booted.main_pid(unit) for unit in units]
+
+    def refused(*command):
+        done = subprocess.run(booted.command("env", *command), capture_output=True, text=True, timeout=120)
+        check(done.returncode == 1, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stderr
+
+    edge = str(booted.main_pid("ptth-edge.service"))
+    policy = "/usr/sbin/policy-rc.d"
+    booted.run("sh", "-c", f"printf '#!/bin/sh\\nexit 101\\n' > {policy}; chmod +x {policy}")
+    told = booted.run("dpkg", "-i", "/tmp/newer.deb")
+    check("one after the other" not in told, f"{policy} is not asked: {told}")
+    booted.run("rm", policy)
+    told = refused("PTTH_START_S_MAX=1", "/usr/lib/ptth/restart-workers", edge)
+    check("still is the older program" in told, told)
+    check([booted.main_pid(unit) for unit in units] == before, "a worker was restarted beside an edge that was not replaced")
+    write("worker-app.toml", WORKER.replace(":80", ":81"))
+    told = refused("PTTH_LINK_S_MAX=3", "/usr/lib/ptth/restart-workers")
+    check(f"{units[0]} has no link" in told, told)
+    after = [booted.main_pid(unit) for unit in units]
+    check(after[0] != before[0] and after[1] == before[1], f"workers were {before}, are {after}")
+    write("worker-app.toml", WORKER)
+    check(units[1] in booted.run("/usr/lib/ptth/restart-workers"), "the second time is not told")
+    check(booted.main_pid("ptth-edge.service") == int(edge), f"{policy} is not asked: another process is the edge")
+    until(lambda: '"links":4' in status(booted), "the workers are back", 60)
+    say("a worker that does not come back, or an edge that was not replaced: the other workers stay as they are")
 
 
 def upside_down(booted, write):
@@ -354,14 +418,14 @@ def status(booted):
     return booted.run("ptth", "status", "--admin", "127.0.0.1:9090", "--json", ok=False).replace(" ", "")
 
 
-def removed(root, booted):
+def removed(root, has_lived):
     """Both steps of it; by then systemd has gone, and what it had enabled is on the disk."""
     inside(root, "dpkg", "--remove", "ptth")
     check(os.path.exists(f"{root}/etc/ptth/edge.toml"), "a removal has taken the configuration")
     check(not os.path.exists(f"{root}/usr/bin/ptth"), "the program is still there")
     # An administrator's own files are his to remove.
-    for name in ("web-1.secret", "worker-app.toml"):
-        if booted is not None:
+    for name in ("web-1.secret", *(f"worker-{name}.toml" for name in WORKERS)):
+        if has_lived:
             check(os.path.exists(f"{root}/etc/ptth/{name}"), f"{name} is gone")
             os.remove(f"{root}/etc/ptth/{name}")
     inside(root, "dpkg", "--purge", "ptth")
