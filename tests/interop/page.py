@@ -161,12 +161,15 @@ with House(__file__, seconds_max=150) as house:
         os.kill(edge.process.pid, signal.SIGHUP)
         about = "document.getElementById('about')?.textContent ?? ''"
         until(lambda: "configuration 2" in page.value(about), "the page follows a reload", seconds=40)
+        samples = page.value("past5.at_unix.length")
         os.kill(edge.process.pid, signal.SIGUSR2)
         began = time.monotonic()
         successor = until(lambda: [pid for pid in [status(edge)["pid"]] if pid != edge.process.pid], "another process answers")[0]
         until(lambda: page.value(about).endswith(f", process {successor}"), "the page follows an upgrade")
         took = time.monotonic() - began
         check(page.value("document.getElementById('live').textContent") == "live", "the page is not live after an upgrade")
+        kept = page.value("past5.at_unix.length")
+        check(kept >= samples > 5, f"{samples} samples on the page before the upgrade, {kept} after it")
         stop.set()
         for client in clients:
             client.join()
@@ -178,6 +181,9 @@ with House(__file__, seconds_max=150) as house:
             check(float(shown[name]) == want, f"{name}: {shown[name]} on the page, {want:g} in /metrics")
         rows = page.value("document.querySelectorAll('#links tbody tr').length")
         check(rows == metric(edge, "ptth_links", 'pool="app"'), f"{rows} links on the page")
+        # Nine seconds between two samples are nine seconds wide.
+        late = page.value("(() => { past5 = { at_unix: [10, 11, 20], pools: [] }; return [0, 1, 2].map(places(3)); })()")
+        check(late == [289, 290, 299], f"a sample that is late stands at {late}")
         said = page.complaints()
         check(not said, f"the page complains: {said[:3]}")
         say(f"live under load, over a reload, light and dark, 1280 and 390 wide; numbers as in /metrics; {drawn} lines drawn")

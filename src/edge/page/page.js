@@ -48,20 +48,22 @@ function size(bytes) {
 
 // ---- history ----
 
+// A stream begins with all that its process remembers, which after an upgrade is less than this page does, and goes on with one
+// sample each. What is told again counts.
 function remember(news) {
-  if (news.at_unix.length !== 1 || past5.at_unix.length === 0) {
-    past5 = news;
-    return;
-  }
-  if (past5.at_unix.at(-1) === news.at_unix[0]) return;
-  const push = (list, items) => { list.push(...items); if (list.length > SAMPLES) list.splice(0, list.length - SAMPLES); };
-  push(past5.at_unix, news.at_unix);
+  if (news.at_unix.length === 0) return;
+  const again = past5.at_unix.filter((at) => at >= news.at_unix[0]).length;
+  const join = (list, items) => {
+    list.splice(Math.max(0, list.length - again), again, ...items);
+    list.splice(0, Math.max(0, list.length - SAMPLES));
+  };
+  join(past5.at_unix, news.at_unix);
   const before = new Map(past5.pools.map((pool) => [pool.name, pool]));
   past5.pools = news.pools.map((pool) => {
     const old = before.get(pool.name);
     if (!old) return pool;
     const samples = old.links.length;
-    for (const column of ["links", "credits", "in_flight", "dispatched", "answered", "failed"]) push(old[column], pool[column]);
+    for (const column of ["links", "credits", "in_flight", "dispatched", "answered", "failed"]) join(old[column], pool[column]);
     const classes = new Map(old.classes.map((own) => [own.class, own]));
     for (const own of pool.classes) {
       if (!classes.has(own.class)) {
@@ -72,9 +74,10 @@ function remember(news) {
     const fresh = new Map(pool.classes.map((own) => [own.class, own]));
     for (const own of classes.values()) {
       const now = fresh.get(own.class);
-      push(own.queued, now ? now.queued : [0]);
-      push(own.wait_p50_us, now ? now.wait_p50_us : [null]);
-      push(own.wait_p99_us, now ? now.wait_p99_us : [null]);
+      const none = (value) => new Array(pool.links.length).fill(value);
+      join(own.queued, now ? now.queued : none(0));
+      join(own.wait_p50_us, now ? now.wait_p50_us : none(null));
+      join(own.wait_p99_us, now ? now.wait_p99_us : none(null));
     }
     old.classes = [...classes.values()].sort((a, b) => a.class - b.class);
     return old;
@@ -85,6 +88,12 @@ function remember(news) {
 
 function chart(kind) {
   return drawn("svg", { viewBox: `0 0 ${SAMPLES - 1} 100`, preserveAspectRatio: "none", class: kind, "aria-hidden": "true" });
+}
+
+// Where the last so many samples stand: by their time, for one may be late, and an upgrade takes a while.
+function places(samples) {
+  const times = past5.at_unix.slice(-samples);
+  return (at) => SAMPLES - 1 - (times.at(-1) - times[at]);
 }
 
 function legend(classes) {
@@ -99,7 +108,7 @@ function depths(classes) {
   for (const own of classes) own.queued.forEach((depth, at) => { sums[at] += depth; });
   const most = Math.max(1, ...sums);
   const below = new Array(samples).fill(0);
-  const x = (at) => SAMPLES - samples + at;
+  const x = places(samples);
   const y = (depth) => (100 - (depth / most) * 96).toFixed(2);
   // The least urgent at the bottom: what is urgent stands on top of what waits for it.
   for (const own of [...classes].reverse()) {
@@ -120,14 +129,13 @@ function waits(classes) {
   for (const us of [1e3, 1e6]) svg.append(drawn("line", { x1: 0, x2: SAMPLES - 1, y1: y(us), y2: y(us) }));
   let longest = null;
   for (const own of classes) {
-    const samples = own.wait_p99_us.length;
+    const x = places(own.wait_p99_us.length);
     let path = "";
     let pen = "M";
     own.wait_p99_us.forEach((us, at) => {
       if (us === null) { pen = "M"; return; }
       longest = Math.max(longest ?? 0, us);
-      const x = SAMPLES - samples + at;
-      path += `${pen}${x},${y(us)}${pen === "M" ? `h.6` : ""}`;
+      path += `${pen}${x(at)},${y(us)}${pen === "M" ? `h.6` : ""}`;
       pen = "L";
     });
     if (path) svg.append(drawn("path", { d: path, class: `c${own.class}` }));
