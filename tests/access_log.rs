@@ -15,6 +15,7 @@ use common::load::Load;
 use common::peer::until;
 use common::program::{Program, Text};
 use common::{CORES, HOST, Peer, SECRET, get, origin, post, setting, worker_config};
+use ptth::limits::{ACCESS_LOG_BATCH_BYTES, ACCESS_LOG_LONG_BYTES_MAX, ACCESS_LOG_RECORDS_MAX};
 use ptth::worker::Worker;
 use ptth::worker::config::Secret;
 use rustix::process::{Pid, Signal, kill_process};
@@ -460,6 +461,42 @@ fn nobody_waits_for_a_log_that_nobody_reads() {
         text.contains("/again")
     });
     assert!(!text.contains("/lost"));
+}
+
+#[test]
+fn long_paths_that_nobody_takes_are_bounded_and_short_ones_find_their_places() {
+    let folder = Folder::new("long");
+    let mut reader = fifo(&folder.path("access.log"));
+    let text = folder.table("access.log", "format = \"{path}\"");
+    let edge = setting().pool("hold_without_workers = false").more(&text).start();
+    let mut client = edge.client();
+    let long = format!("/{}", "x".repeat(7_000));
+    // Less than its records, and more than their long texts may take.
+    const REQUESTS: u64 = 1_000;
+    const _: () = assert!((REQUESTS as usize) < ACCESS_LOG_RECORDS_MAX);
+    assert!(REQUESTS as usize * long.len() > ACCESS_LOG_LONG_BYTES_MAX * 3 / 2);
+    for _ in 0..REQUESTS {
+        assert_eq!(client.ask(&long).status(), 503);
+    }
+    let [slow, _] = dropped(&edge.status());
+    assert!(slow > 0, "all of {REQUESTS} were kept");
+    assert_eq!(client.ask("/short").status(), 503);
+    let mut text = Vec::new();
+    until(|| {
+        let _ = reader.read_to_end(&mut text); // it would wait for more
+        let status = edge.status();
+        written(&status) + dropped(&status)[0] == REQUESTS + 1
+    });
+    let _ = reader.read_to_end(&mut text);
+    assert_eq!(dropped(&edge.status()), [slow, 0], "the short one is not lost");
+    let lines = String::from_utf8(text).expect("UTF-8");
+    let kept = lines.lines().filter(|line| **line == *long).count();
+    assert_eq!((kept as u64, lines.lines().last()), (REQUESTS - slow, Some("/short")));
+    // A pipe and the thread's batch, with the line that fills it, had some of them already.
+    let elsewhere = (64 << 10) + ACCESS_LOG_BATCH_BYTES + long.len();
+    let bytes = kept * long.len();
+    assert!(bytes <= ACCESS_LOG_LONG_BYTES_MAX + elsewhere, "{bytes}");
+    assert!(bytes > ACCESS_LOG_LONG_BYTES_MAX / 2, "{bytes}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use ptth_loom::xcore::{Home, HomeWakers, PipeRx, PipeTx, PoolBooks, Post, Ring, SendError, at_once, pipe, spool};
+use ptth_loom::xcore::{Home, HomeWakers, PipeRx, PipeTx, PoolBooks, Post, Ring, SendError, Spooled, at_once, pipe, spool};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -378,16 +378,44 @@ fn a_piece_that_nobody_takes_is_dropped_by_one_of_the_two() {
     });
 }
 
+/// A record, and what it owns.
+struct Line(u32, usize);
+
+impl Spooled for Line {
+    fn bytes_beside(&self) -> usize {
+        self.1
+    }
+}
+
 #[test]
 fn whoever_sees_that_a_core_has_left_its_spool_sees_all_that_is_in_it() {
     loom::model(|| {
-        let (tx, rx) = spool(2);
-        let core = thread::spawn(move || assert!(tx.give(1) && tx.give(2)));
+        let (tx, rx) = spool(2, 0);
+        let core = thread::spawn(move || assert!(tx.give(Line(1, 0)) && tx.give(Line(2, 0))));
         let is_left = rx.is_left();
-        let taken = Vec::from_iter(std::iter::from_fn(|| rx.take()));
+        let taken = Vec::from_iter(std::iter::from_fn(|| rx.take().map(|Line(id, _)| id)));
         assert!(taken.is_empty() || taken[0] == 1);
         assert!(!is_left || taken == [1, 2]);
         core.join().unwrap();
+    });
+}
+
+#[test]
+fn what_a_spool_holds_is_never_more_than_it_may_and_all_of_it_comes_back() {
+    loom::model(|| {
+        let (tx, rx) = spool(2, 3);
+        let core = thread::spawn(move || {
+            assert!(tx.give(Line(1, 2)), "it is empty");
+            let is_second = tx.give(Line(2, 2)); // beside the first it is too much
+            let is_third = tx.give(Line(3, 1)); // and this one is not
+            (is_second, is_third, tx)
+        });
+        let taken = [rx.take(), rx.take()];
+        let (is_second, is_third, tx) = core.join().unwrap();
+        assert!(!is_second || taken.iter().any(Option::is_some), "both were there");
+        assert!(is_third, "there was a place, and room beside whichever of the two");
+        while rx.take().is_some() {}
+        assert!(tx.give(Line(4, 3)), "nothing counts that is gone");
     });
 }
 

@@ -36,5 +36,5 @@ pub use memory::{Fill, MemoryGauge, is_memory_tight};
 pub use pipe::{Closed, PipeRx, PipeTx, SendError, pipe};
 pub use seats::{Seat, Seats};
 pub use shelf::{Head, Kind, Parcel, Shelf};
-pub use spool::{SpoolRx, SpoolTx, spool};
+pub use spool::{SpoolRx, SpoolTx, Spooled, spool};
 pub use wakers::{HomeWakers, Portable};

@@ -18,7 +18,7 @@ use self::rules::{Rules, Target};
 use self::scribe::{Order, Source, Tally, scribe};
 use self::sink::Sink;
 use super::config::EdgeConfig;
-use crate::limits::{ACCESS_LOG_END_MS_MAX, ACCESS_LOG_RECORDS_MAX};
+use crate::limits::{ACCESS_LOG_END_MS_MAX, ACCESS_LOG_LONG_BYTES_MAX, ACCESS_LOG_RECORDS_MAX};
 use crate::settings::Mistakes;
 use crate::xcore::{SpoolTx, spool};
 
@@ -100,7 +100,8 @@ impl AccessLog {
         cores: usize,
     ) -> Result<Vec<Book>, String> {
         let Opened { rules, sink } = opened;
-        let (txs, rxs): (Vec<_>, Vec<_>) = (0..cores).map(|_| spool(ACCESS_LOG_RECORDS_MAX)).unzip();
+        let (txs, rxs): (Vec<_>, Vec<_>) =
+            (0..cores).map(|_| spool(ACCESS_LOG_RECORDS_MAX, ACCESS_LOG_LONG_BYTES_MAX)).unzip();
         let source = Source { spools: rxs, writer: Writer::new(rules.format, generation, pools) };
         let order = Order::Begin { target: rules.to.value, sink, source: Box::new(source) };
         let mut orders = self.orders();

@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::ids::{Class, CoreId, LinkId, PoolId};
 use crate::limits::{ACCESS_LOG_TEXT_BYTES, HEAD_BYTES_MAX, TOKEN_ID_BYTES_MAX};
 use crate::wire;
+use crate::xcore::Spooled;
 
 /// Which link, and whose. One for each link; requests share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,12 @@ pub struct Record {
 // What limits.rs says of a spool's memory.
 const _: () = assert!(size_of::<Record>() <= 560);
 
+impl Spooled for Record {
+    fn bytes_beside(&self) -> usize {
+        self.texts.bytes_elsewhere()
+    }
+}
+
 /// The texts of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Text {
@@ -154,6 +161,16 @@ impl Texts {
     }
 }
 
+impl Texts {
+    /// What they take beside the record: 0, or all of them.
+    fn bytes_elsewhere(&self) -> usize {
+        match &self.held {
+            Held::Here(_) => 0,
+            Held::Elsewhere(elsewhere) => elsewhere.len(),
+        }
+    }
+}
+
 #[cold]
 fn elsewhere(texts: &[&[u8]; TEXTS]) -> Held {
     Held::Elsewhere(texts.concat().into())
@@ -204,6 +221,7 @@ mod tests {
             let texts = Texts::of([b"GET", b"", path, b"id", b"", b"", b"web-1", b""]);
             let is_here = 3 + path.len() + 2 + 5 <= ACCESS_LOG_TEXT_BYTES;
             assert_eq!(matches!(texts.held, Held::Here(_)), is_here, "{}", path.len());
+            assert_eq!(texts.bytes_elsewhere(), if is_here { 0 } else { 3 + path.len() + 2 + 5 }, "{}", path.len());
             let want = [
                 (Text::Method, &b"GET"[..]),
                 (Text::Host, b""),
