@@ -46,9 +46,18 @@ class Clients:
     def __init__(self, port):
         self.port, self.idle, self.results, self.running = port, [], [], set()
 
+    def kept(self):
+        """A connection that the edge has not ended: those that nobody needs for a minute are (`idle_max_wait`)."""
+        while self.idle:
+            reader, writer = self.idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
+
     async def one(self, method):
         status = broke = None
-        connection = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        connection = self.kept() or await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = connection
         try:
             body = "post" if method == "POST" else ""
