@@ -310,6 +310,15 @@ impl Named {
         std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).expect("its own file");
         std::fs::rename(&next, &self.name).expect("a name");
     }
+
+    /// A line of a script: it waits for [`Named::may`].
+    fn waits(&self) -> String {
+        format!("until [ -e '{}' ]; do sleep 0.01; done", self.folder.join("may").display())
+    }
+
+    fn may(&self) {
+        std::fs::write(self.folder.join("may"), "").expect("a file");
+    }
 }
 
 impl Drop for Named {
@@ -339,6 +348,17 @@ fn an_older_process_goes_on_where_the_newer_one_fails_after_it_was_told_to_go() 
         until(|| program.log().matches("SIGUSR2: nothing changes").count() == index + 1 || !is_running(older));
         assert!(program.log().contains(why), "{lines}: {}", program.log());
     }
+    // One from before the word `open`, which has ended before the older one can tell it to go.
+    named.is_a_script(&format!("{}; say '{{\"ready\":true}}'; exit 5", named.waits()));
+    program.signal(Signal::USR2);
+    until(|| program.successors().len() == 1);
+    let newer = program.successors()[0];
+    program.signal(Signal::STOP);
+    named.may();
+    until(|| !is_running(newer));
+    program.signal(Signal::CONT);
+    until(|| program.log().matches("SIGUSR2: nothing changes").count() == 4 || !is_running(older));
+    assert!(program.log().contains("it has ended (exit status: 5)"), "{}", program.log());
     assert_eq!((program.newest(), program.successors()), (older, Vec::new()));
     until_no_more_than(older, &idle);
     let mut link = Peer::connect(program.address);
@@ -352,6 +372,31 @@ fn an_older_process_goes_on_where_the_newer_one_fails_after_it_was_told_to_go() 
     until(|| program.log().contains("this process has been replaced"));
     link.ends();
     drop(client);
+    assert_eq!(program.end(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn a_newer_process_is_not_told_to_go_by_one_that_was_told_to_end() {
+    let (named, mut program) = Named::start("ends-first");
+    let mut link = Peer::connect(program.address);
+    link.send(setup(ORIGIN, "http%2F1.1"));
+    assert_eq!(link.response().status(), 101);
+    let mut runs = Peer::connect(program.address);
+    runs.get("/runs");
+    link.request(); // the older one drains until this is answered
+    let heard = named.folder.join("heard");
+    let hears = format!("exec dd bs=4096 count=1 of='{}' 2> /dev/null", heard.display());
+    named.is_a_script(&format!("{}; say '{{\"ready\":true,\"says_open\":true}}'; {hears}", named.waits()));
+    program.signal(Signal::USR2);
+    until(|| program.successors().len() == 1);
+    program.signal(Signal::TERM);
+    until(|| std::net::TcpStream::connect(program.address).is_err());
+    named.may();
+    until(|| program.log().contains("SIGUSR2: nothing changes") && program.successors().is_empty());
+    assert_eq!(std::fs::read_to_string(&heard).unwrap_or_default(), "", "{}", program.log());
+    assert!(program.log().contains("the edge drains"), "{}", program.log());
+    link.ok("ran");
+    assert_eq!(runs.response().text(), "ran");
     assert_eq!(program.end(), Some(0), "{}", program.log());
 }
 

@@ -23,6 +23,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
@@ -34,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sockets::{Kept, Sockets};
 use crate::clock;
-use crate::limits::{HANDOVER_BATCH_SOCKETS, HANDOVER_BYTES_MAX, INHERITED_SOCKETS_MAX, UPGRADE_MS_MAX};
+use crate::limits::{HANDOVER_BATCH_SOCKETS, HANDOVER_BYTES_MAX, INHERITED_SOCKETS_MAX, TICK_MS, UPGRADE_MS_MAX};
 
 /// Says, in the newer one's environment, whose standard input it has: the older one's process id.
 const NAME: &str = "PTTH_HANDOVER";
@@ -176,11 +178,19 @@ impl Successor {
         self.ended(why)
     }
 
-    /// As [`Successor::end`], where it takes connections already: it finishes what they ask.
-    pub fn drain(&mut self, why: &str) -> String {
+    /// As [`Successor::end`], where it may take connections already: it has so long to finish what they ask.
+    pub fn drain(&mut self, why: &str, max_ms: u64) -> String {
         self.is_left_alone(); // it waits for that
         if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::TERM);
+        }
+        let by = clock::now().plus_ms(max_ms);
+        let (_never, nothing) = mpsc::channel::<()>();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if clock::now() >= by {
+                return self.end(why);
+            }
+            let _ = nothing.recv_timeout(Duration::from_millis(TICK_MS));
         }
         self.ended(why)
     }
@@ -192,17 +202,21 @@ impl Successor {
         }
     }
 
-    /// It may take connections. Returns when it does, and goes on whatever happens here. Otherwise it has ended afterwards.
-    pub fn go(&mut self) -> Result<(), String> {
-        let said = say(&self.channel, &Word { go: true, ..Word::default() }, &[]);
+    /// It may take connections. Returns when it does, and goes on whatever happens here. Otherwise it has ended afterwards, and
+    /// had `drain_ms_max` for whoever was with it.
+    pub fn go(&mut self, drain_ms_max: u64) -> Result<(), String> {
+        if say(&self.channel, &Word { go: true, ..Word::default() }, &[]).is_err() {
+            return Err(self.end("it has ended"));
+        }
         if !self.says_open {
             return Ok(());
         }
-        match said.map_err(|_| "it has ended").and_then(|()| self.hear()) {
-            Ok(Word { open: true, .. }) => Ok(()),
-            Ok(_) => Err(self.end("it says what nobody understands")),
-            Err(why) => Err(self.end(why)),
-        }
+        let why = match self.hear() {
+            Ok(Word { open: true, .. }) => return Ok(()),
+            Ok(_) => "it says what nobody understands",
+            Err(why) => why,
+        };
+        Err(self.drain(why, drain_ms_max))
     }
 
     /// It is the edge from now on: whoever watches this process knows, and nobody is taken here any more.

@@ -313,10 +313,14 @@ impl Life {
         let sockets = if self.lineage.drains() { Err("the edge drains".into()) } else { sockets };
         let replaced = sockets.and_then(|sockets| program.start(&sockets)?.wait()).and_then(|mut successor| {
             let heirs = self.present().heirs(&successor.addresses);
+            if self.lineage.drains() {
+                return Err(successor.end("the edge drains")); // nobody new is taken, neither here nor there
+            }
+            let drain_ms_max = self.lineage.present().map_or(0, |present| present.config.drain_ms_max);
             // Before this one leaves its sockets: nobody finds one that nobody accepts on.
-            successor.go()?;
+            successor.go(drain_ms_max)?;
             let Some(departure) = self.lineage.depart(&heirs) else {
-                return Err(successor.drain("the edge drains"));
+                return Err(successor.drain("the edge drains", drain_ms_max));
             };
             self.lineage.supervisor.goes_on_as(successor.pid());
             successor.is_left_alone();
