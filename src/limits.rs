@@ -558,6 +558,12 @@ pub const TOKENS_DENIED_MAX: usize = 10_000;
 /// Names that are denied while their file changes at each look: those that left it are kept until it holds still. Beyond, what
 /// stands in it counts. 8 MiB.
 pub const TOKENS_DENIED_HELD_MAX: usize = 2 * TOKENS_DENIED_MAX;
+/// How long that file has to stand as it is before a name counts as taken out of it. Two looks can be a moment apart (SIGHUP beside
+/// the one that is due); whoever writes a file in place writes its rest within a second or two.
+pub const DENIED_MISSED_S: u64 = 5;
+/// As [`DENIED_MISSED_S`], for a file that is empty, or has less than half of the names: `curl … > denied.txt` has emptied it before
+/// it asks, and its server may be slow. In a minute most that wait for one have an answer, or have given up.
+pub const DENIED_LOST_S: u64 = 60;
 /// That file: so many names, and their line ends.
 pub const DENIED_FILE_BYTES_MAX: usize = TOKENS_DENIED_MAX * (TOKEN_ID_BYTES_MAX + 2);
 /// Keys of a JWKS. Two or three are usual; a token is looked up among them by its name.

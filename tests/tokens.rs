@@ -695,12 +695,14 @@ fn a_name_that_is_denied_loses_its_links_and_gets_none() {
     site.deny("web-7\nweb-1\n");
     assert_eq!(site.set_up(&basic("web-1", SECRET)).1, 101);
     site.deny("");
-    site.edge.reload_files(); // the second look at it
-    assert_eq!(status("web-7"), 101);
+    for _ in 0..3 {
+        site.edge.reload_files();
+        assert_eq!(status("web-7"), 401, "looks that are a moment apart see a file that somebody writes");
+    }
 }
 
 #[test]
-fn a_name_is_denied_until_a_second_look_misses_it() {
+fn a_name_is_denied_until_the_file_has_stood_without_it_for_a_while() {
     let ed = Signer::ed();
     let files = Files::new();
     files.write("jwks.json", &json!({ "keys": [ed.jwk("ed")] }).to_string());
@@ -721,32 +723,59 @@ fn a_name_is_denied_until_a_second_look_misses_it() {
         };
         ["a", "b", "c"].into_iter().filter(is_denied).collect()
     };
-    // Each text as it is found by one look after the other, and who is denied then. `None`: the file is gone.
-    let check = |looks: &[(Option<&str>, &[&str])]| {
-        let (first, rest) = looks.split_first().expect("a start");
-        files.write("denied.txt", first.0.expect("it has to be there"));
+    // Each text as it is found by one look after the other, the second of that look, and who is denied then. `None`: the file is
+    // gone.
+    type Look<'a> = (u64, Option<&'a str>, &'a [&'a str]);
+    let check = |looks: &[Look<'_>]| {
+        let ((_, first, want), rest) = looks.split_first().expect("a start");
+        files.write("denied.txt", first.expect("it has to be there"));
         let register = Register::open(&config, NOW_UNIX).expect("a start");
-        assert_eq!(denied(&register), first.1);
-        for (index, (text, want)) in (1..).zip(rest) {
+        assert_eq!(denied(&register), *want);
+        for (index, (second, text, want)) in (1..).zip(rest) {
             match text {
                 Some(text) => files.write("denied.txt", text),
                 None => std::fs::remove_file(files.0.join("denied.txt")).unwrap(),
             }
-            register.look(&config, NOW_UNIX, false, 0, |_| true);
-            assert_eq!(denied(&register), *want, "look {index}: {text:?}");
+            register.look(&config, NOW_UNIX + second, false, 0, |_| true);
+            assert_eq!(denied(&register), *want, "look {index} in second {second}: {text:?}");
         }
     };
-    let all: &[&str] = &["a", "b"];
+    let (all, none): (&[&str], &[&str]) = (&["a", "b"], &[]);
+    let (both, only_a, only_b) = (Some("a\nb\n"), Some("a\n"), Some("b\n"));
+    let (empty, long) = (Some(""), limits::DENIED_LOST_S);
+    let short = limits::DENIED_MISSED_S;
     // Rewritten in place: emptied, begun, whole.
-    check(&[(Some("a\nb\n"), all), (Some(""), all), (Some("a\n"), all), (Some("a\nb\nc\n"), &["a", "b", "c"])]);
+    check(&[(0, both, all), (1, empty, all), (2, only_a, all), (3, Some("a\nb\nc\n"), &["a", "b", "c"])]);
+    // However many looks there are in a moment, and while a slow writer has not begun.
+    check(&[(0, both, all), (0, empty, all), (0, empty, all), (1, empty, all), (short, empty, all), (long, both, all)]);
+    check(&[(0, both, all), (1, empty, all), (long, empty, all), (long + 1, empty, none)]);
+    // Half of the names are there, or fewer.
+    check(&[(0, both, all), (1, only_a, all), (short, only_a, all), (short + 1, only_a, &["a"])]);
+    let three = Some("a\nb\nc\n");
+    let abc: &[&str] = &["a", "b", "c"];
+    check(&[(0, three, abc), (1, only_a, abc), (long, only_a, abc), (long + 1, only_a, &["a"])]);
     // One that was taken out, and what comes meanwhile.
-    check(&[(Some("a\nb\n"), all), (Some("b\n"), all), (Some("b\n"), &["b"]), (Some("b\nc\n"), &["b", "c"])]);
-    check(&[(Some("a\n"), &["a"]), (Some("b\n"), all), (Some(""), all), (Some(""), &[])]);
-    // What was missed once and came back was never away.
-    check(&[(Some("a\nb\n"), all), (Some(""), all), (Some("a\nb\n"), all), (Some(""), all), (Some(""), &[])]);
-    // A look that finds nothing to read is none.
-    check(&[(Some("a\nb\n"), all), (Some(""), all), (None, all), (Some(""), all), (Some(""), &[])]);
-    check(&[(Some("a\nb\n"), all), (Some(""), all), (Some("a b"), all), (Some(""), all), (Some(""), &[])]);
+    check(&[(0, both, all), (1, only_b, all), (short + 1, only_b, &["b"]), (short + 2, Some("b\nc\n"), &["b", "c"])]);
+    check(&[(0, only_a, &["a"]), (1, only_b, all), (short, empty, all), (short + long, empty, none)]);
+    // What was missed once and came back was never away, and is missed anew.
+    check(&[(0, both, all), (1, empty, all), (2, both, all), (long + 1, empty, all), (2 * long + 1, empty, none)]);
+    // While there is nothing to read the time does not run.
+    check(&[(0, both, all), (1, empty, all), (2, None, all), (long + 1, empty, all), (2 * long + 1, empty, none)]);
+    check(&[
+        (0, both, all),
+        (1, empty, all),
+        (2, Some("a b"), all),
+        (long + 1, empty, all),
+        (2 * long + 1, empty, none),
+    ]);
+    // A clock that was set back waits the longer.
+    check(&[
+        (1_000, both, all),
+        (1_000, empty, all),
+        (0, empty, all),
+        (999 + long, empty, all),
+        (1_000 + long, empty, none),
+    ]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use super::config::{Credential, EdgeConfig, Proof, TokenRules};
 use super::credentials::{Credentials, SeatBook};
 use super::tokens::{Denied, Tokens};
 use crate::limits::{
-    CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, DENIED_FILE_BYTES_MAX, FILE_FRESH_S,
-    JWKS_BYTES_MAX, TOKENS_DENIED_HELD_MAX,
+    CREDENTIAL_FILE_BYTES_MAX, CREDENTIALS_LOOK_MS, CREDENTIALS_MAX, DENIED_FILE_BYTES_MAX, DENIED_LOST_S,
+    DENIED_MISSED_S, FILE_FRESH_S, JWKS_BYTES_MAX, TOKENS_DENIED_HELD_MAX,
 };
 use crate::settings::{At, Mistakes, Place, io_reason, plain, read_bounded};
 
@@ -323,7 +323,7 @@ impl KeyFile {
 /// Whose tokens are denied. Without `denied_file` it stays empty.
 ///
 /// Who writes it in place empties it first, and a look in between must let nobody in. So a name is denied as soon as it is read, and
-/// until a second look has found the file without it, and otherwise as the first look had.
+/// until the file has been without it for a while and has not changed meanwhile.
 #[derive(Default)]
 struct DenyFile {
     /// `None`: there is none, or it was not read yet.
@@ -331,7 +331,22 @@ struct DenyFile {
     file: Watched,
     good: Option<Arc<Denied>>,
     /// What the last look has found, if names were missing there that are in `good`.
-    shorter: Option<Arc<Denied>>,
+    shorter: Option<Shorter>,
+}
+
+struct Shorter {
+    denied: Arc<Denied>,
+    /// From this second on it counts, if it is still what stands in the file.
+    from_unix: u64,
+}
+
+impl Shorter {
+    /// Found first at `now_unix`, where `good` counts.
+    fn than(good: &Denied, found: Denied, now_unix: u64) -> Shorter {
+        let has_lost_most = found.len() * 2 < good.len();
+        let after_s = if has_lost_most { DENIED_LOST_S } else { DENIED_MISSED_S };
+        Shorter { denied: Arc::new(found), from_unix: now_unix.saturating_add(after_s) }
+    }
 }
 
 impl DenyFile {
@@ -346,13 +361,19 @@ impl DenyFile {
         let shorter = self.shorter.take().filter(|_| is_readable);
         let now = match (fresh, &self.good) {
             // Found once more as it was.
-            (None, _) => shorter,
+            (None, _) => match shorter {
+                Some(shorter) if now_unix >= shorter.from_unix => Some(shorter.denied),
+                shorter => {
+                    self.shorter = shorter;
+                    None
+                }
+            },
             (Some(fresh), Some(good)) if !fresh.has_all(good) => {
                 let all = good.with(&fresh);
                 if all.len() > TOKENS_DENIED_HELD_MAX {
                     Some(Arc::new(fresh))
                 } else {
-                    self.shorter = Some(Arc::new(fresh));
+                    self.shorter = Some(Shorter::than(good, fresh, now_unix));
                     (all.len() > good.len()).then(|| Arc::new(all))
                 }
             }
