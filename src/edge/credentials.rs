@@ -270,14 +270,14 @@ impl Credentials {
     /// authority has given.
     fn by_certificate(&self, certificate: &Vouched) -> Result<Badge, Refusal> {
         let known = |name: &String| {
-            let (held, authority) = self.list.iter().find_map(|held| match &held.credential.proof {
+            let (held, authority, not_after_unix) = self.list.iter().find_map(|held| match &held.credential.proof {
                 Proof::Certificate { name: own, authority } if own == name => {
-                    certificate.authorities.contains(authority).then_some((held, authority))
+                    Some((held, authority, certificate.until_unix(authority)?))
                 }
                 Proof::Certificate { .. } | Proof::Secrets(_) => None,
             })?;
             let (name, authority) = (name.clone(), authority.clone());
-            Some(held.badge(Proved::Certificate { name, authority, not_after_unix: certificate.not_after_unix }))
+            Some(held.badge(Proved::Certificate { name, authority, not_after_unix }))
         };
         certificate.names.iter().find_map(known).ok_or(Refusal::Unknown)
     }
@@ -318,12 +318,11 @@ impl Credentials {
             (Proved::Certificate { name, authority, .. }, Proof::Certificate { name: own, authority: wanted })
                 if (name, authority) == (own, wanted) =>
             {
-                match certificate {
-                    Some(said) if said.names.contains(name) && said.authorities.contains(authority) => {
-                        Some(said.not_after_unix)
-                    }
-                    _ => return Standing::Withdrawn,
-                }
+                let said = certificate.filter(|said| said.names.contains(name));
+                let Some(until_unix) = said.and_then(|said| said.until_unix(authority)) else {
+                    return Standing::Withdrawn;
+                };
+                Some(until_unix)
             }
             (Proved::Listener, _) => None,
             (Proved::Secret(_) | Proved::Certificate { .. } | Proved::Token { .. }, _) => return Standing::Withdrawn,
@@ -500,7 +499,7 @@ mod tests {
 
     fn vouched_by(authorities: &[&str], names: &[&str], not_after_unix: u64) -> Vouched {
         let names = names.iter().map(|&name| name.to_owned()).collect();
-        Vouched { names, not_after_unix, authorities: authorities.iter().map(PathBuf::from).collect() }
+        Vouched { names, authorities: authorities.iter().map(|&one| (one.into(), not_after_unix)).collect() }
     }
 
     fn by(presented: &Presented) -> Shown<'_> {
@@ -642,6 +641,12 @@ mod tests {
         let said = vouched_by(&["a.pem"], &["same.internal"], 5000);
         let badge = credentials.check(Shown { presented: None, certificate: Some(&said) }, 0, || true).ok().unwrap();
         assert_eq!(credentials.standing(&badge, Some(&said)), Standing::Good(Some(5000)));
+        // Whoever else vouches for it, and for how long, is nothing to it.
+        let mut both = said.clone();
+        both.authorities.insert(0, ("b.pem".into(), 100));
+        assert_eq!(credentials.standing(&badge, Some(&both)), Standing::Good(Some(5000)));
+        let again = credentials.check(Shown { presented: None, certificate: Some(&both) }, 0, || true).ok().unwrap();
+        assert_eq!((again.id, again.expires_unix), (badge.id.clone(), Some(5000)));
         let others = vouched_by(&["b.pem"], &["same.internal"], 5000);
         assert_eq!(credentials.standing(&badge, Some(&others)), Standing::Withdrawn);
         list[4].proof = name_by("same.internal", "c.pem");

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -86,13 +86,8 @@ impl Certificate {
         let vouch: Vec<&Authority> = each.iter().filter(|one| one.vouches(own, between, now_unix)).collect();
         let said = Said::of(own).filter(|_| !vouch.is_empty())?;
         let own_end = said.not_after_unix();
-        let ends = vouch.iter().map(|one| one.end_unix(own, between, now_unix, own_end));
-        let not_after_unix = ends.min().unwrap_or(own_end);
-        Some(Vouched {
-            names: said.names,
-            not_after_unix,
-            authorities: vouch.into_iter().map(|one| one.file.clone()).collect(),
-        })
+        let until = |one: &Authority| (one.file.clone(), one.end_unix(own, between, now_unix, own_end));
+        Some(Vouched { names: said.names, authorities: vouch.into_iter().map(until).collect() })
     }
 }
 
@@ -121,10 +116,17 @@ impl Authority {
 pub struct Vouched {
     /// Its DNS names, in lower case.
     pub names: Vec<String>,
-    /// Seconds since 1970. From this second on not all of `authorities` vouch for it: it has expired, or one between it and them.
-    pub not_after_unix: u64,
-    /// Who vouches for it: each a `worker_ca` of the address where it was shown.
-    pub authorities: Vec<PathBuf>,
+    /// Who vouches for it: each a `worker_ca` of the address where it was shown, with the second since 1970 from which on that one
+    /// does not any more: it has expired, or one between the two.
+    pub authorities: Vec<(PathBuf, u64)>,
+}
+
+impl Vouched {
+    /// Until which second since 1970 this `worker_ca` vouches for it. `None`: it does not.
+    #[must_use]
+    pub fn until_unix(&self, authority: &Path) -> Option<u64> {
+        self.authorities.iter().find(|(file, _)| file == authority).map(|(_, until)| *until)
+    }
 }
 
 impl Tls {
@@ -497,6 +499,32 @@ mod tests {
         let authority = Authority { file: "workers.pem".into(), verifier, certificates: Vec::new() };
         assert!(authority.vouches(own.der(), &middles, NOW_UNIX));
         authority.end_unix(own.der(), &middles, NOW_UNIX, OWN_END)
+    }
+
+    #[test]
+    fn each_authority_vouches_until_its_own_chain_ends() {
+        let keys = [(); 4].map(|()| KeyPair::generate().unwrap());
+        let [root_key, other_key, middle_key, own_key] = &keys;
+        let own = valid_until(CertificateParams::new(["web-1".to_owned()]).unwrap(), OWN_END);
+        let own = own.signed_by(own_key, &Issuer::new(authority("middle", OWN_END), middle_key)).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut each = Vec::new();
+        let mut chain = vec![own.der().clone()];
+        // Two roots have signed the one that has signed the worker's own, for different times.
+        for (name, key, end_unix) in [("long", root_key, OWN_END + 1), ("short", other_key, NOW_UNIX + 300)] {
+            let root = authority(name, OWN_END).self_signed(key).unwrap();
+            let issuer = Issuer::new(authority(name, OWN_END), key);
+            chain.push(authority("middle", end_unix).signed_by(middle_key, &issuer).unwrap().der().clone());
+            let mut roots = RootCertStore::empty();
+            roots.add(root.der().clone()).unwrap();
+            let verifier = verifier_of(roots, Place::File, &provider, &mut Mistakes::new("edge.toml")).unwrap();
+            each.push(Authority { file: name.into(), verifier, certificates: Vec::new() });
+        }
+        let said = each.iter().map(|one| (one.file.clone(), one.end_unix(&chain[0], &chain[1..], NOW_UNIX, OWN_END)));
+        let vouched = Vouched { names: Vec::new(), authorities: said.collect() };
+        for (name, want) in [("long", Some(OWN_END)), ("short", Some(NOW_UNIX + 300)), ("none", None)] {
+            assert_eq!(vouched.until_unix(Path::new(name)), want, "{name}");
+        }
     }
 
     #[test]
