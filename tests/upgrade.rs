@@ -36,6 +36,9 @@ fn worker(edge: SocketAddr, server: SocketAddr) -> Worker {
 
 const TEXT: Text<'static> = Text { edge: "cores = 2", pool: "", more: "" };
 
+/// As [`TEXT`], for clients that begin a head and end it when another process has started, however long that takes.
+const PATIENT: Text<'static> = Text { more: "[limits]\nhead_max_wait = \"1h\"\n", ..TEXT };
+
 // ---- upgrades ----
 
 #[test]
@@ -115,7 +118,7 @@ fn what_runs_is_finished_by_the_older_process() {
 
 #[test]
 fn a_link_of_each_pool_stays_for_clients_that_have_not_gone() {
-    let program = Program::start("keeper", TEXT);
+    let program = Program::start("keeper", PATIENT);
     let mut links: Vec<Frames> = (0..2).map(|_| link(&program, 1)).collect();
     program.until(|status| status["pools"][0]["credits"] == 2);
     // A head that has begun keeps its client here, and is answered here.
@@ -149,7 +152,7 @@ fn a_link_of_each_pool_stays_for_clients_that_have_not_gone() {
 
 #[test]
 fn links_that_were_told_take_the_place_of_one_that_was_kept_and_is_lost() {
-    let mut program = Program::start("lost-keeper", TEXT);
+    let mut program = Program::start("lost-keeper", PATIENT);
     let mut links: Vec<Frames> = (0..3).map(|_| link(&program, 1)).collect();
     program.until(|status| status["pools"][0]["credits"] == 3);
     let request = get("/");

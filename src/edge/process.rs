@@ -147,8 +147,10 @@ mod tests {
         let often = Descriptors::of(folder.clone(), false, 1);
         assert_eq!((never.open(), often.open()), (2, 2), "one of them is the folder");
         ["d", "e"].into_iter().for_each(add);
+        let by = clock::now().plus_ms(30_000);
         while often.open() != 4 {
-            std::thread::yield_now(); // until its thread has looked
+            assert!(clock::now() < by, "its thread does not look: {} open", often.open());
+            std::thread::yield_now();
         }
         assert_eq!(never.open(), 2, "the thread has not looked again, and nobody else does");
         drop((never, often));
