@@ -182,6 +182,32 @@ fn links_that_were_told_take_the_place_of_one_that_was_kept_and_is_lost() {
     assert_eq!(program.end(), Some(0), "{}", program.log());
 }
 
+#[test]
+fn links_that_were_told_serve_while_the_one_that_was_kept_takes_nothing() {
+    let program = Program::start("full-keeper", PATIENT);
+    let mut links: Vec<Frames> = (0..2).map(|_| link(&program, 1)).collect();
+    program.until(|status| status["pools"][0]["credits"] == 2);
+    let request = get("/");
+    let (begun, rest) = request.split_at(7);
+    let mut late = Peer::connect(program.address);
+    late.send(begun);
+    program.until(|status| {
+        let cores = status["cores"].as_array().expect("a list");
+        cores.iter().map(|core| core["connections"].as_u64().expect("a number")).sum::<u64>() == 1
+    });
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    until(|| links.iter_mut().any(|link| link.peer.has_some()));
+    let told = usize::from(links[1].peer.has_some());
+    links[told].next(|frame| frame.kind == frames::GOAWAY);
+    links[1 - told].credits(0);
+    late.send(rest);
+    let stream = links[told].request();
+    links[told].ok(stream, "by the other");
+    assert_eq!(late.response().text(), "by the other");
+}
+
 /// A link over HTTP/2.
 #[track_caller]
 fn link(program: &Program, streams: u32) -> Frames {

@@ -257,6 +257,8 @@ struct Keeper {
     is_only: bool,
     /// For which it comes first.
     pools: Vec<PoolId>,
+    /// Its worker takes requests, and answers: others of its pools may rest.
+    serves: bool,
 }
 
 /// What a waiting request gets.
@@ -562,7 +564,8 @@ impl Core {
         io::spawn(async move {
             loop {
                 io::sleep_ms(MUTE_LOOK_MS).await;
-                let may_try = silence.is_free();
+                let Some(rests) = core.rests(link) else { return };
+                let may_try = silence.is_free() && !rests;
                 let is_mute = silence.is_mute();
                 if !is_mute
                     || may_try && !core.dispatcher.borrow_mut().link_trial(link, clock::now(), &mut Hands(&core))
@@ -573,10 +576,17 @@ impl Core {
         });
     }
 
-    /// The worker of a mute link has answered.
+    /// It has no credit, whether its worker answers or not. `None`: it is gone.
+    fn rests(&self, link: LinkId) -> Option<bool> {
+        self.links.borrow().get(&link).map(|entry| entry.rests)
+    }
+
+    /// The worker of a mute link has answered. One that rests does so on: it has its credits when it does not any more.
     #[cold]
     pub fn link_answers(self: &Rc<Self>, link: LinkId) {
-        self.dispatcher.borrow_mut().link_answers(link, clock::now(), &mut Hands(self));
+        if self.rests(link) == Some(false) {
+            self.dispatcher.borrow_mut().link_answers(link, clock::now(), &mut Hands(self));
+        }
         self.tell_of(link, |worker, id, address| tracing::info!(worker, id, %address, "a worker answers again"));
     }
 
@@ -615,7 +625,9 @@ impl Core {
     pub fn keepers(&self) -> Keepers {
         let links = self.links.borrow();
         let mut keepers = Keepers::default();
-        let Some(leave) = self.shared.leave.get().filter(|_| !self.has_successor()) else { return keepers };
+        if self.shared.leave.get().is_none() || self.has_successor() {
+            return keepers;
+        }
         for pool in (0..self.shared.config.pools.len()).map(|pool| PoolId(pool as u16)) {
             let mut cores = self.shared.dispatch.board.linked_cores(pool);
             if cores.next() != Some(self.id) {
@@ -631,20 +643,25 @@ impl Core {
             let keeper = keepers.0.entry(id).or_default();
             keeper.is_only |= is_only;
             keeper.pools.push(pool);
-            leave.keeps(pool);
         }
         keepers
     }
 
-    /// Of those that were to stay, some may have gone, or their workers take nothing more.
-    fn miss_keepers(&self, keepers: &mut Keepers) {
+    /// Of those that are to stay, some may have gone, or serve nobody now: their workers answer nothing, or take nothing.
+    fn look_at_keepers(&self, keepers: &mut Keepers) {
         let (Some(leave), links) = (self.shared.leave.get(), self.links.borrow()) else { return };
-        keepers.0.retain(|id, keeper| {
-            let lives = links.get(id).is_some_and(|entry| entry.line.is_some());
-            if !lives {
-                keeper.pools.iter().for_each(|pool| leave.loses(*pool));
+        let dispatcher = self.dispatcher.borrow();
+        let sched = dispatcher.sched();
+        keepers.0.retain(|&id, keeper| {
+            let entry = links.get(&id).filter(|entry| entry.line.is_some());
+            let takes = sched.credits(id) > 0 || sched.in_flight(id) > 0;
+            let serves = takes && entry.is_some_and(|entry| !entry.silence.is_mute());
+            match (std::mem::replace(&mut keeper.serves, serves), serves) {
+                (false, true) => keeper.pools.iter().for_each(|pool| leave.keeps(*pool)),
+                (true, false) => keeper.pools.iter().for_each(|pool| leave.loses(*pool)),
+                (true, true) | (false, false) => {}
             }
-            lives
+            entry.is_some()
         });
     }
 
@@ -653,7 +670,7 @@ impl Core {
     /// worker has another, as far as that is known here, and `until` at most. Where requests have nowhere else to go, to another
     /// process, it takes them while its pool has no other.
     pub fn send_links_away(self: &Rc<Self>, keepers: &mut Keepers, until: Now) {
-        self.miss_keepers(keepers);
+        self.look_at_keepers(keepers);
         let (now, next) = (clock::now(), self.successor());
         let parting =
             |(id, entry): (&LinkId, &LinkEntry)| (*id, self.parting(*id, entry, keepers, next.as_deref(), now, until));

@@ -95,7 +95,7 @@ pub struct Leave {
     pub had: HashMap<Whose, u32>,
     /// Hears of each core when it has left its last listener.
     pub left: mpsc::Sender<CoreId>,
-    /// Of each pool, links that live and come first while it leaves, over all cores.
+    /// Of each pool, links that come first while it leaves, and serve, over all cores.
     kept: Mutex<HashMap<PoolId, u32>>,
 }
 
@@ -109,7 +109,7 @@ impl Leave {
         *self.kept().entry(pool).or_default() += 1;
     }
 
-    /// One less: it is gone, or takes nothing more.
+    /// One less: it is gone, or its worker takes nothing, or answers nothing.
     pub fn loses(&self, pool: PoolId) {
         if let Some(kept) = self.kept().get_mut(&pool) {
             *kept -= 1;
