@@ -955,6 +955,30 @@ fn a_stream_that_takes_nothing_ends_soon_after_its_link() {
 }
 
 #[test]
+fn a_connection_that_stays_when_its_links_have_ended_is_not_cut_work() {
+    // Less than an edge reads on behind its last word.
+    let edge = setting().cores(2).drain_max("1900ms").listen("h2c = true").start();
+    let mut raw = Frames::client(&edge, &[]);
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "ptth"),
+        (":scheme", "http"),
+        (":authority", "edge.example"),
+        (":path", "/.well-known/ptth/http%3A%2F%2Fapp.example/"),
+        ("alpn", "http%2F1.1"),
+        ("authorization", &web_1()),
+    ];
+    raw.head(1, &fields, false);
+    assert_eq!(raw.next(|frame| frame.kind == frames::HEADERS && frame.stream == 1).status(), 200);
+    edge.until_links(1);
+    edge.drain();
+    raw.next(|frame| frame.kind == frames::DATA && frame.stream == 1 && frame.ends_stream());
+    raw.data(1, b"", true);
+    assert!(edge.wait(), "it does not close, but nothing runs on it");
+    drop(raw);
+}
+
+#[test]
 fn an_edge_that_drains_ends_links_over_streams_and_ends() {
     let edge = setting().cores(2).listen("h2c = true").start();
     let mut client = worker_connection(&edge);

@@ -418,7 +418,11 @@ async fn live(core: &Rc<Core>, listeners: Vec<Given>) -> bool {
     if core.shared.leave.get().is_some() {
         io::spawn(until_over(core.clone(), take_leave(core.clone())));
     }
-    io::timeout(core.shared.config.drain_ms_max, until_idle(core, &accepting)).await.is_some()
+    let is_finished = io::timeout(core.shared.config.drain_ms_max, until_idle(core, &accepting)).await.is_some();
+    if is_finished {
+        io::timeout(CLIENT_GOODBYE_MS_MAX, until_carriers_have_gone(core)).await;
+    }
+    is_finished
 }
 
 /// As long as generations from before run requests that hold permits, which nobody here hears come back; also while this one
@@ -553,13 +557,14 @@ async fn until_idle(core: &Core, accepting: &std::cell::Cell<usize>) {
     while core.links_len() > 0 {
         io::sleep_ms(TICK_MS).await;
     }
-    // Connections that carried links have been told to go, too, and what was answered on them may be on its way yet.
-    let gone = async {
-        while !core.is_idle() || core.has_carriers() {
-            io::sleep_ms(TICK_MS).await;
-        }
-    };
-    io::timeout(CLIENT_GOODBYE_MS_MAX, gone).await;
+}
+
+/// Connections that carried links have been told to go, too, and what was answered on them may be on its way yet. Nothing runs on
+/// them: one that stays is no reason to say that something was cut.
+async fn until_carriers_have_gone(core: &Core) {
+    while !core.is_idle() || core.has_carriers() {
+        io::sleep_ms(TICK_MS).await;
+    }
 }
 
 /// Takes connections until the generation leaves or drains.
