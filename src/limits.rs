@@ -254,9 +254,6 @@ pub const GONE_LOOK_MS: u64 = 1_000;
 pub const PER_LINK_MAX: u32 = 100;
 /// Default of `response_head_max_wait`.
 pub const RESPONSE_HEAD_MS_MAX: u64 = 60_000;
-/// For so long after a link has ended, each of its core's links is looked at before it gets a request: one system call, some
-/// 0.25 us. Workers that die together are found dead within some milliseconds, also on a busy machine.
-pub const LINKS_END_MS: u64 = 100;
 /// Between the second loss of a request by workers that had it and its next dispatch, and each one after that. A host that falls
 /// takes its workers with it within some milliseconds.
 pub const RETRY_PAUSE_MS: u64 = 50;

@@ -13,6 +13,7 @@ use common::{
     CORES, HANG, HOST, Message, ORIGIN, Peer, SECRET, TestEdge, assert_own, basic, edge, get, ok, pattern, post,
     setting, setup,
 };
+use ptth::limits::RETRY_PAUSE_MS;
 
 // ---- setups ----
 
@@ -889,6 +890,25 @@ fn what_was_refused_leaves_its_retries_as_they_were() {
         worker.accept().ok("after all");
         assert_eq!(client.response().text(), "after all");
         worker.is_quiet();
+    }
+}
+
+#[test]
+fn what_was_lost_twice_pauses_before_it_is_sent_again() {
+    for cores in CORES {
+        let edge = setting().cores(cores).pool("retries_max = 3").start();
+        let worker = H2Worker::dial(&edge, 1);
+        let mut client = edge.sent(get("/"));
+        worker.accept().reset(h2::Reason::INTERNAL_ERROR);
+        let mut asked = worker.accept();
+        for _ in 0..2 {
+            let since = Instant::now();
+            asked.reset(h2::Reason::INTERNAL_ERROR);
+            asked = worker.accept();
+            assert!(since.elapsed() >= Duration::from_millis(RETRY_PAUSE_MS), "{:?}", since.elapsed());
+        }
+        asked.ok("at last");
+        assert_eq!(client.response().text(), "at last");
     }
 }
 

@@ -31,10 +31,8 @@ use crate::dispatch::{self, Dispatcher, Grant, Granted, Host, Own};
 use crate::events::{ConnectionRefusal, Counters, Dispatch};
 use crate::exchange::{Ask, Latch};
 use crate::ids::{Class, CoreId, LinkId, PoolId, RequestId};
-use crate::io::{self, Pulse};
-use crate::limits::{
-    ADMIN_CONNECTIONS_MAX, LINK_UNHEARD_MS, LINK_WANTED_MS, LINKS_END_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX,
-};
+use crate::io;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, LINK_UNHEARD_MS, LINK_WANTED_MS, MUTE_LOOK_MS, UNBOOKED_REQUESTS_MAX};
 use crate::link::h2::H2Sender;
 use crate::sched::{Facts, LinkFacts, LinkOffer, Needs, Sched};
 use crate::wire::{About, RequestIds};
@@ -150,8 +148,6 @@ pub enum Line {
 struct LinkEntry {
     /// `None` as soon as nothing new may be sent.
     line: Option<Line>,
-    /// Of its connection.
-    pulse: Pulse,
     silence: Rc<Silence>,
     about: LinkAbout,
     /// As lines of the access log have it.
@@ -243,8 +239,6 @@ pub struct Core {
     rates: RefCell<Rates>,
     /// This core looks for work because it was woken for that.
     was_asleep: Cell<bool>,
-    /// While links end, perhaps: see [`Core::links_end_together`].
-    links_end_until: Cell<Now>,
 }
 
 /// Links that stay while a generation leaves.
@@ -346,7 +340,6 @@ impl Core {
             links: RefCell::new(HashMap::new()),
             rates: RefCell::new(rates),
             was_asleep: Cell::new(false),
-            links_end_until: Cell::default(),
         })
     }
 
@@ -503,12 +496,6 @@ impl Core {
         Some((entry.line.clone()?, entry.silence.clone()))
     }
 
-    /// The link's worker has ended its side, or is gone, though its own task has not heard of it yet. A system call.
-    #[cold]
-    pub fn has_ended(&self, link: LinkId) -> bool {
-        self.links.borrow().get(&link).is_none_or(|entry| entry.pulse.peer_gone())
-    }
-
     /// Whose link the credit is for, for a line of the access log.
     pub fn grantor(&self, credit: &Credit, kind: Dispatch) -> Grantor {
         let link = self.links.borrow().get(&credit.link).map(|entry| entry.name.clone());
@@ -516,14 +503,7 @@ impl Core {
     }
 
     /// A link begins its life here, without credits.
-    pub fn link_up(
-        self: &Rc<Self>,
-        about: LinkAbout,
-        carries_upgrades: bool,
-        line: Line,
-        pulse: Pulse,
-        ends: Rc<Latch>,
-    ) -> LinkId {
+    pub fn link_up(self: &Rc<Self>, about: LinkAbout, carries_upgrades: bool, line: Line, ends: Rc<Latch>) -> LinkId {
         let facts = LinkFacts { pools: about.pools.clone(), carries_upgrades };
         let link = self.dispatcher.borrow_mut().link_up(facts, &mut Hands(self));
         let name = Arc::new(LinkName {
@@ -538,8 +518,7 @@ impl Core {
         let pools = about.pools.iter().map(|pool| &self.shared.config.pools[usize::from(pool.0)]);
         let patience_ms = pools.map(|pool| pool.response_head_ms_max).max().unwrap_or_default();
         let silence = Rc::new(Silence::new(patience_ms));
-        let entry =
-            LinkEntry { line: Some(line), pulse, silence, about, name, ends, told: None, rests: false, in_roll };
+        let entry = LinkEntry { line: Some(line), silence, about, name, ends, told: None, rests: false, in_roll };
         self.links.borrow_mut().insert(link, entry);
         self.counters.borrow_mut().core.setups += 1;
         link
@@ -604,16 +583,8 @@ impl Core {
         }
     }
 
-    /// Links of one host, or behind one switch, end within a moment of each other, and their own tasks hear of it one by one. A
-    /// request that went over all of them would be lost as often, so each is looked at before it gets one.
-    #[must_use]
-    pub fn links_end_together(&self, now: Now) -> bool {
-        now < self.links_end_until.get()
-    }
-
     /// The link is gone.
     pub fn link_down(self: &Rc<Self>, link: LinkId) {
-        self.links_end_until.set(clock::now().plus_ms(LINKS_END_MS));
         self.dispatcher.borrow_mut().link_down(link, &mut Hands(self));
         self.links.borrow_mut().remove(&link);
     }

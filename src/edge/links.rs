@@ -553,12 +553,11 @@ async fn live_h2(
     placement: Placement,
     ends: &Rc<Latch>,
 ) -> String {
-    let pulse = conn.pulse();
     let link = match H2Link::start(conn, preface).await {
         Ok(link) => link,
         Err(why) => return why,
     };
-    let id = core.link_up(about, false, Line::H2(link.sender()), pulse, ends.clone());
+    let id = core.link_up(about, false, Line::H2(link.sender()), ends.clone());
     let lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     link.run(ends, |news| match news {
         News::Credits { streams_max, carries_upgrades } => {
@@ -574,10 +573,9 @@ async fn live_h2(
 async fn live_h1(core: &Rc<Core>, conn: Conn, about: LinkAbout, placement: Placement, ends: &Rc<Latch>) -> String {
     // An idle HTTP/1.1 link has no PING; the kernel's probes find a dead peer within the same time.
     conn.keepalive(LINK_PING_MS);
-    let pulse = conn.pulse();
     let slot = Rc::new(H1Slot::new(conn));
     let _over = Over(&slot);
-    let id = core.link_up(about, true, Line::H1(slot.clone()), pulse, ends.clone());
+    let id = core.link_up(about, true, Line::H1(slot.clone()), ends.clone());
     let _lives = Lives { core: core.clone(), link: id, placement: RefCell::new(placement) };
     core.link_credits(id, 1, true);
     let mut drained = ends.wait();

@@ -67,9 +67,6 @@ pub async fn send_over<B: RequestBody, A: Answer>(
         lost
     };
     let link = credit.link;
-    if core.links_end_together(now) && core.has_ended(link) {
-        return Err(unusable(untouched));
-    }
     let (line, silence) = core.line(link).ok_or(untouched)?;
     let speaks = terms.bounds.response_head_ms > 0;
     let watch = Listening { core, link, silence: &silence, speaks, state: State::Sending };

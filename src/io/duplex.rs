@@ -28,10 +28,13 @@ pub struct Duplex {
     unsaid: usize,
     aside: Option<Aside>,
     sent: Option<Sent>,
+    /// Of one whose `sent` is told: its peer has ended, or it failed.
+    is_over: bool,
 }
 
-/// How many bytes of a connection the kernel has taken, for somebody who does not have it. What stands there was there when the
-/// engine last wrote.
+/// How many bytes of a connection the kernel has taken, for somebody who does not have it: when the engine last read or wrote, and
+/// for ever where the peer has ended its side, or either has failed. What waits then is never written: who looks here has
+/// taken it for unsent by that time, and has sent it elsewhere.
 #[derive(Clone, Default)]
 pub struct Sent(Rc<Cell<u64>>);
 
@@ -62,7 +65,16 @@ impl Duplex {
         // Many streams' frames arrive in one read. Small reads cut them, and each piece costs its stream another wake and
         // its client another segment: 16 us of CPU for each request in the edge instead of 12 (64 clients, 1 KiB).
         conn.reader.large(true);
-        Duplex { conn, hold: Hold::new(leaves), is_thrifty: false, linger: None, unsaid: 0, aside: None, sent: None }
+        Duplex {
+            conn,
+            hold: Hold::new(leaves),
+            is_thrifty: false,
+            linger: None,
+            unsaid: 0,
+            aside: None,
+            sent: None,
+            is_over: false,
+        }
     }
 
     /// For one of many connections, most of which are idle: a read waits with a small buffer, and a large one follows a read
@@ -95,20 +107,24 @@ impl Duplex {
     }
 
     fn poll_write_slices(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.is_over {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum())); // nobody reads it
+        }
         let written = self.conn.writer.poll_write(cx, slices);
-        self.tell_sent();
+        self.tell_sent(matches!(written, Poll::Ready(Err(_))));
         written
     }
 
     fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.conn.writer.poll_flush(cx);
-        self.tell_sent();
+        self.tell_sent(matches!(flushed, Poll::Ready(Err(_))));
         flushed
     }
 
-    fn tell_sent(&self) {
+    fn tell_sent(&mut self, is_over: bool) {
         if let Some(sent) = &self.sent {
             sent.0.set(self.conn.writer.bytes_out());
+            self.is_over |= is_over;
         }
     }
 }
@@ -134,16 +150,20 @@ impl Duplex {
 
 impl AsyncRead for Duplex {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Duplex { conn, is_thrifty, .. } = self.get_mut();
-        let reader = &mut conn.reader;
-        if reader.buffer().is_empty() {
-            let before = reader.bytes_in();
-            ready!(reader.poll_fill(cx))?;
-            if *is_thrifty {
+        let this = self.get_mut();
+        if this.conn.reader.buffer().is_empty() {
+            let before = this.conn.reader.bytes_in();
+            let filled = ready!(this.conn.reader.poll_fill(cx));
+            // TLS may have written, too.
+            this.tell_sent(!matches!(filled, Ok(1..)));
+            filled?;
+            let reader = &mut this.conn.reader;
+            if this.is_thrifty {
                 // The socket had at least as much as was asked for: it may have more.
                 reader.large(reader.bytes_in() - before >= READ_BYTES_SMALL as u64);
             }
         }
+        let reader = &mut this.conn.reader;
         // Nothing is in it when the peer ended its side; to put nothing says that.
         let n = reader.buffer().len().min(into.remaining());
         into.put_slice(&reader.buffer()[..n]);
@@ -182,6 +202,9 @@ impl AsyncWrite for Duplex {
         // The engine flushes after each DATA frame. A call into the kernel for each made a worker's link cost 3 us of CPU for
         // each response that one for each turn does not.
         let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(Ok(()));
+        }
         let Duplex { conn, hold, aside, .. } = this;
         let writer = &mut conn.writer;
         // The engine flushes when it has written all of its last frame, and a block of header fields to its end.
@@ -201,6 +224,9 @@ impl AsyncWrite for Duplex {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
+            if this.is_over && this.conn.writer.queued() > 0 {
+                return Poll::Ready(Ok(())); // a FIN goes behind all that waits
+            }
             ready!(this.poll_flush_all(cx))?;
         }
         let Duplex { conn, linger, .. } = this;
@@ -226,5 +252,42 @@ impl AsyncWrite for Duplex {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::{run, timeout};
+    use super::*;
+
+    #[test]
+    fn what_waits_when_the_peer_ends_its_side_is_never_sent() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let ended = async {
+            let sent = Sent::default();
+            let conn = Conn::from_fd(near.into(), Bytes::new()).unwrap();
+            let mut duplex = Duplex::new(conn, Leaves::First).telling(&sent);
+            let mut put = 0;
+            while put == sent.bytes() {
+                put += duplex.write(&[b'x'; 32_768]).await.unwrap() as u64; // until the socket is full, and some waits
+            }
+            far.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(duplex.read(&mut [0; 1]).await.unwrap(), 0);
+            let told = sent.bytes();
+            let over = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut duplex).poll_shutdown(cx)));
+            assert!(over.await.is_ready(), "it waits for room, to write what was left");
+            drop(duplex);
+            let mut arrived = Vec::new();
+            far.read_to_end(&mut arrived).unwrap();
+            assert_eq!(arrived.len() as u64, told);
+        };
+        run(|| timeout(30_000, ended)).unwrap().expect("it hangs");
     }
 }

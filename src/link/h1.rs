@@ -224,3 +224,61 @@ fn websocket_key() -> HeaderValue {
     let text = base64::engine::general_purpose::STANDARD.encode(key);
     HeaderValue::try_from(text).expect("base64 is a field value")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::exchange::Sink as _;
+    use crate::io;
+
+    /// What becomes of a POST whose server ends before its head has left, or behind it.
+    fn lost(has_left: bool) -> Lost {
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut far = Some(far);
+        let ask = Ask {
+            method: Method::POST,
+            version: http::Version::HTTP_11,
+            secure: false,
+            authority: None,
+            path: "/".parse().unwrap(),
+            headers: http::HeaderMap::new(),
+            length: Length::None,
+            expects_continue: false,
+            upgrade: None,
+        };
+        let lost = async move {
+            let mut conn = Conn::from_fd(near.into(), Bytes::new()).unwrap();
+            let mut back = H1Back::new(&mut conn, &ask).hurrying();
+            if !has_left {
+                far = None;
+            }
+            std::future::poll_fn(|cx| {
+                loop {
+                    let _ = back.up().poll_flush(cx); // its failure shows below
+                    if let Some(mut far) = far.take() {
+                        assert!(far.read(&mut [0; 64]).unwrap() > 0);
+                    }
+                    match ready!(back.poll_heard(cx)) {
+                        Ok(Heard::Dispatched) => {}
+                        Ok(_) => panic!("nobody answers"),
+                        Err(lost) => return Poll::Ready(lost),
+                    }
+                }
+            })
+            .await
+        };
+        io::run(|| io::timeout(30_000, lost)).unwrap().expect("it hangs")
+    }
+
+    #[test]
+    fn a_request_that_never_left_was_not_sent() {
+        let fault = Fault::LinkLost;
+        assert_eq!(lost(false), Lost { fault, again: Again::Untouched });
+        assert_eq!(lost(true), Lost { fault, again: Again::MayHaveRun });
+    }
+}
