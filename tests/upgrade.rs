@@ -208,6 +208,46 @@ fn links_that_were_told_serve_while_the_one_that_was_kept_takes_nothing() {
     assert_eq!(late.response().text(), "by the other");
 }
 
+#[test]
+fn a_mute_link_that_was_told_is_not_tried_while_the_one_that_was_kept_serves() {
+    let program = Program::start("mute-rests", Text { pool: "response_head_max_wait = \"2s\"", ..PATIENT });
+    let mut mute = link(&program, 1);
+    program.until(|status| status["pools"][0]["credits"] == 1);
+    let mut client = Peer::connect(program.address);
+    client.get("/never-answered");
+    mute.request();
+    assert_eq!(client.response().status(), 504);
+    drop(client);
+    program.until(|status| status["links"][0]["mute"] == true);
+    let mut kept = link(&program, 1);
+    program.until(|status| status["pools"][0]["credits"] == 1);
+    let (runs, waits) = (get("/runs"), get("/waits"));
+    let mut clients = [&runs, &waits].map(|request| {
+        let mut client = Peer::connect(program.address);
+        client.send(&request[..7]);
+        client
+    });
+    program.until(|status| {
+        let cores = status["cores"].as_array().expect("a list");
+        cores.iter().map(|core| core["connections"].as_u64().expect("a number")).sum::<u64>() == 2
+    });
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    mute.next(|frame| frame.kind == frames::GOAWAY);
+    clients[0].send(&runs[7..]);
+    let stream = kept.request();
+    kept.head(stream, &[(":status", "200")], false); // it has one credit, and keeps that
+    clients[0].wait_for_some();
+    clients[1].send(&waits[7..]);
+    mute.ends(); // and no request has come over it
+    kept.data(stream, b"ran", true);
+    assert_eq!(clients[0].response().text(), "ran");
+    let stream = kept.request();
+    kept.ok(stream, "waited");
+    assert_eq!(clients[1].response().text(), "waited");
+}
+
 /// A link over HTTP/2.
 #[track_caller]
 fn link(program: &Program, streams: u32) -> Frames {
