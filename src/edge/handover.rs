@@ -41,6 +41,9 @@ use crate::limits::{HANDOVER_BATCH_SOCKETS, HANDOVER_BYTES_MAX, INHERITED_SOCKET
 /// Says, in the newer one's environment, whose standard input it has: the older one's process id.
 const NAME: &str = "PTTH_HANDOVER";
 
+/// Why an upgrade ends that nobody wants any more.
+pub const DRAINS: &str = "the edge drains";
+
 /// What is written here can be read by everybody who knows this number.
 const VERSION: u32 = 1;
 
@@ -155,20 +158,26 @@ impl Successor {
         self.child.id()
     }
 
-    /// Until its cores have started. Otherwise it has ended afterwards.
-    pub fn wait(mut self) -> Result<Successor, String> {
-        match self.hear() {
+    /// Until its cores have started. Otherwise it has ended afterwards, as soon as the older one `drains`.
+    pub fn wait(mut self, drains: impl Fn() -> bool) -> Result<Successor, String> {
+        match self.hear(drains) {
             Ok(Word { ready: true, addresses, says_open, .. }) => Ok(Successor { addresses, says_open, ..self }),
             Ok(_) => Err(self.end("it says what nobody understands")),
             Err(why) => Err(self.end(why)),
         }
     }
 
-    fn hear(&self) -> Result<Word, &'static str> {
-        match hear(&self.channel, UPGRADE_MS_MAX) {
-            Ok((word, _)) => Ok(word),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err("it did not become ready in time"),
-            Err(_) => Err("it has ended"),
+    /// Its next word. In steps: who is told to end meanwhile waits for nothing more.
+    fn hear(&self, drains: impl Fn() -> bool) -> Result<Word, &'static str> {
+        let by = clock::now().plus_ms(UPGRADE_MS_MAX);
+        loop {
+            match hear(&self.channel, TICK_MS) {
+                Ok((word, _)) => return Ok(word),
+                Err(error) if error.kind() != io::ErrorKind::TimedOut => return Err("it has ended"),
+                Err(_) if drains() => return Err(DRAINS),
+                Err(_) if clock::now() >= by => return Err("it did not become ready in time"),
+                Err(_) => {}
+            }
         }
     }
 
@@ -178,7 +187,8 @@ impl Successor {
         self.ended(why)
     }
 
-    /// As [`Successor::end`], where it may take connections already: it has so long to finish what they ask.
+    /// As [`Successor::end`], where it may take connections already: it has so long to finish what they ask. Only for one that
+    /// drains itself: the newer one shuts sockets down as it ends, and they are those of both.
     pub fn drain(&mut self, why: &str, max_ms: u64) -> String {
         self.is_left_alone(); // it waits for that
         if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
@@ -202,21 +212,23 @@ impl Successor {
         }
     }
 
-    /// It may take connections. Returns when it does, and goes on whatever happens here. Otherwise it has ended afterwards, and
-    /// had `drain_ms_max` for whoever was with it.
-    pub fn go(&mut self, drain_ms_max: u64) -> Result<(), String> {
+    /// It may take connections. Returns when it does, and goes on whatever happens here. Otherwise it has ended afterwards.
+    ///
+    /// One that fails is killed, with the few clients that it may have taken: told to end, it would shut down the sockets that
+    /// this one goes on with. Where this one `drains` they are not needed, and those clients have `drain_ms_max`.
+    pub fn go(&mut self, drain_ms_max: u64, drains: impl Fn() -> bool) -> Result<(), String> {
         if say(&self.channel, &Word { go: true, ..Word::default() }, &[]).is_err() {
             return Err(self.end("it has ended"));
         }
         if !self.says_open {
             return Ok(());
         }
-        let why = match self.hear() {
-            Ok(Word { open: true, .. }) => return Ok(()),
-            Ok(_) => "it says what nobody understands",
-            Err(why) => why,
-        };
-        Err(self.drain(why, drain_ms_max))
+        match self.hear(&drains) {
+            Ok(Word { open: true, .. }) => Ok(()),
+            Err(why) if why == DRAINS => Err(self.drain(why, drain_ms_max)),
+            Ok(_) => Err(self.end("it says what nobody understands")),
+            Err(why) => Err(self.end(why)),
+        }
     }
 
     /// It is the edge from now on: whoever watches this process knows, and nobody is taken here any more.

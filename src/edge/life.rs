@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::config::EdgeConfig;
 use super::core::{Shared, orders};
-use super::handover::{Predecessor, Program};
+use super::handover::{DRAINS, Predecessor, Program};
 use super::lineage::{Heirs, Lineage, tell_all};
 use super::sockets::{Dealt, Kept, Sockets};
 use super::supervisor::{self, Supervisor};
@@ -301,7 +301,7 @@ impl Life {
         let sockets = {
             let mut present = self.present();
             if self.lineage.drains() {
-                return Err("the edge drains".into());
+                return Err(DRAINS.into());
             }
             if std::mem::replace(&mut present.is_upgrading, true) {
                 return Err("another process is about to take over".into());
@@ -310,17 +310,18 @@ impl Life {
         };
         let sockets = sockets.map_err(|error| format!("the sockets cannot be handed over: {error}"));
         self.wait_for_workers();
-        let sockets = if self.lineage.drains() { Err("the edge drains".into()) } else { sockets };
-        let replaced = sockets.and_then(|sockets| program.start(&sockets)?.wait()).and_then(|mut successor| {
+        let drains = || self.lineage.drains();
+        let sockets = if drains() { Err(DRAINS.into()) } else { sockets };
+        let replaced = sockets.and_then(|sockets| program.start(&sockets)?.wait(drains)).and_then(|mut successor| {
             let heirs = self.present().heirs(&successor.addresses);
-            if self.lineage.drains() {
-                return Err(successor.end("the edge drains")); // nobody new is taken, neither here nor there
+            if drains() {
+                return Err(successor.end(DRAINS)); // nobody new is taken, neither here nor there
             }
             let drain_ms_max = self.lineage.present().map_or(0, |present| present.config.drain_ms_max);
             // Before this one leaves its sockets: nobody finds one that nobody accepts on.
-            successor.go(drain_ms_max)?;
+            successor.go(drain_ms_max, drains)?;
             let Some(departure) = self.lineage.depart(&heirs) else {
-                return Err(successor.drain("the edge drains", drain_ms_max));
+                return Err(successor.drain(DRAINS, drain_ms_max));
             };
             self.lineage.supervisor.goes_on_as(successor.pid());
             successor.is_left_alone();
@@ -354,6 +355,7 @@ impl Life {
     fn wait_for_workers(&self) {
         let (_never, nothing) = mpsc::channel::<()>();
         while let Some(present) = self.lineage.present()
+            && !self.lineage.drains()
             && present.awaits_workers()
             && (0..present.config.pools.len()).any(|pool| !present.dispatch.board.any_links(PoolId(pool as u16)))
         {
