@@ -384,8 +384,10 @@ def left_alone(booted, write, units):
     edge = str(booted.main_pid("ptth-edge.service"))
     policy = "/usr/sbin/policy-rc.d"
     booted.run("sh", "-c", f"printf '#!/bin/sh\\nexit 101\\n' > {policy}; chmod +x {policy}")
-    told = booted.run("dpkg", "-i", "/tmp/newer.deb")
+    told = booted.run("sh", "-c", "dpkg -i /tmp/newer.deb 2>&1")
     check("one after the other" not in told, f"{policy} is not asked: {told}")
+    by_hand = f"--signal=USR2 ptth-edge.service && /usr/lib/ptth/restart-workers {edge}\n"
+    check("policy-rc.d forbids to restart ptth-edge.service" in told and by_hand in told, f"nothing says what to do later: {told}")
     booted.run("rm", policy)
     told = refused("PTTH_START_S_MAX=1", "/usr/lib/ptth/restart-workers", edge)
     check("still is the older program" in told, told)
@@ -395,7 +397,15 @@ def left_alone(booted, write, units):
     check(f"{units[0]} has no link" in told, told)
     after = [booted.main_pid(unit) for unit in units]
     check(after[0] != before[0] and after[1] == before[1], f"workers were {before}, are {after}")
+    # Stopped while its link is waited for: the next one has its turn.
+    waits = subprocess.Popen(booted.command("/usr/lib/ptth/restart-workers"), stdout=subprocess.PIPE, text=True)
+    until(lambda: booted.main_pid(units[0]) not in (0, after[0]), "the worker without a link is restarted", 60)
+    booted.run("systemctl", "stop", units[0])
+    told, _ = waits.communicate(timeout=120)
+    check(waits.returncode == 0 and f"{units[0]} does not run any more" in told and f"{units[1]} is back" in told, f"a stopped worker: {told}")
+    check(booted.main_pid(units[0]) == 0 and booted.main_pid(units[1]) != after[1], "a stopped worker was started, or the next one was not")
     write("worker-app.toml", WORKER)
+    booted.run("systemctl", "start", units[0])
     check(units[1] in booted.run("/usr/lib/ptth/restart-workers"), "the second time is not told")
     check(booted.main_pid("ptth-edge.service") == int(edge), f"{policy} is not asked: another process is the edge")
     until(lambda: '"links":4' in status(booted), "the workers are back", 60)
