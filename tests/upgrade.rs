@@ -248,6 +248,33 @@ fn a_mute_link_that_was_told_is_not_tried_while_the_one_that_was_kept_serves() {
     assert_eq!(clients[1].response().text(), "waited");
 }
 
+#[test]
+fn a_link_with_a_free_credit_stays_rather_than_one_that_is_full() {
+    let program = Program::start("full", Text { edge: "cores = 1", ..PATIENT });
+    let mut full = link(&program, 1);
+    program.until(|status| status["pools"][0]["credits"] == 1);
+    let mut runs = Peer::connect(program.address);
+    runs.get("/runs");
+    let stream = full.request();
+    let mut free = link(&program, 1);
+    program.until(|status| status["pools"][0]["credits"] == 1);
+    let request = get("/late");
+    let (begun, rest) = request.split_at(7);
+    let mut late = Peer::connect(program.address);
+    late.send(begun);
+    program.until(|status| status["cores"][0]["connections"] == 2);
+    let older = program.pid();
+    program.signal(Signal::USR2);
+    until(|| program.newest() != older);
+    full.next(|frame| frame.kind == frames::GOAWAY);
+    late.send(rest);
+    let asked = free.request();
+    free.ok(asked, "here");
+    assert_eq!(late.response().text(), "here");
+    full.ok(stream, "ran");
+    assert_eq!(runs.response().text(), "ran");
+}
+
 /// A link over HTTP/2.
 #[track_caller]
 fn link(program: &Program, streams: u32) -> Frames {

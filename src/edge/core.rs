@@ -594,7 +594,7 @@ impl Core {
     ///
     /// None where another generation of this process has taken over: requests wait there.
     pub fn keepers(&self) -> Keepers {
-        let links = self.links.borrow();
+        let (links, dispatcher) = (self.links.borrow(), self.dispatcher.borrow());
         let mut keepers = Keepers::default();
         if self.shared.leave.get().is_none() || self.has_successor() {
             return keepers;
@@ -606,9 +606,12 @@ impl Core {
             }
             let of_pool =
                 || links.iter().filter(|(_, entry)| entry.line.is_some() && entry.about.pools.contains(&pool));
-            // One over HTTP/2 serves more of them, and one that answers nothing none.
-            let best = of_pool()
-                .min_by_key(|(id, entry)| (entry.silence.is_mute(), matches!(entry.line, Some(Line::H1(_))), id.0));
+            // One that answers nothing serves none of them, and one whose credits are taken none for as long as they are, which may
+            // be hours; one over HTTP/2 serves more.
+            let is_full = |id| !matches!(dispatcher.sched().offer_of(id, pool, Needs::Any), LinkOffer::Credits(_));
+            let best = of_pool().min_by_key(|&(&id, entry)| {
+                (entry.silence.is_mute(), is_full(id), matches!(entry.line, Some(Line::H1(_))), id.0)
+            });
             let Some((&id, _)) = best else { continue };
             let is_only = cores.next().is_none() && of_pool().count() == 1;
             let keeper = keepers.0.entry(id).or_default();
