@@ -559,8 +559,8 @@ pub const TOKENS_DENIED_HELD_MAX: usize = 2 * TOKENS_DENIED_MAX;
 /// How long that file has to stand as it is before a name counts as taken out of it. Two looks can be a moment apart (SIGHUP beside
 /// the one that is due); whoever writes a file in place writes its rest within a second or two.
 pub const DENIED_MISSED_S: u64 = 5;
-/// As [`DENIED_MISSED_S`], for a file that is empty, or has less than half of the names: `curl … > denied.txt` has emptied it before
-/// it asks, and its server may be slow. In a minute most that wait for one have an answer, or have given up.
+/// As [`DENIED_MISSED_S`], for a file that is empty, or has less than half of the names that are denied: `curl … > denied.txt` has
+/// emptied it before it asks, and its server may be slow. In a minute most that wait for one have an answer, or have given up.
 pub const DENIED_LOST_S: u64 = 60;
 /// That file: so many names, and their line ends.
 pub const DENIED_FILE_BYTES_MAX: usize = TOKENS_DENIED_MAX * (TOKEN_ID_BYTES_MAX + 2);

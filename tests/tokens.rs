@@ -754,6 +754,9 @@ fn a_name_is_denied_until_the_file_has_stood_without_it_for_a_while() {
     let three = Some("a\nb\nc\n");
     let abc: &[&str] = &["a", "b", "c"];
     check(&[(0, three, abc), (1, only_a, abc), (long, only_a, abc), (long + 1, only_a, &["a"])]);
+    // Newcomers do not make up for them.
+    let others = Some("a\nd\ne\n");
+    check(&[(0, three, abc), (1, others, abc), (long, others, abc), (long + 1, others, &["a"])]);
     // One that was taken out, and what comes meanwhile.
     check(&[(0, both, all), (1, only_b, all), (short + 1, only_b, &["b"]), (short + 2, Some("b\nc\n"), &["b", "c"])]);
     check(&[(0, only_a, &["a"]), (1, only_b, all), (short, empty, all), (short + long, empty, none)]);

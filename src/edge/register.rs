@@ -343,7 +343,7 @@ struct Shorter {
 impl Shorter {
     /// Found first at `now_unix`, where `good` counts.
     fn than(good: &Denied, found: Denied, now_unix: u64) -> Shorter {
-        let has_lost_most = found.len() * 2 < good.len();
+        let has_lost_most = good.shared_with(&found) * 2 < good.len();
         let after_s = if has_lost_most { DENIED_LOST_S } else { DENIED_MISSED_S };
         Shorter { denied: Arc::new(found), from_unix: now_unix.saturating_add(after_s) }
     }

@@ -82,6 +82,12 @@ impl Denied {
         other.0.is_subset(&self.0)
     }
 
+    /// How many of these `other` has, too.
+    #[must_use]
+    pub fn shared_with(&self, other: &Denied) -> usize {
+        self.0.intersection(&other.0).count()
+    }
+
     /// Whoever is in one of the two.
     #[must_use]
     pub fn with(&self, other: &Denied) -> Denied {
