@@ -363,6 +363,9 @@ pub const HANDOVER_BYTES_MAX: usize = 64 * 1024;
 /// Sockets, or messages full of them, that a process takes over from whoever started it: more than 64 cores with 128
 /// addresses have.
 pub const INHERITED_SOCKETS_MAX: usize = 8_192;
+/// Accepts with which a core that leaves a listening socket to another one looks for connections that nobody was woken for. Each
+/// takes a connection, or two turns of the timer wheel where the other one was quicker.
+pub const LEAVE_ACCEPTS_MAX: usize = 16;
 /// How long a word to the supervisor may take; it only waits where the supervisor does not read.
 pub const NOTIFY_MS_MAX: u64 = 1_000;
 /// Turn of the timer wheel: every timer is late by at most this.

@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -613,16 +615,85 @@ fn a_listener_that_is_left_listens_on_for_whoever_else_has_its_socket() {
         assert!(once(old.accept()).await.is_none());
         io::sleep_ms(1).await; // the accept is in the kernel now
         let first = TcpStream::connect(addr).unwrap();
-        let (_, from) = old.leave().await.expect("the connection that the accept took");
-        assert_eq!(from, first.local_addr().unwrap());
+        let last = old.leave().await;
+        let from: Vec<_> = last.iter().map(|(_, from)| *from).collect();
+        assert_eq!(from, [first.local_addr().unwrap()], "the connection that the accept took");
         let waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(addr).unwrap()).collect();
         let idle = Listener::from_std(socket.try_clone().unwrap()).unwrap();
-        assert!(idle.leave().await.is_none());
+        assert!(idle.leave().await.is_empty());
         let mut new = Listener::from_std(socket).unwrap();
         for peer in &waiting {
             assert_eq!(new.accept().await.unwrap().1, peer.local_addr().unwrap(), "none of its backlog is lost");
         }
     });
+}
+
+#[test]
+#[allow(clippy::disallowed_methods)] // this thread is no core, and may sleep
+fn a_connection_that_woke_who_leaves_waits_for_nobody() {
+    const ROUNDS: usize = 60;
+    let socket = io::open_listener(any_port(), 128).unwrap();
+    let addr = socket.local_addr().unwrap();
+    let (accepted, arrivals) = mpsc::channel();
+    let heir = {
+        let (socket, accepted) = (socket.try_clone().unwrap(), accepted.clone());
+        thread::spawn(move || {
+            on_core(|| async {
+                let mut heir = Listener::from_std(socket).unwrap();
+                while accepted.send(heir.accept().await.unwrap().1).is_ok() {}
+            });
+        })
+    };
+    /// Whatever happens, the one who waits goes on.
+    struct Set<'a>(&'a AtomicBool);
+    impl Drop for Set<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let came = || arrivals.recv_timeout(Duration::from_secs(20)).expect("nobody accepts it");
+    let settle = || thread::sleep(Duration::from_millis(5));
+    for round in 0..ROUNDS {
+        settle();
+        let connected = AtomicBool::new(false);
+        let (armed, is_armed) = mpsc::channel();
+        thread::scope(|scope| {
+            let leaver = scope.spawn(|| {
+                on_core(|| async {
+                    let mut leaver = Listener::from_std(socket.try_clone().unwrap()).unwrap();
+                    assert!(once(leaver.accept()).await.is_none());
+                    io::sleep_ms(1).await; // the accept is in the kernel now
+                    armed.send(()).unwrap();
+                    while !connected.load(Ordering::SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    leaver.leave().await.into_iter().for_each(|(_, from)| accepted.send(from).unwrap());
+                });
+            });
+            let connects = Set(&connected);
+            is_armed.recv().unwrap();
+            // The heir's turn: its next accept stands behind the other one's, as soon as it is in the kernel. Earlier, it would
+            // find the connection by itself.
+            let first = TcpStream::connect(addr).unwrap();
+            let one = arrivals.recv_timeout(Duration::from_secs(1));
+            settle();
+            drop(connects);
+            // Somewhere in the other one's leaving: the gap is some microseconds wide, and one round of 2,500 falls into it.
+            for _ in 0..round * 37 % 400 * 50 {
+                std::hint::spin_loop();
+            }
+            let second = TcpStream::connect(addr).unwrap();
+            let mut from = [one.unwrap_or_else(|_| came()), came()];
+            let mut to = [&first, &second].map(|peer| peer.local_addr().unwrap());
+            from.sort();
+            to.sort();
+            assert_eq!(from, to);
+            leaver.join().unwrap();
+        });
+    }
+    drop(arrivals);
+    let _last = TcpStream::connect(addr).unwrap();
+    heir.join().unwrap();
 }
 
 #[test]

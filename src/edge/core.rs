@@ -761,6 +761,12 @@ impl Core {
         self.listening.set(listeners);
     }
 
+    /// Some connection may still come.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.listening.get() > 0
+    }
+
     /// It has one less.
     pub fn stops_listening(&self) {
         self.listening.set(self.listening.get() - 1);

@@ -457,7 +457,7 @@ async fn end(core: &Rc<Core>) {
     core.admin_drain.set();
     // Answers at the admin address have an end: a browser comes again after one, and complains without.
     let admins = async {
-        while core.has_admins() {
+        while core.is_listening() || core.has_admins() {
             io::sleep_ms(TICK_MS).await;
         }
     };
@@ -604,7 +604,7 @@ async fn accept(
         None => leave.heirs.admin,
     });
     let lives_on = has_heir || place.is_lent;
-    let last = if lives_on { Vec::from_iter(listener.leave().await) } else { listener.close().await };
+    let last = if lives_on { listener.leave().await } else { listener.close().await };
     for (conn, peer) in last {
         take(&core, conn, peer, &takes);
     }

@@ -15,9 +15,9 @@ use monoio::net::TcpListener;
 use socket2::{Domain, Protocol, Type};
 
 use super::conn::Conn;
-use super::socket::{Socket, accept_waiting, stop_listening};
-use super::timer::sleep_ms;
-use crate::limits::{ACCEPT_BACKOFF_MS, LISTEN_BACKLOG};
+use super::socket::{Socket, accept_waiting, has_waiting, stop_listening};
+use super::timer::{sleep_ms, timeout};
+use crate::limits::{ACCEPT_BACKOFF_MS, LEAVE_ACCEPTS_MAX, LISTEN_BACKLOG, TICK_MS};
 
 thread_local! {
     static BACKOFFS: Cell<u64> = const { Cell::new(0) };
@@ -145,11 +145,28 @@ impl Listener {
         last
     }
 
-    /// Leaves the socket to whoever holds another descriptor of it: it listens on, and what waits in its backlog is theirs.
-    /// The connection that an accept in flight took comes back.
-    pub async fn leave(mut self) -> Option<(Conn, SocketAddr)> {
+    /// Leaves the socket to whoever holds another descriptor of it: it listens on, and what comes from now on is theirs. What
+    /// accepts in flight took comes back.
+    ///
+    /// The kernel wakes one accept for each connection (`poll_exclusive` of io_uring's accept), and a cancelled one does not pass
+    /// that on: the connection would wait in the backlog until another one comes. So nothing may wait there behind the last
+    /// cancel. Where it does all the same, others come too, and wake whoever accepts.
+    pub async fn leave(mut self) -> Vec<(Conn, SocketAddr)> {
         self.lives_on = true;
-        self.halt().await
+        let was_accepting = self.post.phase.get() == Phase::Accepting;
+        let mut last = Vec::from_iter(self.halt().await);
+        for _ in 0..LEAVE_ACCEPTS_MAX {
+            if !was_accepting || !has_waiting(&self.socket) {
+                break;
+            }
+            match timeout(TICK_MS, self.accept()).await {
+                Some(Ok(accepted)) => last.push(accepted),
+                Some(Err(_)) => break,
+                None => {} // somebody else took it
+            }
+            last.extend(self.halt().await);
+        }
+        last
     }
 
     /// No accept is in flight afterwards. What the last one brought.

@@ -160,6 +160,15 @@ pub(super) fn accept_waiting(listener: &TcpListener) -> io::Result<(Socket, Sock
     Ok((Socket::from_fd(accepted)?, peer.ok_or(io::ErrorKind::AddrNotAvailable)?))
 }
 
+/// A connection waits in the backlog.
+pub(super) fn has_waiting(listener: &TcpListener) -> bool {
+    // SAFETY: the listener owns the descriptor and outlives the borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(1..)) && polled[0].revents().contains(PollFlags::IN)
+}
+
 /// Stops listening at once; an accept in flight ends.
 pub(super) fn stop_listening(listener: &TcpListener) {
     // SAFETY: the listener owns the descriptor and outlives the borrow.
