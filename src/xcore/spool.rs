@@ -1,6 +1,7 @@
 //! Hot. Records on their way from one core to a thread that may be slow. What they say never enters.
 //!
-//! It is bounded by their number and by what they own. A full spool refuses, so that nobody ever waits for its reader; nobody is woken either: the reader looks by itself.
+//! It is bounded by their number and by what they own. A full spool refuses, so that nobody ever waits for its reader; nobody is
+//! woken either: the reader looks by itself.
 
 use super::sync::{ArrayQueue, AtomicBool, AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
